@@ -1,0 +1,39 @@
+# Every target sets up what it needs: a virtual environment in .venv and the install.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CONSTRAINTS := constraints/py$(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.version_info[:2])').txt
+CONSTRAIN := $(if $(wildcard $(CONSTRAINTS)),-c $(CONSTRAINTS))
+
+.PHONY: help quickstart test test-all lint format clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 14
+
+quickstart: $(VENV)/experiments.stamp  ## prune networks on handwritten digits, print the table, draw the figure (2 minutes)
+	$(BIN)/python -m experiments.run --config=experiments/configs/quickstart.py --workdir=runs/quickstart
+
+test: $(VENV)/test.stamp  ## the tests that take seconds each
+	$(BIN)/python -m pytest -n auto
+
+test-all: $(VENV)/test.stamp  ## all tests, the slow ones too
+	$(BIN)/python -m pytest -n auto -m ''
+
+lint: $(VENV)/dev.stamp  ## ruff and pyright
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+
+format: $(VENV)/dev.stamp  ## rewrite the sources in the project's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove the virtual environment and the caches
+	rm -rf $(VENV) .pytest_cache .ruff_cache
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/%.stamp: $(VENV)/bin/python pyproject.toml $(wildcard $(CONSTRAINTS))
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAIN) -e '.[$*]'
+	touch $@

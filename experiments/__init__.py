@@ -1,0 +1,1 @@
+"""The laboratory: experiments of Zhou et al. 2019 on the library."""

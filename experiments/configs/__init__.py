@@ -1,0 +1,1 @@
+"""One configuration per figure or table."""

@@ -1,0 +1,59 @@
+"""What all configurations share: the paper's networks, schedules and pruning rates."""
+
+from ml_collections import ConfigDict
+
+# Zhou et al. 2019: Adam's learning rate, epochs and rates per network; the rest is common.
+SCHEDULES = {
+    "lenet300": {"dataset": "mnist", "learning_rate": 1.2e-3, "epochs": 55},
+    "conv2": {"dataset": "cifar10", "learning_rate": 2e-4, "epochs": 27},
+    "conv4": {"dataset": "cifar10", "learning_rate": 3e-4, "epochs": 34},
+    "conv6": {"dataset": "cifar10", "learning_rate": 3e-4, "epochs": 40},
+}
+CONVOLUTION_RATES = {"conv2": 0.1, "conv4": 0.1, "conv6": 0.15}
+
+
+def parse(argument: str | None) -> tuple[str, bool]:
+    """The network and whether the tiny form is asked for: what follows the colon of ``--config``.
+
+    Raises:
+      ValueError: anything but ``NETWORK``, ``NETWORK,tiny`` or nothing.
+    """
+    network, _, form = (argument or "lenet300").partition(",")
+    if network not in SCHEDULES or form not in ("", "tiny"):
+        raise ValueError(
+            f"--config=FILE.py:{argument} is not understood; write FILE.py:NETWORK or "
+            f"FILE.py:NETWORK,tiny with a NETWORK of {', '.join(SCHEDULES)}."
+        )
+    return network, form == "tiny"
+
+
+def iterative(argument: str | None, *, experiment: str, variants: tuple[str, ...]) -> ConfigDict:
+    """Iterative pruning as in the paper, in its full or its tiny form.
+
+    Args:
+      argument: see `parse`.
+      experiment: names the table and its figure.
+      variants: ``criterion[:mask_one[:mask_zero]]``, by default rewind and zero.
+    """
+    network, tiny = parse(argument)
+    config = ConfigDict(SCHEDULES[network])
+    config.runner = "iterative"
+    config.experiment = experiment
+    config.figure = experiment
+    config.network = network
+    config.variants = variants
+    config.seeds = (0, 1, 2, 3, 4)
+    config.num_rounds = 24
+    config.batch_size = 60
+    config.eval_every = 100
+    config.default_rate = 0.2
+    config.rates = (("output/kernel", 0.1),)
+    if network in CONVOLUTION_RATES:
+        config.rates += (("conv[0-9]/kernel", CONVOLUTION_RATES[network]),)
+    config.matmul_precision = "float32"
+    config.members_at_once = 0  # 0: one by one on a CPU, all of a device elsewhere
+    config.chunk_evals = 20  # evaluations between two looks at the progress
+    config.keep_checkpoints = 2
+    if tiny:
+        config.update(dataset="digits", epochs=1, eval_every=10, num_rounds=2, seeds=(0, 1))
+    return config

@@ -1,0 +1,354 @@
+"""Iterative pruning: one dense run per seed, then rounds of variants x seeds as one population.
+
+    seeds  -> w_0 [S, ...] -> train -> w_f [S, ...]                 round 0
+    variant by variant: advance -> RoundState [S, ...]; concatenate -> [P, ...]
+    round r: start parameters -> train all P members -> rows, checkpoint -> advance
+
+A round is a pure function of the configuration, the seed and the round's number, and a
+finished round on disk is not done again.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+from ml_collections import ConfigDict
+
+from experiments import datasets, results
+from experiments.checkpoints import Checkpoints
+from experiments.networks import Network, make_network
+from experiments.progress import RoundProgress
+from experiments.trainer import Trained, Trainer
+from supermask_jax import population, rates, rounds, trees
+from supermask_jax.actions import MASK_ONE, MASK_ZERO
+from supermask_jax.criteria import CRITERIA
+from supermask_jax.training import Stream
+from supermask_jax.transforms import freeze_pruned
+
+PyTree = Any
+
+# What a key is for: folded into the key of a seed and a round.
+INIT, BATCHES, ADVANCE, LOSS = range(4)
+
+# Settings that decide which members are trained, when they are saved and how they are shown,
+# but not the numbers of any one of them.
+SCOPE = (
+    "runner", "experiment", "figure", "variants", "seeds", "num_rounds", "chunk_evals",
+    "keep_checkpoints",
+)  # fmt: skip
+POSITIVE = ("num_rounds", "epochs", "batch_size", "eval_every", "chunk_evals", "keep_checkpoints")
+
+
+class Variant(NamedTuple):
+    """A way to prune: names from `CRITERIA`, `MASK_ONE` and `MASK_ZERO`."""
+
+    criterion: str
+    mask_one: str
+    mask_zero: str
+
+    @classmethod
+    def parse(cls, text: str) -> "Variant":
+        """Read ``criterion[:mask_one[:mask_zero]]``; missing parts are rewind and zero.
+
+        Raises:
+          ValueError: an unknown name, or too many parts.
+        """
+        names = str(text).split(":")
+        if len(names) > 3:
+            raise ValueError(f"variant {text!r} has more parts than criterion:mask_one:mask_zero.")
+        variant = cls(*names, *("rewind", "zero")[len(names) - 1 :])
+        trees.lookup("criterion", variant.criterion, CRITERIA)
+        trees.lookup("mask-1 action", variant.mask_one, MASK_ONE)
+        trees.lookup("mask-0 action", variant.mask_zero, MASK_ZERO)
+        return variant
+
+    def __str__(self) -> str:
+        """The shortest text that `parse` reads back."""
+        return ":".join(self).removesuffix(":zero").removesuffix(":rewind")
+
+
+class Member(NamedTuple):
+    """Who trains in a slot of the population; the dense network has no variant."""
+
+    variant: Variant | None
+    seed: int
+
+
+class Settings(NamedTuple):
+    """A configuration with its types; `experiments.configs.base` has the values."""
+
+    runner: str
+    experiment: str
+    figure: str
+    network: str
+    dataset: str
+    variants: Sequence[str]
+    seeds: Sequence[int]
+    num_rounds: int
+    learning_rate: float
+    epochs: int
+    batch_size: int
+    eval_every: int
+    default_rate: float
+    rates: Sequence[tuple[str, float]]
+    matmul_precision: str
+    members_at_once: int
+    chunk_evals: int
+    keep_checkpoints: int
+
+
+class Plan(NamedTuple):
+    """A checked configuration and what follows from it, before any computation."""
+
+    config: Settings
+    variants: tuple[Variant, ...]
+    dataset: datasets.Dataset
+    network: Network
+    params: PyTree  # shapes and types of one network's parameters
+    prunable: PyTree
+    rates: PyTree
+    num_steps: int
+
+    def members(self, round: int) -> list[Member]:
+        """Who trains in a round, in the order of the member axis: variant by variant."""
+        variants = self.variants if round else (None,)
+        return [Member(variant, seed) for variant in variants for seed in self.config.seeds]
+
+
+class Outcome(NamedTuple):
+    """A finished round of a population: what it started from and the last step's parameters."""
+
+    state: rounds.RoundState
+    w_f: PyTree
+
+
+def make_plan(config: ConfigDict, data_dir: str | None = None) -> Plan:
+    """Check a configuration and load its data.
+
+    Raises:
+      ValueError: a wrong setting, with what is allowed.
+      FileNotFoundError: data that is not there, with how to get it.
+    """
+    settings = Settings(**config.to_dict())
+    _check_settings(settings)
+    variants = tuple(Variant.parse(text) for text in settings.variants)
+    _check_list("variants", [str(variant) for variant in variants])
+    dataset = datasets.load(settings.dataset, data_dir)
+    num_train = len(dataset.train.labels)
+    if settings.batch_size > num_train:
+        raise ValueError(
+            f"config.batch_size is {settings.batch_size}, above the {num_train} images."
+        )
+    height, width, channels = dataset.train.images.shape[1:]
+    network = make_network(settings.network, (height, width, channels), dataset.num_classes)
+    params = jax.eval_shape(network.init, jax.random.key(0))
+    return Plan(
+        config=settings,
+        variants=variants,
+        dataset=dataset,
+        network=network,
+        params=params,
+        prunable=trees.prunable_leaves(params),
+        rates=rates.rates_by_path(params, settings.rates, settings.default_rate),
+        num_steps=settings.epochs * (num_train // settings.batch_size),
+    )
+
+
+def run(plan: Plan, workdir: Path, command: str) -> list[results.Row]:
+    """Do the rounds of an experiment that are not on disk yet.
+
+    Args:
+      plan: from `make_plan`.
+      workdir: gets ``results.csv``, ``curves/`` and ``checkpoints/``.
+      command: what was typed, for the table.
+
+    Returns:
+      The rows of all rounds.
+    """
+    config, table = plan.config, workdir / "results.csv"
+    laboratory = Laboratory(plan)
+    checkpoints = Checkpoints(workdir / "checkpoints", config.keep_checkpoints)
+    finished = checkpoints.latest()
+    first = 0 if finished is None else finished + 1
+    rows = [row for row in results.read_rows(table) if row["round"] < first]
+    outcome = None
+    if finished is not None and first <= config.num_rounds:
+        outcome = checkpoints.load(finished, _abstract_outcome(plan, finished))
+    todo = range(first, config.num_rounds + 1)
+    code_version = results.code_version()
+    member_steps = plan.num_steps * sum(len(plan.members(round)) for round in todo)
+    with RoundProgress(config.num_rounds, member_steps) as progress:
+        for round in todo:
+            progress.start_round(round)
+            outcome, trained = laboratory.run_round(round, outcome, progress.advance)
+            new = _make_rows(plan, round, outcome.state.mask, trained.table, code_version, command)
+            rows += new
+            curves = workdir / "curves" / f"round_{round:02}.parquet"
+            results.write_curves(curves, new, laboratory.eval_steps, trained.curves)
+            results.write_rows(table, rows)
+            checkpoints.save(round, outcome)
+            progress.finish_round(round, new)
+    checkpoints.close()
+    return rows
+
+
+class Laboratory:
+    """The programs of a plan: one training per population size, one advance per variant."""
+
+    def __init__(self, plan: Plan) -> None:
+        config = plan.config
+        self._plan = plan
+        self._trainer = Trainer(
+            plan.network.apply,
+            plan.dataset,
+            freeze_pruned(optax.adam(config.learning_rate)),
+            num_steps=plan.num_steps,
+            batch_size=config.batch_size,
+            eval_every=config.eval_every,
+            chunk_evals=config.chunk_evals,
+            members_at_once=config.members_at_once,
+        )
+        self._advance = {variant: self._compile_advance(variant) for variant in plan.variants}
+        self.eval_steps = self._trainer.eval_steps
+
+    def run_round(
+        self, round: int, previous: Outcome | None, advance: Callable[[int], None]
+    ) -> tuple[Outcome, Trained]:
+        """Start a round from the end of the previous one and train its population.
+
+        Args:
+          round: its number; round 0 is the dense one.
+          previous: the outcome of the previous round, None for round 0.
+          advance: called with the number of member-steps done since the last call.
+        """
+        state = self.dense_state() if previous is None else self.next_state(round, previous)
+        num_variants = len(self._plan.members(round)) // len(self._plan.config.seeds)
+        orders = np.arange(len(self._plan.config.seeds), dtype=np.int32)
+        streams = Stream(
+            batches=jnp.tile(orders, num_variants),
+            key=jnp.tile(self._keys(round, LOSS), num_variants),
+            context={"mask": state.mask},
+        )
+        params = jax.vmap(rounds.start_params)(state)
+        trained = self._trainer.train(params, streams, self._keys(round, BATCHES), advance)
+        return Outcome(state, trained.params), trained
+
+    def dense_state(self) -> rounds.RoundState:
+        """The states `[S, ...]` of the dense networks, at their initialisation."""
+
+        def begin(keys: jax.Array) -> rounds.RoundState:
+            return lax.map(lambda key: rounds.begin(self._plan.network.init(key)), keys)
+
+        return jax.device_get(jax.jit(begin)(self._keys(0, INIT)))
+
+    def next_state(self, round: int, previous: Outcome) -> rounds.RoundState:
+        """The states `[P, ...]` that a round starts from, on the host."""
+        num_seeds = len(self._plan.config.seeds)
+        num_keep = rates.keep_counts(self._plan.params, self._plan.rates, round)
+        keys = self._keys(round, ADVANCE)
+        states = []
+        for i, variant in enumerate(self._plan.variants):
+            first = 0 if round == 1 else i * num_seeds
+            own = population.take(previous, slice(first, first + num_seeds))
+            states.append(jax.device_get(self._advance[variant](keys, own, num_keep)))
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves), *states)
+
+    def _compile_advance(self, variant: Variant) -> Callable[..., rounds.RoundState]:
+        advance = functools.partial(
+            rounds.advance,
+            criterion=CRITERIA[variant.criterion],
+            mask_one=MASK_ONE[variant.mask_one],
+            mask_zero=MASK_ZERO[variant.mask_zero],
+            prunable=self._plan.prunable,
+        )
+
+        def advance_seeds(keys: jax.Array, own: Outcome, num_keep: PyTree) -> rounds.RoundState:
+            return lax.map(lambda x: advance(x[0], *x[1], num_keep=num_keep), (keys, own))
+
+        return jax.jit(advance_seeds)
+
+    def _keys(self, round: int, purpose: int) -> jax.Array:
+        keys = [jax.random.fold_in(jax.random.key(s), round) for s in self._plan.config.seeds]
+        return jnp.stack([jax.random.fold_in(key, purpose) for key in keys])
+
+
+def _make_rows(
+    plan: Plan, round: int, mask: PyTree, table: dict, code_version: str, command: str
+) -> list[results.Row]:
+    settings = {k: v for k, v in plan.config._asdict().items() if k not in SCOPE}
+    densities = _densities(mask, plan.prunable)
+    rows = []
+    for i, member in enumerate(plan.members(round)):
+        criterion, mask_one, mask_zero = member.variant or ("", "", "")
+        own = {
+            "criterion": criterion,
+            "mask_one": mask_one,
+            "mask_zero": mask_zero,
+            "seed": member.seed,
+            "round": round,
+        }
+        rows.append(
+            {
+                "id": results.row_id(settings, own, code_version),
+                "experiment": plan.config.experiment,
+                "network": plan.config.network,
+                "dataset": plan.config.dataset,
+                "variant": str(member.variant or "dense"),
+                **own,
+                "density": densities[i],
+                # str: the shortest decimal that reads back as the same float32
+                **{name: results.COLUMNS[name](str(values[i])) for name, values in table.items()},
+                "code_version": code_version,
+                "command": command,
+            }
+        )
+    return rows
+
+
+def _densities(mask: PyTree, prunable: PyTree) -> list[float]:
+    """Exact kept / prunable weights of every member."""
+    pairs = zip(jax.tree.leaves(mask), jax.tree.leaves(prunable), strict=True)
+    leaves = [leaf.reshape(len(leaf), -1) for leaf, yes in pairs if yes]
+    return np.concatenate(leaves, axis=1).mean(axis=1, dtype=np.float64).tolist()
+
+
+def _abstract_outcome(plan: Plan, round: int) -> Outcome:
+    count = len(plan.members(round))
+
+    def leaves(dtype: Any = None) -> PyTree:
+        return jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct((count, *x.shape), dtype or x.dtype), plan.params
+        )
+
+    return Outcome(rounds.RoundState(leaves(), leaves(), leaves(bool)), leaves())
+
+
+def _check_settings(config: Settings) -> None:
+    for name in POSITIVE:
+        _check_integer(name, getattr(config, name), 1)
+    _check_integer("members_at_once", config.members_at_once, 0)
+    _check_list("seeds", config.seeds)
+    for seed in config.seeds:
+        _check_integer("seeds", seed, 0)
+    if not (config.learning_rate > 0 and math.isfinite(config.learning_rate)):
+        raise ValueError(f"config.learning_rate is {config.learning_rate}, expected more than 0.")
+
+
+def _check_integer(name: str, value: Any, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"config.{name} has {value!r}, expected an integer of {least} or more.")
+
+
+def _check_list(name: str, values: Sequence[Any]) -> None:
+    if not isinstance(values, Sequence) or isinstance(values, str) or not values:
+        raise ValueError(f"config.{name} is {values!r}, expected a list of at least one.")
+    twice = sorted({str(value) for value in values if list(values).count(value) > 1})
+    if twice:
+        raise ValueError(f"config.{name} has {', '.join(twice)} more than once.")

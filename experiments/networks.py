@@ -1,0 +1,211 @@
+"""The four networks of Zhou et al. 2019 in flax linen, on images of any size.
+
+3x3 convolutions in pairs, each pair followed by a 2x2 max pool, then two hidden dense layers and
+linear logits; ReLU in between, no normalisation, no dropout. Axes: `B` batch, `H`, `W` pixels,
+`C` channels; images are `[B, H, W, C]`, convolution kernels `[height, width, in, out]`.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from supermask_jax import trees
+
+Params = dict[str, dict[str, jax.Array]]
+Pads = tuple[tuple[int, int], ...]  # before and after, for rows and for columns
+
+LAYOUT = ("NHWC", "HWIO", "NHWC")
+
+
+class Network(NamedTuple):
+    """A network as two pure functions over a nested dict of parameters.
+
+    Attributes:
+      init: key -> parameters, `{"conv1": {"kernel", "bias"}, ..., "dense1", "dense2", "output"}`.
+      apply: (parameters, images float32 `[B, H, W, C]` in [0, 1]) -> logits `[B, num_classes]`.
+      input_shape: `(H, W, C)`.
+    """
+
+    init: Callable[[jax.Array], Params]
+    apply: Callable[[Params, jax.Array], jax.Array]
+    input_shape: tuple[int, ...]
+
+
+class Widths(NamedTuple):
+    """The sizes of a network: channels of each pair of convolutions, units of each hidden layer."""
+
+    pairs: tuple[int, ...]
+    hidden: tuple[int, ...]
+
+
+def make_network(name: str, input_shape: tuple[int, int, int], num_classes: int = 10) -> Network:
+    """Builds one of the paper's networks for images of shape `(H, W, C)`.
+
+        network = make_network("conv2", (32, 32, 3))
+        params = network.init(jax.random.key(0))
+        logits = network.apply(params, images)
+
+    Raises:
+      ValueError: if the name is unknown, or if pooling would leave no pixel.
+    """
+    widths = trees.lookup("network", name, NETWORKS)
+    height, width, _ = input_shape
+    minimum = 2 ** len(widths.pairs)
+    if min(height, width) < minimum:
+        raise ValueError(
+            f"{name} halves its images {len(widths.pairs)} times: they must be at least "
+            f"{minimum}x{minimum} pixels, but these are {height}x{width}"
+        )
+    return as_network(Classifier(widths, num_classes), input_shape)
+
+
+def as_network(module: nn.Module, input_shape: tuple[int, ...]) -> Network:
+    """Wraps a linen module whose only variables are parameters."""
+
+    def init(key: jax.Array) -> Params:
+        variables: Any = module.init(key, jnp.zeros((1, *input_shape)))
+        return variables["params"]
+
+    def apply(params: Params, images: jax.Array) -> jax.Array:
+        logits: Any = module.apply({"params": params}, images)
+        return logits
+
+    return Network(init, apply, input_shape)
+
+
+def max_pool(images: jax.Array) -> jax.Array:
+    """Pools `[B, H, W, C]` to `[B, H // 2, W // 2, C]`; an odd last row or column is dropped.
+
+    Its gradient is a comparison; that of `nn.max_pool` is a scatter, many times slower on a CPU.
+    Tied pixels share the gradient, where `nn.max_pool` gives it to the first.
+    """
+    batch, height, width, channels = images.shape
+    rows, columns = height // 2, width // 2
+    whole = images[:, : 2 * rows, : 2 * columns]
+    return whole.reshape(batch, rows, 2, columns, 2, channels).max((2, 4))
+
+
+def canonical_conv(
+    lhs: jax.Array,
+    rhs: jax.Array,
+    window_strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    lhs_dilation: Sequence[int] | None = None,
+    rhs_dilation: Sequence[int] | None = None,
+    dimension_numbers: Any = None,
+    **options: Any,
+) -> jax.Array:
+    """`lax.conv_general_dilated` with gradients that stay fast inside a loop on a CPU.
+
+    XLA's fast CPU convolution takes NHWC images and HWIO kernels only. `lax` writes the weight
+    gradient in another layout, and inside a loop XLA does not rewrite it, which makes a training
+    step tens of times slower (jax-ml/jax#12868). Here both gradients are NHWC/HWIO convolutions.
+    Reverse mode and forward over reverse work, forward mode alone does not.
+
+    Made for `nn.Conv(..., conv_general_dilated=canonical_conv)`. Strides, dilations, groups and
+    other layouts or options go to `lax` as they are.
+    """
+    steps = (*window_strides, *(lhs_dilation or ()), *(rhs_dilation or ()))
+    asks_more = any(value not in (None, 1) for value in options.values())
+    if asks_more or set(steps) != {1} or not _has_layout(lhs, rhs, dimension_numbers):
+        return lax.conv_general_dilated(
+            lhs,
+            rhs,
+            window_strides,
+            padding,
+            lhs_dilation,
+            rhs_dilation,
+            dimension_numbers,
+            **options,
+        )
+    if isinstance(padding, str):
+        padding = lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], window_strides, padding)
+    return _conv(lhs, rhs, tuple((low, high) for low, high in padding))
+
+
+def _has_layout(lhs: jax.Array, rhs: jax.Array, dimension_numbers: Any) -> bool:
+    if lhs.ndim != 4:
+        return False
+    asked = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
+    return asked == lax.conv_dimension_numbers(lhs.shape, rhs.shape, LAYOUT)
+
+
+def _plain_conv(images: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Array:
+    return lax.conv_general_dilated(images, kernel, (1, 1), pads, dimension_numbers=LAYOUT)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _conv(images: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Array:
+    return _plain_conv(images, kernel, pads)
+
+
+def _conv_forward(images: jax.Array, kernel: jax.Array, pads: Pads):
+    return _plain_conv(images, kernel, pads), (images, kernel)
+
+
+def _conv_backward(pads: Pads, saved: tuple[jax.Array, jax.Array], grad: jax.Array):
+    images, kernel = saved
+    mirrored = kernel[::-1, ::-1].transpose(0, 1, 3, 2)
+    mirrored_pads = tuple(
+        (size - 1 - low, size - 1 - high)
+        for size, (low, high) in zip(kernel.shape, pads, strict=False)
+    )
+    grad_images = _plain_conv(grad, mirrored, mirrored_pads)
+    # A kernel entry meets every image at every place: the batch takes the part of the channels.
+    channels_as_batch = images.transpose(3, 1, 2, 0)
+    batch_as_inputs = grad.transpose(1, 2, 0, 3)
+    grad_kernel = _plain_conv(channels_as_batch, batch_as_inputs, pads).transpose(1, 2, 0, 3)
+    return grad_images, grad_kernel
+
+
+_conv.defvjp(_conv_forward, _conv_backward)
+
+
+def convolve(*args: Any, **options: Any) -> jax.Array:
+    """The faster of `canonical_conv` and `lax.conv_general_dilated` here; same arguments."""
+    # Both are right everywhere, so the backend's name at trace time is enough;
+    # `lax.platform_dependent` would put a conditional with two gradients around each layer.
+    on_cpu = jax.default_backend() == "cpu"
+    return (canonical_conv if on_cpu else lax.conv_general_dilated)(*args, **options)
+
+
+class Classifier(nn.Module):
+    """Convolutions in pairs, hidden dense layers, linear logits."""
+
+    widths: Widths
+    num_classes: int = 10
+    convolve: Callable[..., jax.Array] = convolve
+    pool: Callable[[jax.Array], jax.Array] = max_pool
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """Maps images `[B, H, W, C]` to logits `[B, num_classes]`."""
+        # The authors' "truncated Glorot": the standard deviation is meant after truncation.
+        init = nn.initializers.variance_scaling(1.0, "fan_avg", "truncated_normal")
+        conv = functools.partial(
+            nn.Conv, kernel_size=(3, 3), kernel_init=init, conv_general_dilated=self.convolve
+        )
+        dense = functools.partial(nn.Dense, kernel_init=init)
+
+        values = images
+        for index, channels in enumerate(self.widths.pairs):
+            values = nn.relu(conv(channels, name=f"conv{2 * index + 1}")(values))
+            values = nn.relu(conv(channels, name=f"conv{2 * index + 2}")(values))
+            values = self.pool(values)
+        values = values.reshape(len(values), -1)
+        for index, units in enumerate(self.widths.hidden):
+            values = nn.relu(dense(units, name=f"dense{index + 1}")(values))
+        return dense(self.num_classes, name="output")(values)
+
+
+NETWORKS = {
+    "lenet300": Widths(pairs=(), hidden=(300, 100)),
+    "conv2": Widths(pairs=(64,), hidden=(256, 256)),
+    "conv4": Widths(pairs=(64, 128), hidden=(256, 256)),
+    "conv6": Widths(pairs=(64, 128, 256), hidden=(256, 256)),
+}

@@ -1,0 +1,26 @@
+"""One module per figure: a table of results drawn on axes.
+
+figure = FIGURES["mask_criteria"](results.read_rows(path))
+save(figure, workdir / "mask_criteria.png")
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from experiments import results
+from experiments.plots import mask_criteria, mask_one_actions, mask_zero_actions
+from experiments.plots.curves import Row
+
+FIGURES: dict[str, Callable[[Sequence[Row]], Figure]] = {
+    "mask_criteria": mask_criteria.draw,
+    "mask_one_actions": mask_one_actions.draw,
+    "mask_zero_actions": mask_zero_actions.draw,
+}
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure, at once or not at all; the suffix says how: .png, .svg, .pdf."""
+    form = path.suffix.removeprefix(".")
+    results.replace_file(path, lambda temporary: figure.savefig(temporary, format=form, dpi=200))

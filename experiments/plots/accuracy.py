@@ -1,0 +1,177 @@
+"""Test accuracy against the weights left: the drawing that all figures share.
+
+Figures are objects without pyplot: no global state, no backend, nothing to close.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+
+from experiments.plots.curves import Curve, Row, left_out, make_curves, num_seeds, setting
+from experiments.plots.styles import Style, styles_for
+
+SIZE = (6.5, 4.5)  # inches: the text width of a page
+MOST_MARKERS = 13
+DENSE_COLOR = "#b8860b"
+
+
+class Name(NamedTuple):
+    """What a figure calls a variant: the entry of `STYLES` it looks like and its legend text."""
+
+    style: str
+    label: str
+
+
+class Line(NamedTuple):
+    """A curve and how to draw it; `place` counts the legend's entries from the top."""
+
+    curve: Curve
+    label: str
+    style: Style
+    place: int
+
+
+def draw_accuracy(rows: Sequence[Row], name: Callable[[Curve], Name], title: str) -> Figure:
+    """Draw every variant of a table: a line for the mean, a band from minimum to maximum.
+
+    Where curves fall far below the best one there are two panels: the upper one shows the range
+    of the best curve, the lower one everything.
+
+    Args:
+      rows: the table; one without rounds after round 0 shows the dense network alone.
+      name: what the figure calls a variant.
+      title: of the legend.
+
+    Raises:
+      ValueError: if there are no rows, or rows of several networks or data sets.
+    """
+    dense, curves = make_curves(rows)
+    lines = _lines(curves, name)
+    everything = [*curves, dense] if dense else curves
+    figure = Figure(figsize=SIZE, layout="constrained")
+    panels = _panels(figure, everything)
+    for axes in panels:
+        if dense:
+            _draw_dense(axes, dense)
+        for line in lines:
+            _draw_line(axes, line)
+    _weights_axis(panels[-1], min(curve.weights_left.min() for curve in everything))
+    _texts(figure, panels, rows)
+    _legend(figure, lines, dense, title)
+    return figure
+
+
+def _lines(curves: Sequence[Curve], name: Callable[[Curve], Name]) -> list[Line]:
+    """The curves from the highest to the lowest at the right end."""
+    names = [name(curve) for curve in curves]
+    styles = styles_for([name.style for name in names])
+    items = sorted(
+        zip(curves, names, styles, strict=True), key=lambda item: item[0].last_mean, reverse=True
+    )
+    return [Line(curve, name.label, style, i) for i, (curve, name, style) in enumerate(items)]
+
+
+def _panels(figure: Figure, curves: Sequence[Curve]) -> list[Axes]:
+    best, lowest, highest = _heights(curves)
+    if highest - lowest < 2.5 * (highest - best):
+        panels, bottoms = [figure.subplots()], [lowest]
+    else:
+        panels = list(figure.subplots(2, sharex=True, height_ratios=(3, 2)))
+        bottoms = [best, lowest]
+    for axes, bottom in zip(panels, bottoms, strict=True):
+        margin = 0.04 * (highest - bottom)
+        axes.set_ylim(bottom - margin, highest + margin)
+        axes.yaxis.set_major_locator(MaxNLocator(6 if bottom == best else 5, steps=[1, 2, 5, 10]))
+        axes.grid(axis="y", color="#e4e4e4", linewidth=0.6)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=8.5)
+    return panels
+
+
+def _heights(curves: Sequence[Curve]) -> tuple[float, float, float]:
+    """Percents: the bottom of the best curve, of all, and the top of all; at least 1 apart."""
+    finite = [curve for curve in curves if math.isfinite(curve.last_mean)]
+    if not finite:
+        return 0.0, 0.0, 100.0
+    pruned = [curve for curve in finite if curve.rounds[-1] > 0] or finite
+    best = max(pruned, key=lambda curve: curve.last_mean)
+    highest = max(float(np.nanmax(curve.high)) for curve in finite)
+    lowest = min(float(np.nanmin(curve.low)) for curve in finite)
+    return min(float(np.nanmin(best.low)), highest - 1), min(lowest, highest - 1), highest
+
+
+def _draw_line(axes: Axes, line: Line) -> None:
+    curve, step = line.curve, math.ceil(len(line.curve.rounds) / MOST_MARKERS)
+    axes.fill_between(
+        curve.weights_left, curve.low, curve.high, color=line.style.color, alpha=0.16, linewidth=0
+    )
+    axes.plot(
+        curve.weights_left,
+        curve.mean,
+        label=line.label,
+        linewidth=1.3,
+        markersize=4.2,
+        markeredgewidth=0.9,
+        # Neighbours in rank are neighbours on the page: their markers take turns.
+        markevery=(line.place % step, step),
+        zorder=3 - 0.01 * line.place,
+        **line.style.line_options(),
+    )
+
+
+def _draw_dense(axes: Axes, dense: Curve) -> None:
+    axes.axhspan(dense.low[0], dense.high[0], color=DENSE_COLOR, alpha=0.22, linewidth=0, zorder=1)
+    axes.axhline(dense.mean[0], color=DENSE_COLOR, linewidth=0.9, zorder=1, label=dense.variant)
+
+
+def _weights_axis(axes: Axes, least: float) -> None:
+    """A logarithmic axis that falls to the right, from 100 % to `least`."""
+    least = min(least, 90.0)
+    axes.set_xscale("log")
+    axes.set_xlim(100 * 1.08, least / 1.08)
+    ticks = [digit * 10.0**power for power in range(-4, 3) for digit in (1, 2, 5)]
+    axes.xaxis.set_major_locator(FixedLocator([tick for tick in ticks if least <= tick <= 100]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda percent, _: f"{percent:g}"))
+    axes.set_xlabel("% of weights left", fontsize=9.5)
+
+
+def _texts(figure: Figure, panels: Sequence[Axes], rows: Sequence[Row]) -> None:
+    network, dataset = setting(rows)
+    panels[0].set_title(f"{network} on {dataset}, {num_seeds(rows)}", fontsize=10.5)
+    figure.supylabel("test accuracy (%)", fontsize=9.5)
+    notes = ["Lines: mean over seeds; bands: minimum to maximum.", *left_out(rows)]
+    figure.supxlabel("\n".join(notes), fontsize=7.5, color="#555555")
+
+
+def _legend(figure: Figure, lines: Sequence[Line], dense: Curve | None, title: str) -> None:
+    handles, labels, heights = [], [], []
+    for curve, label, style, _ in lines:
+        handles.append(Line2D([], [], linewidth=1.3, markersize=4.2, **style.line_options()))
+        labels.append(label)
+        heights.append(curve.last_mean)
+    if dense:
+        handles.append((Patch(color=DENSE_COLOR, alpha=0.22), Line2D([], [], color=DENSE_COLOR)))
+        labels.append(dense.variant)
+        heights.append(dense.last_mean)
+    order = np.argsort([-height for height in heights], kind="stable")
+    figure.legend(
+        [handles[i] for i in order],
+        [labels[i] for i in order],
+        loc="outside right upper",
+        title=title,
+        fontsize=8.5,
+        title_fontsize=8.5,
+        alignment="left",
+        frameon=False,
+        handlelength=3.2,
+        labelspacing=0.7,
+    )

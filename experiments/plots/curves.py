@@ -1,0 +1,135 @@
+"""Tables of results as curves: test accuracy over the rounds, across seeds.
+
+Axes: `R` the rounds of a curve. Accuracies are percents; members whose accuracy is not finite
+diverged and are left out.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Row = Mapping[str, Any]
+DENSE = "dense"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Test accuracy of one variant, from the dense network on.
+
+    Attributes:
+      variant: its name in the table; `criterion`, `mask_one`, `mask_zero` are its parts.
+      rounds: int `[R]`, 0 first where the table has the dense network.
+      weights_left: float `[R]`, percent of the prunable weights, in (0, 100].
+      mean, low, high: float `[R]`, mean, minimum and maximum over the seeds, in percent; NaN
+        where every member diverged.
+      num_members: int `[R]`, how many members these are made of.
+    """
+
+    variant: str
+    criterion: str
+    mask_one: str
+    mask_zero: str
+    rounds: np.ndarray
+    weights_left: np.ndarray
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    num_members: np.ndarray
+
+    @property
+    def last_mean(self) -> float:
+        """The mean at the last round that has one; minus infinity where none has."""
+        finite = self.mean[np.isfinite(self.mean)]
+        return float(finite[-1]) if finite.size else -math.inf
+
+
+def make_curves(rows: Sequence[Row]) -> tuple[Curve | None, list[Curve]]:
+    """The dense network's curve, of its one round, and the variants' curves.
+
+        dense, variants = make_curves(results.read_rows(path))
+
+    Returns:
+      The dense curve, None where the table has no round 0, and a curve per variant in the
+      table's order; a variant's curve starts at the dense network.
+
+    Raises:
+      ValueError: if there are no rows, or rows of several networks or data sets.
+    """
+    setting(rows)
+    dense = [row for row in rows if row["variant"] == DENSE]
+    names = dict.fromkeys(row["variant"] for row in rows if row["variant"] != DENSE)
+    variants = [[row for row in rows if row["variant"] == name] for name in names]
+    return (
+        _curve(dense, dense) if dense else None,
+        [_curve(members, dense + members) for members in variants],
+    )
+
+
+def setting(rows: Sequence[Row]) -> tuple[str, str]:
+    """The network and the data set of a table.
+
+    Raises:
+      ValueError: if there are no rows, or rows of several networks or data sets.
+    """
+    settings = sorted({(row["network"], row["dataset"]) for row in rows})
+    if not settings:
+        raise ValueError("The table of results has no rows.")
+    if len(settings) > 1:
+        found = ", ".join(f"{network} on {dataset}" for network, dataset in settings)
+        raise ValueError(f"A figure or summary is of one network and data set, not of {found}.")
+    return settings[0]
+
+
+def num_seeds(rows: Sequence[Row]) -> str:
+    """How many seeds a table has, in words: ``1 seed``, ``5 seeds``."""
+    return count(len({row["seed"] for row in rows}), "seed")
+
+
+def left_out(rows: Sequence[Row]) -> list[str]:
+    """Sentences on what the curves lack: diverged members and results that are not there yet."""
+    diverged = sum(not math.isfinite(row["test_accuracy"]) for row in rows)
+    pruned = [row for row in rows if row["variant"] != DENSE]
+    variants, seeds, rounds = (
+        {row[name] for row in pruned} for name in ("variant", "seed", "round")
+    )
+    missing = len(variants) * len(seeds) * len(rounds) - len(pruned)
+    sentences = []
+    if diverged:
+        sentences.append(f"Left out: {count(diverged, 'member')} that diverged.")
+    if missing > 0:
+        sentences.append(f"Unfinished: {count(missing, 'result')} of later rounds missing.")
+    return sentences
+
+
+def count(number: int, noun: str) -> str:
+    """A number with its noun in singular or plural."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _curve(members: Sequence[Row], rows: Sequence[Row]) -> Curve:
+    rounds = sorted({row["round"] for row in rows})
+    by_round = [[row for row in rows if row["round"] == number] for number in rounds]
+    accuracies = [_finite_percents(group) for group in by_round]
+    first = members[0]
+    return Curve(
+        variant=first["variant"],
+        criterion=first["criterion"],
+        mask_one=first["mask_one"],
+        mask_zero=first["mask_zero"],
+        rounds=np.array(rounds),
+        weights_left=np.array([100 * np.mean([r["density"] for r in group]) for group in by_round]),
+        mean=np.array([np.mean(values) for values in accuracies]),
+        low=np.array([np.min(values) for values in accuracies]),
+        high=np.array([np.max(values) for values in accuracies]),
+        num_members=np.array([np.sum(np.isfinite(values)) for values in accuracies]),
+    )
+
+
+def _finite_percents(rows: Sequence[Row]) -> np.ndarray:
+    """Accuracies in percent; a single NaN where none is finite, so that means need no special case."""
+    values = np.array([100 * row["test_accuracy"] for row in rows])
+    finite = values[np.isfinite(values)]
+    return finite if finite.size else np.array([math.nan])

@@ -1,0 +1,78 @@
+"""How each name of the registries is drawn, the same in every figure.
+
+A family shares its hue and its marker. Its first member is dark and solid with a filled marker,
+its opposite lighter and dashed with a hollow one, so figures survive greyscale and colour
+blindness. `rewind` and `zero` are what `large_final` does by default, hence its style.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+SOLID, DASHED, DOTTED, DASH_DOTTED = "-", (0, (4, 1.6)), (0, (1, 1.4)), (0, (5, 1.4, 1, 1.4))
+
+
+class Style(NamedTuple):
+    """Colour, marker and line of a curve; `filled` is for the marker."""
+
+    color: str
+    marker: str
+    line: Any = SOLID
+    filled: bool = True
+
+    def line_options(self) -> dict[str, Any]:
+        """Keyword arguments for `Axes.plot`."""
+        return {
+            "color": self.color,
+            "marker": self.marker,
+            "linestyle": self.line,
+            "markerfacecolor": self.color if self.filled else "white",
+        }
+
+
+STYLES: dict[str, Style] = {
+    # Mask criteria.
+    "large_final": Style("#111111", "o"),
+    "small_final": Style("#8c8c8c", "o", DASHED, filled=False),
+    "large_init": Style("#b03a00", "s"),
+    "small_init": Style("#f08a4b", "s", DASHED, filled=False),
+    "large_init_large_final": Style("#00664a", "D"),
+    "small_init_small_final": Style("#3fbf94", "D", DASHED, filled=False),
+    "magnitude_increase": Style("#0072b2", "^"),
+    "movement": Style("#56b4e9", "v"),
+    "random": Style("#6a6a6a", "x", DOTTED),
+    "large_final_same_sign": Style("#5b2a86", "P"),
+    "large_final_diff_sign": Style("#b48ad6", "P", DASHED, filled=False),
+    "magnitude_increase_same_sign": Style("#a0185e", "p", DASH_DOTTED),
+    "magnitude_increase_diff_sign": Style("#e58ab8", "p", DASHED, filled=False),
+    # Mask-1 actions: solid where signs are kept, dashed where they are not.
+    "rewind": Style("#111111", "o"),
+    "reinit_keep_sign": Style("#0072b2", "^"),
+    "reinit": Style("#56b4e9", "^", DASHED, filled=False),
+    "reshuffle_keep_sign": Style("#b03a00", "s"),
+    "reshuffle": Style("#f08a4b", "s", DASHED, filled=False),
+    "constant_keep_sign": Style("#00664a", "D"),
+    "constant": Style("#3fbf94", "D", DASHED, filled=False),
+    "rewind_unless_shrunk": Style("#5b2a86", "P"),
+    # Mask-0 actions: dashed for the controls.
+    "zero": Style("#111111", "o"),
+    "freeze": Style("#b03a00", "s"),
+    "zero_if_shrunk": Style("#0072b2", "^"),
+    "zero_if_grown": Style("#56b4e9", "v", DASHED, filled=False),
+    "zero_shuffled": Style("#6a6a6a", "x", DOTTED),
+}
+
+# For functions of a user's own: hues of the table above with markers it does not use.
+OTHERS = tuple(
+    Style(color, marker, line)
+    for line in (DASH_DOTTED, SOLID)
+    for color, marker in zip(
+        ("#5b2a86", "#d9a400", "#00664a", "#e58ab8", "#0072b2", "#f08a4b"), "*<>hdX", strict=True
+    )
+)
+
+
+def styles_for(names: Sequence[str]) -> list[Style]:
+    """A style per name: its own if it is known, else the next of `OTHERS` in turn."""
+    unknown = [name for name in dict.fromkeys(names) if name not in STYLES]
+    others = {name: OTHERS[place % len(OTHERS)] for place, name in enumerate(unknown)}
+    return [(STYLES | others)[name] for name in names]

@@ -1,0 +1,83 @@
+"""Progress of long work: a live bar on a terminal, a line per round elsewhere."""
+
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from experiments.results import Row
+
+
+class RoundProgress:
+    """Shows the round, the rate in member-steps per second and the time left.
+
+    Args:
+      num_rounds: the number of the last round.
+      member_steps: steps of all members of all rounds to come.
+      console: where to write.
+    """
+
+    def __init__(self, num_rounds: int, member_steps: int, console: Console | None = None) -> None:
+        self._console = console or Console()
+        self._num_rounds = num_rounds
+        self._total = member_steps
+        self._done = 0
+        self._start = self._round_start = time.monotonic()
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            _Rate(),
+            TextColumn("left"),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task("starting", total=member_steps)
+
+    def __enter__(self) -> "RoundProgress":
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def start_round(self, number: int) -> None:
+        """Say which round is being trained."""
+        self._round_start = time.monotonic()
+        self._bar.update(self._task, description=f"round {number}/{self._num_rounds}")
+
+    def advance(self, member_steps: int) -> None:
+        """Count steps as done."""
+        self._done += member_steps
+        self._bar.advance(self._task, member_steps)
+
+    def finish_round(self, number: int, rows: Sequence[Row]) -> None:
+        """Print a line about a round that is on disk."""
+        now = time.monotonic()
+        left = (now - self._start) / max(self._done, 1) * (self._total - self._done)
+        density, accuracy = (
+            sum(row[name] for row in rows) / len(rows) for name in ("density", "test_accuracy")
+        )
+        self._console.print(
+            f"round {number:>2}/{self._num_rounds}  {len(rows)} members  "
+            f"{density:7.2%} of the weights  mean test accuracy {accuracy:.2%}  "
+            f"{now - self._round_start:.1f} s  {timedelta(seconds=round(left))} left",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+class _Rate(ProgressColumn):
+    """Steps of all members per second."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed or 0:,.0f} member-steps/s")

@@ -1,0 +1,82 @@
+"""Launch an experiment.
+
+    python -m experiments.run --config=experiments/configs/mask_criteria.py:lenet300 \\
+        --workdir=runs/mask_criteria [--data_dir=DIR] [--config.seeds='(0,1,2)'] [--config.x=...]
+
+The same command again continues where the last one stopped.
+"""
+
+import os
+import shlex
+import sys
+
+import jax
+from absl import app, flags, logging
+from ml_collections import config_flags
+from rich.console import Console
+
+from experiments import iterative, results
+from experiments.plots import FIGURES, save
+from supermask_jax.trees import lookup
+
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "FILE.py:NETWORK or FILE.py:NETWORK,tiny; see experiments/configs."
+)
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder for tables, figures and checkpoints; made if missing.", required=True
+)
+DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "Folder of prepared data sets; by default TFDS_DATA_DIR or that of TFDS."
+)
+
+RUNNERS = {"iterative": iterative}
+
+
+def main(arguments: list[str]) -> None:
+    """Check everything, run, draw the figure and print the summary."""
+    if len(arguments) > 1:
+        raise app.UsageError(f"unknown argument {arguments[1]!r}; flags start with --.")
+    logging.set_verbosity(logging.WARNING)
+    config = CONFIG.value
+    try:
+        runner = lookup("runner", config.runner, RUNNERS)
+        draw = lookup("figure", config.figure, FIGURES)
+        jax.config.update("jax_default_matmul_precision", config.matmul_precision)
+        plan = runner.make_plan(config, DATA_DIR.value)
+        workdir = results.open_workdir(WORKDIR.value, config.to_dict())
+    except (ValueError, TypeError, OSError) as error:
+        sys.exit(f"error: {error}")
+    rows = runner.run(plan, workdir, _command())
+    figure = workdir / "figures" / f"{config.figure}.png"
+    save(draw(rows), figure)
+    console = Console()
+    console.print(
+        f"table {workdir / 'results.csv'}, figure {figure}", highlight=False, soft_wrap=True
+    )
+
+
+def _command() -> str:
+    """What was typed, without the folders of this machine."""
+    local = ("--workdir", "--data_dir")
+    words = iter(sys.argv[1:])
+    kept = []
+    for word in words:
+        name, has_value, _ = word.partition("=")
+        if name.replace("--", "-", 1).lstrip("-") in [flag.lstrip("-") for flag in local]:
+            if not has_value:
+                next(words, None)
+        else:
+            kept.append(word)
+    return shlex.join(["python", "-m", "experiments.run", *kept])
+
+
+def _one_device_per_core() -> None:
+    """Let members run side by side on a CPU; must precede any use of JAX."""
+    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+
+
+if __name__ == "__main__":
+    flags.mark_flag_as_required("config")
+    _one_device_per_core()
+    app.run(main)

@@ -1,0 +1,201 @@
+"""Masks: trees of bools `[...]`, True for a kept weight; how to make, apply and compare them.
+
+Leaves that are not prunable have a mask of ones. Counts are exact, ties fall at random and a
+pruned weight never returns.
+
+>>> params = {"kernel": jnp.array([[3.0, -1.0], [0.5, 2.0]]), "bias": jnp.zeros(2)}
+>>> mask = prune(jax.random.key(0), params, ones(params), {"kernel": 2, "bias": 2})
+>>> mask["kernel"].tolist()
+[[True, False], [False, True]]
+>>> apply(mask, params)["kernel"].tolist()
+[[3.0, 0.0], [0.0, 2.0]]
+>>> float(density(mask, {"kernel": True, "bias": False}))
+0.5
+"""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from supermask_jax.trees import (
+    Key,
+    PyTree,
+    check_structure,
+    check_trees,
+    concrete,
+    leaf_keys,
+    path_name,
+)
+
+
+def ones(params: PyTree) -> PyTree:
+    """The mask that keeps everything."""
+    check_trees(params=params)
+    return jax.tree.map(lambda w: jnp.ones(w.shape, bool), params)
+
+
+def prune(key: Key, scores: PyTree, mask: PyTree, num_keep: PyTree) -> PyTree:
+    """Keep the `num_keep` best-scored weights of every leaf among those that `mask` keeps.
+
+    Layer-wise pruning as in Zhou et al. 2019: each leaf is ranked on its own.
+
+    Args:
+      key: breaks ties at random.
+      scores: `[...]` per leaf, higher is kept; NaN ranks last under `jit`.
+      mask: bool `[...]`, the weights that are still there.
+      num_keep: an int per leaf, Python or traced, so that one compiled program serves all
+        rounds. A leaf whose count is its size or more stays as it is, untouched.
+
+    Returns:
+      The new mask, a subset of `mask`. A count above what is left keeps what is left.
+
+    Raises:
+      ValueError: trees or shapes that differ, a negative count, or, outside `jit`, a NaN or
+        infinite score of a weight in a leaf that is pruned; names the leaf.
+      TypeError: leaves that are not arrays, counts that are not integers, no typed key.
+    """
+    check_trees(scores=scores, mask=mask)
+    check_structure(scores=scores, num_keep=num_keep)
+    jax.tree_util.tree_map_with_path(_check_leaf, scores, mask, num_keep)
+    return jax.tree.map(_prune_leaf, leaf_keys(key, scores), scores, mask, num_keep)
+
+
+def prune_global(
+    key: Key, scores: PyTree, mask: PyTree, num_keep: int | jax.Array, prunable: PyTree
+) -> PyTree:
+    """Keep the `num_keep` best-scored weights of all prunable leaves together, in one ranking.
+
+    Args:
+      key: breaks ties at random.
+      scores: `[...]` per leaf, higher is kept.
+      mask: bool `[...]`, the weights that are still there.
+      num_keep: how many prunable weights to keep in all, Python or traced.
+      prunable: from `trees.prunable_leaves`; other leaves keep their mask.
+
+    Raises:
+      ValueError, TypeError: as `prune`.
+    """
+    check_trees(scores=scores, mask=mask)
+    check_structure(scores=scores, prunable=prunable)
+    jax.tree_util.tree_map_with_path(
+        lambda path, score, kept, chosen: (
+            _check_leaf(path, score, kept, num_keep) if chosen else None
+        ),
+        scores,
+        mask,
+        prunable,
+    )
+    leaves, treedef = jax.tree.flatten(mask)
+    chosen = [i for i, yes in enumerate(jax.tree.leaves(prunable)) if yes]
+    all_scores = jax.tree.leaves(scores)
+    joined = _prune_leaf(
+        leaf_keys(key, 0),
+        jnp.concatenate([jnp.ravel(all_scores[i]) for i in chosen]),
+        jnp.concatenate([jnp.ravel(leaves[i]) for i in chosen]),
+        num_keep,
+    )
+    sizes = [math.prod(leaves[i].shape) for i in chosen]
+    for i, part in zip(chosen, jnp.split(joined, np.cumsum(sizes)[:-1]), strict=True):
+        leaves[i] = part.reshape(leaves[i].shape)
+    return treedef.unflatten(leaves)
+
+
+def apply(mask: PyTree, params: PyTree, fill: PyTree | float = 0.0) -> PyTree:
+    """The parameters where the mask keeps them, `fill` (a number or a tree) elsewhere.
+
+    Selects, never multiplies, so that NaN or infinity behind the mask cannot leak through.
+    """
+    check_trees(params=params, mask=mask)
+    if isinstance(fill, int | float):
+        return jax.tree.map(lambda m, w: jnp.where(m, w, jnp.asarray(fill, w.dtype)), mask, params)
+    check_trees(params=params, fill=fill)
+    return jax.tree.map(jnp.where, mask, params, fill)
+
+
+def density(mask: PyTree, prunable: PyTree) -> jax.Array:
+    """Kept weights divided by prunable weights, a float32 scalar."""
+    return _count(mask, prunable) / _count(ones(mask), prunable)
+
+
+def overlap(a: PyTree, b: PyTree, prunable: PyTree) -> jax.Array:
+    """Shared kept weights divided by weights that either mask keeps (Jaccard), a float32 scalar.
+
+    Two masks that keep nothing are equal: 1.
+    """
+    either = _count(union(a, b), prunable)
+    return jnp.where(
+        either == 0, 1.0, _count(intersection(a, b), prunable) / jnp.maximum(either, 1)
+    )
+
+
+def intersection(a: PyTree, b: PyTree) -> PyTree:
+    """Weights that both masks keep."""
+    check_trees(a=a, b=b)
+    return jax.tree.map(jnp.logical_and, a, b)
+
+
+def union(a: PyTree, b: PyTree) -> PyTree:
+    """Weights that either mask keeps."""
+    check_trees(a=a, b=b)
+    return jax.tree.map(jnp.logical_or, a, b)
+
+
+def difference(a: PyTree, b: PyTree) -> PyTree:
+    """Weights that `a` keeps and `b` does not: of an older and a newer mask, those pruned since."""
+    check_trees(a=a, b=b)
+    return jax.tree.map(lambda x, y: jnp.logical_and(x, jnp.logical_not(y)), a, b)
+
+
+def complement(mask: PyTree, prunable: PyTree) -> PyTree:
+    """The other prunable weights; leaves that are not prunable keep their ones."""
+    check_structure(mask=mask, prunable=prunable)
+    return jax.tree.map(lambda m, yes: jnp.logical_not(m) if yes else m, mask, prunable)
+
+
+def _count(mask: PyTree, prunable: PyTree) -> jax.Array:
+    check_structure(mask=mask, prunable=prunable)
+    counts = jax.tree.map(lambda m, yes: jnp.sum(m, dtype=jnp.int32) if yes else 0, mask, prunable)
+    return jnp.asarray(sum(jax.tree.leaves(counts)))
+
+
+@jax.jit
+def _prune_leaf(key: Key, scores: jax.Array, mask: jax.Array, num_keep: jax.Array) -> jax.Array:
+    kept, flat = mask.ravel(), scores.ravel()
+    unusable = jnp.isnan(flat)
+    rank_class = jnp.where(kept, unusable.astype(jnp.int8), jnp.int8(2))
+    *_, best_first = lax.sort(
+        (
+            rank_class,
+            jnp.where(unusable, 0, -flat),
+            jax.random.bits(key, flat.shape, jnp.uint32),
+            jnp.arange(flat.size, dtype=jnp.int32),
+        ),
+        num_keys=3,
+    )
+    chosen = jnp.arange(flat.size) < num_keep
+    return (jnp.zeros_like(kept).at[best_first].set(chosen) & kept).reshape(mask.shape)
+
+
+def _check_leaf(path: Any, scores: jax.Array, mask: jax.Array, num_keep: Any) -> None:
+    where = f"leaf '{path_name(path)}'"
+    if mask.dtype != bool:
+        raise TypeError(f"the mask of {where} has dtype {mask.dtype}, expected bool.")
+    count = concrete(num_keep)
+    dtype = num_keep.dtype if count is None else count.dtype
+    if jnp.shape(num_keep) != () or not jnp.issubdtype(dtype, jnp.integer):
+        raise TypeError(f"num_keep of {where} is {num_keep!r}, expected one integer.")
+    if count is not None and count < 0:
+        raise ValueError(f"num_keep of {where} is {num_keep}, expected 0 or more.")
+    score_values, mask_values = concrete(scores), concrete(mask)
+    if count is None or score_values is None or mask_values is None or count >= mask.size:
+        return
+    bad = int((~np.isfinite(score_values.astype(np.float32)) & mask_values).sum())
+    if bad:
+        raise ValueError(
+            f"{bad} of the {mask.size} scores of {where} are NaN or infinite; "
+            "did training diverge? Lower the learning rate, or leave this member out."
+        )

@@ -1,0 +1,116 @@
+"""How many weights to keep: pruning rates by path rule and exact counts, host arithmetic.
+
+>>> import jax.numpy as jnp
+>>> kernels = {"dense1": (784, 300), "output": (300, 10)}
+>>> params = {name: {"kernel": jnp.ones(shape)} for name, shape in kernels.items()}
+>>> rates = rates_by_path(params, [("output/.*", 0.1)], default=0.2)
+>>> rates
+{'dense1': {'kernel': 0.2}, 'output': {'kernel': 0.1}}
+>>> keep_counts(params, rates, round=2)
+{'dense1': {'kernel': 150528}, 'output': {'kernel': 2430}}
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any
+
+import jax
+
+from supermask_jax.trees import PyTree, check_structure, check_trees, path_name, prunable_leaves
+
+
+def rates_by_path(
+    params: PyTree,
+    rules: Sequence[tuple[str, float]],
+    default: float = 0.0,
+    prunable: PyTree | None = None,
+) -> PyTree:
+    """The share of the still kept weights that a round removes, per leaf.
+
+    Args:
+      params: arrays or `jax.ShapeDtypeStruct`s.
+      rules: pairs of a regular expression for the leaf's whole path and a rate in [0, 1);
+        the first match wins.
+      default: the rate of prunable leaves that no rule matches.
+      prunable: from `trees.prunable_leaves`, which is also the default.
+
+    Returns:
+      A tree of rates; 0 for leaves that are not prunable.
+
+    Raises:
+      ValueError: a rate outside [0, 1), a rule that decides for no leaf, a rate above 0 for a
+        leaf that is not prunable, a pattern that is no regular expression.
+    """
+    check_trees(params=params)
+    prunable = prunable_leaves(params) if prunable is None else prunable
+    check_structure(params=params, prunable=prunable)
+    default = _check_rate(default, "default")
+    compiled = [
+        (_compile(pattern), _check_rate(rate, f"rule '{pattern}'")) for pattern, rate in rules
+    ]
+    used: set[str] = set()
+
+    def rate_of(path: Any, leaf: Any, may_be_pruned: bool) -> float:
+        name = path_name(path)
+        for pattern, rate in compiled:
+            if pattern.fullmatch(name):
+                used.add(pattern.pattern)
+                if rate and not may_be_pruned:
+                    raise ValueError(
+                        f"rule '{pattern.pattern}' gives leaf '{name}' a rate of {rate}, but it is "
+                        "not prunable; narrow the pattern (for example 'dense1/kernel')."
+                    )
+                return rate
+        return default if may_be_pruned else 0.0
+
+    rates = jax.tree_util.tree_map_with_path(rate_of, params, prunable)
+    unused = [pattern.pattern for pattern, _ in compiled if pattern.pattern not in used]
+    if unused:
+        names = ", ".join(path_name(p) for p, _ in jax.tree_util.tree_leaves_with_path(params))
+        raise ValueError(
+            f"rule '{unused[0]}' matches no leaf that an earlier rule left; a pattern must match "
+            f"the whole path. The leaves are: {names}."
+        )
+    return rates
+
+
+def keep_counts(params: PyTree, rates: PyTree, round: int) -> PyTree:
+    """How many weights of every leaf are left after `round` rounds, as Python ints.
+
+    A round removes ``floor(rate * kept)``, in decimal arithmetic: 0.1 of 30 is 3.
+
+    Raises:
+      ValueError: a rate outside [0, 1) or a negative round.
+    """
+    check_trees(params=params)
+    check_structure(params=params, rates=rates)
+    if isinstance(round, bool) or not hasattr(round, "__index__") or round < 0:
+        raise ValueError(f"round is {round!r}, expected an integer of 0 or more.")
+
+    def count(path: Any, leaf: Any, rate: Any) -> int:
+        fraction = Fraction(str(_check_rate(rate, f"leaf '{path_name(path)}'")))
+        kept = math.prod(leaf.shape)
+        for _ in range(round):
+            kept -= math.floor(kept * fraction)
+        return kept
+
+    return jax.tree_util.tree_map_with_path(count, params, rates)
+
+
+def _check_rate(rate: Any, where: str) -> Any:
+    try:
+        valid = not isinstance(rate, bool | str) and 0 <= rate < 1
+    except TypeError:
+        valid = False
+    if not valid:
+        raise ValueError(f"the rate of {where} is {rate!r}, expected a number in [0, 1).")
+    return rate
+
+
+def _compile(pattern: str) -> re.Pattern[str]:
+    try:
+        return re.compile(pattern)
+    except (re.error, TypeError) as error:
+        raise ValueError(f"rule {pattern!r} is not a regular expression: {error}.") from None
