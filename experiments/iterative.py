@@ -43,7 +43,8 @@ SCOPE = (
     "runner", "experiment", "figure", "variants", "seeds", "num_rounds", "chunk_evals",
     "keep_checkpoints",
 )  # fmt: skip
-POSITIVE = ("num_rounds", "epochs", "batch_size", "eval_every", "chunk_evals", "keep_checkpoints")
+PRECISIONS = ("default", "bfloat16", "tensorfloat32", "float32")
+POSITIVE = ("epochs", "batch_size", "eval_every", "chunk_evals", "keep_checkpoints")
 
 
 class Variant(NamedTuple):
@@ -180,7 +181,7 @@ def run(plan: Plan, workdir: Path, command: str) -> list[results.Row]:
     rows = [row for row in results.read_rows(table) if row["round"] < first]
     outcome = None
     if finished is not None and first <= config.num_rounds:
-        outcome = checkpoints.load(finished, _abstract_outcome(plan, finished))
+        outcome = checkpoints.load(finished, abstract_outcome(plan, finished))
     todo = range(first, config.num_rounds + 1)
     code_version = results.code_version()
     member_steps = plan.num_steps * sum(len(plan.members(round)) for round in todo)
@@ -279,6 +280,18 @@ class Laboratory:
         return jnp.stack([jax.random.fold_in(key, purpose) for key in keys])
 
 
+def abstract_outcome(plan: Plan, round: int) -> Outcome:
+    """Shapes and types of a round's outcome, as `Checkpoints.load` needs them."""
+    count = len(plan.members(round))
+
+    def leaves(dtype: Any = None) -> PyTree:
+        return jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct((count, *x.shape), dtype or x.dtype), plan.params
+        )
+
+    return Outcome(rounds.RoundState(leaves(), leaves(), leaves(bool)), leaves())
+
+
 def _make_rows(
     plan: Plan, round: int, mask: PyTree, table: dict, code_version: str, command: str
 ) -> list[results.Row]:
@@ -319,24 +332,19 @@ def _densities(mask: PyTree, prunable: PyTree) -> list[float]:
     return np.concatenate(leaves, axis=1).mean(axis=1, dtype=np.float64).tolist()
 
 
-def _abstract_outcome(plan: Plan, round: int) -> Outcome:
-    count = len(plan.members(round))
-
-    def leaves(dtype: Any = None) -> PyTree:
-        return jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct((count, *x.shape), dtype or x.dtype), plan.params
-        )
-
-    return Outcome(rounds.RoundState(leaves(), leaves(), leaves(bool)), leaves())
-
-
 def _check_settings(config: Settings) -> None:
     for name in POSITIVE:
         _check_integer(name, getattr(config, name), 1)
-    _check_integer("members_at_once", config.members_at_once, 0)
+    for name in ("num_rounds", "members_at_once"):
+        _check_integer(name, getattr(config, name), 0)
     _check_list("seeds", config.seeds)
     for seed in config.seeds:
         _check_integer("seeds", seed, 0)
+    if config.matmul_precision not in PRECISIONS:
+        raise ValueError(
+            f"config.matmul_precision is {config.matmul_precision!r}, "
+            f"expected one of {', '.join(PRECISIONS)}."
+        )
     if not (config.learning_rate > 0 and math.isfinite(config.learning_rate)):
         raise ValueError(f"config.learning_rate is {config.learning_rate}, expected more than 0.")
 

@@ -50,23 +50,21 @@ def main(arguments: list[str]) -> None:
     figure = workdir / "figures" / f"{config.figure}.png"
     save(draw(rows), figure)
     console = Console()
-    console.print(
-        f"table {workdir / 'results.csv'}, figure {figure}", highlight=False, soft_wrap=True
-    )
+    console.print(summary(rows, width=console.width))
+    for name, path in (("table", workdir / "results.csv"), ("figure", figure)):
+        console.print(f"{name:<7}{path}", highlight=False, soft_wrap=True)
 
 
 def _command() -> str:
     """What was typed, without the folders of this machine."""
-    local = ("--workdir", "--data_dir")
     words = iter(sys.argv[1:])
     kept = []
     for word in words:
-        name, has_value, _ = word.partition("=")
-        if name.replace("--", "-", 1).lstrip("-") in [flag.lstrip("-") for flag in local]:
-            if not has_value:
-                next(words, None)
-        else:
+        name, has_value, _ = word.lstrip("-").partition("=")
+        if name not in (WORKDIR.name, DATA_DIR.name):
             kept.append(word)
+        elif not has_value:
+            next(words, None)
     return shlex.join(["python", "-m", "experiments.run", *kept])
 
 

@@ -20,24 +20,24 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from supermask_jax.trees import Action, Key, PyTree, check_trees, leaf_keys
+from supermask_jax.trees import Action, Key, PyTree, check_mask, leaf_keys
 
 
 def rewind(key: Key, w_i: PyTree, w_f: PyTree, mask: PyTree) -> PyTree:
     """Back to the start weights `w_i`."""
-    check_trees(w_i=w_i, w_f=w_f, mask=mask)
+    check_mask(mask, w_i=w_i, w_f=w_f)
     return w_i
 
 
 def reinit(key: Key, w_i: PyTree, w_f: PyTree, mask: PyTree) -> PyTree:
     """The start weights of the whole layer in random order: a new draw with the same values."""
-    check_trees(w_i=w_i, w_f=w_f, mask=mask)
+    check_mask(mask, w_i=w_i, w_f=w_f)
     return jax.tree.map(_permute, leaf_keys(key, w_i), w_i)
 
 
 def reshuffle(key: Key, w_i: PyTree, w_f: PyTree, mask: PyTree) -> PyTree:
     """The start weights of the kept weights, in random order among themselves."""
-    check_trees(w_i=w_i, w_f=w_f, mask=mask)
+    check_mask(mask, w_i=w_i, w_f=w_f)
     return jax.tree.map(_permute_kept, leaf_keys(key, w_i), w_i, mask)
 
 
@@ -46,7 +46,7 @@ def constant(key: Key, w_i: PyTree, w_f: PyTree, mask: PyTree) -> PyTree:
 
     c is the standard deviation of `w_i` over the whole layer.
     """
-    check_trees(w_i=w_i, w_f=w_f, mask=mask)
+    check_mask(mask, w_i=w_i, w_f=w_f)
     return jax.tree.map(_permute, leaf_keys(key, w_i), jax.tree.map(_signed_constant, w_i))
 
 
@@ -70,7 +70,7 @@ def resample(init: Callable[[Key], PyTree]) -> Action:
 
     def resampled(key: Key, w_i: PyTree, w_f: PyTree, mask: PyTree) -> PyTree:
         values = init(key)
-        check_trees(w_i=w_i, w_f=w_f, mask=mask, initialised=values)
+        check_mask(mask, w_i=w_i, w_f=w_f, initialised=values)
         return values
 
     return resampled
@@ -78,13 +78,13 @@ def resample(init: Callable[[Key], PyTree]) -> Action:
 
 def zero(key: Key, w_i: PyTree, w_f: PyTree, mask: PyTree) -> PyTree:
     """Pruned weights become 0, as in the lottery ticket algorithm."""
-    check_trees(w_i=w_i, w_f=w_f, mask=mask)
+    check_mask(mask, w_i=w_i, w_f=w_f)
     return jax.tree.map(jnp.zeros_like, w_i)
 
 
 def freeze(key: Key, w_i: PyTree, w_f: PyTree, mask: PyTree) -> PyTree:
     """Pruned weights stay at their start weights `w_i`."""
-    check_trees(w_i=w_i, w_f=w_f, mask=mask)
+    check_mask(mask, w_i=w_i, w_f=w_f)
     return w_i
 
 
@@ -100,7 +100,7 @@ def zero_if_grown(key: Key, w_i: PyTree, w_f: PyTree, mask: PyTree) -> PyTree:
 
 def zero_shuffled(key: Key, w_i: PyTree, w_f: PyTree, mask: PyTree) -> PyTree:
     """As many zeros as variant 1, at random among the pruned weights, else `w_i`: its control."""
-    check_trees(w_i=w_i, w_f=w_f, mask=mask)
+    check_mask(mask, w_i=w_i, w_f=w_f)
 
     def shuffled(key: Key, i: jax.Array, f: jax.Array, pruned: jax.Array) -> jax.Array:
         num_zeros = jnp.sum(pruned & (jnp.abs(f) < jnp.abs(i)))
@@ -114,7 +114,7 @@ def zero_shuffled(key: Key, w_i: PyTree, w_f: PyTree, mask: PyTree) -> PyTree:
 def _zero_where(
     condition: Callable[[jax.Array, jax.Array], jax.Array], w_i: PyTree, w_f: PyTree, mask: PyTree
 ) -> PyTree:
-    check_trees(w_i=w_i, w_f=w_f, mask=mask)
+    check_mask(mask, w_i=w_i, w_f=w_f)
     return jax.tree.map(lambda i, f: jnp.where(condition(i, f), jnp.zeros_like(i), i), w_i, w_f)
 
 

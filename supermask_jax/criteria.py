@@ -15,7 +15,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from supermask_jax.trees import Criterion, PyTree, check_trees
+from supermask_jax.trees import Criterion, PyTree, check_mask, check_trees
 
 
 def large_final(w_i: PyTree, w_f: PyTree, mask: PyTree | None = None) -> PyTree:
@@ -94,7 +94,7 @@ def _smaller_rank(
     check_trees(w_i=w_i, w_f=w_f)
     if mask is None:
         mask = jax.tree.map(lambda w: jnp.ones(w.shape, bool), w_i)
-    check_trees(w_i=w_i, mask=mask)
+    check_mask(mask, w_i=w_i)
 
     def smaller(i: jax.Array, f: jax.Array, kept: jax.Array) -> jax.Array:
         ranks = jnp.minimum(_rank(magnitude(i), kept), _rank(magnitude(f), kept))
@@ -116,8 +116,9 @@ def _where_signs(agree: Callable[..., jax.Array], criterion: Criterion) -> Crite
         scores = criterion(w_i, w_f, mask)
 
         def select(i: jax.Array, f: jax.Array, score: jax.Array) -> jax.Array:
-            included = agree(jnp.sign(i), jnp.sign(f)) | jnp.isnan(score)
-            return jnp.where(included, score, jnp.zeros_like(score))
+            included = agree(jnp.sign(i), jnp.sign(f))
+            selected = jnp.where(included, score, jnp.zeros_like(score))
+            return jnp.where(jnp.isnan(i) | jnp.isnan(f), jnp.nan, selected)
 
         return jax.tree.map(select, w_i, w_f, scores)
 

@@ -13,7 +13,6 @@ pruned weight never returns.
 0.5
 """
 
-import math
 from typing import Any
 
 import jax
@@ -23,11 +22,14 @@ from jax import lax
 
 from supermask_jax.trees import (
     Key,
+    Path,
     PyTree,
+    check_mask,
     check_structure,
     check_trees,
     concrete,
     leaf_keys,
+    none_prunable,
     path_name,
 )
 
@@ -58,9 +60,15 @@ def prune(key: Key, scores: PyTree, mask: PyTree, num_keep: PyTree) -> PyTree:
         infinite score of a weight in a leaf that is pruned; names the leaf.
       TypeError: leaves that are not arrays, counts that are not integers, no typed key.
     """
-    check_trees(scores=scores, mask=mask)
+    check_mask(mask, scores=scores)
     check_structure(scores=scores, num_keep=num_keep)
-    jax.tree_util.tree_map_with_path(_check_leaf, scores, mask, num_keep)
+
+    def check(path: Path, score: jax.Array, kept: jax.Array, count: Any) -> None:
+        where = f"leaf '{path_name(path)}'"
+        if _check_count(where, count, kept.size):
+            _check_finite(where, score, kept)
+
+    jax.tree_util.tree_map_with_path(check, scores, mask, num_keep)
     return jax.tree.map(_prune_leaf, leaf_keys(key, scores), scores, mask, num_keep)
 
 
@@ -79,16 +87,20 @@ def prune_global(
     Raises:
       ValueError, TypeError: as `prune`.
     """
-    check_trees(scores=scores, mask=mask)
+    check_mask(mask, scores=scores)
     check_structure(scores=scores, prunable=prunable)
-    jax.tree_util.tree_map_with_path(
-        lambda path, score, kept, chosen: (
-            _check_leaf(path, score, kept, num_keep) if chosen else None
-        ),
-        scores,
-        mask,
-        prunable,
-    )
+    sizes = jax.tree.leaves(jax.tree.map(lambda m, yes: m.size if yes else 0, mask, prunable))
+    if not any(sizes):
+        raise ValueError(none_prunable(scores))
+    if _check_count("prune_global", num_keep, sum(sizes)):
+        jax.tree_util.tree_map_with_path(
+            lambda path, score, kept, yes: (
+                _check_finite(f"leaf '{path_name(path)}'", score, kept) if yes else None
+            ),
+            scores,
+            mask,
+            prunable,
+        )
     leaves, treedef = jax.tree.flatten(mask)
     chosen = [i for i, yes in enumerate(jax.tree.leaves(prunable)) if yes]
     all_scores = jax.tree.leaves(scores)
@@ -98,8 +110,8 @@ def prune_global(
         jnp.concatenate([jnp.ravel(leaves[i]) for i in chosen]),
         num_keep,
     )
-    sizes = [math.prod(leaves[i].shape) for i in chosen]
-    for i, part in zip(chosen, jnp.split(joined, np.cumsum(sizes)[:-1]), strict=True):
+    ends = np.cumsum([sizes[i] for i in chosen])
+    for i, part in zip(chosen, jnp.split(joined, ends[:-1]), strict=True):
         leaves[i] = part.reshape(leaves[i].shape)
     return treedef.unflatten(leaves)
 
@@ -109,7 +121,7 @@ def apply(mask: PyTree, params: PyTree, fill: PyTree | float = 0.0) -> PyTree:
 
     Selects, never multiplies, so that NaN or infinity behind the mask cannot leak through.
     """
-    check_trees(params=params, mask=mask)
+    check_mask(mask, params=params)
     if isinstance(fill, int | float):
         return jax.tree.map(lambda m, w: jnp.where(m, w, jnp.asarray(fill, w.dtype)), mask, params)
     check_trees(params=params, fill=fill)
@@ -180,22 +192,24 @@ def _prune_leaf(key: Key, scores: jax.Array, mask: jax.Array, num_keep: jax.Arra
     return (jnp.zeros_like(kept).at[best_first].set(chosen) & kept).reshape(mask.shape)
 
 
-def _check_leaf(path: Any, scores: jax.Array, mask: jax.Array, num_keep: Any) -> None:
-    where = f"leaf '{path_name(path)}'"
-    if mask.dtype != bool:
-        raise TypeError(f"the mask of {where} has dtype {mask.dtype}, expected bool.")
+def _check_count(where: str, num_keep: Any, size: int) -> bool:
+    """Check a count; whether it is known and prunes."""
     count = concrete(num_keep)
     dtype = num_keep.dtype if count is None else count.dtype
     if jnp.shape(num_keep) != () or not jnp.issubdtype(dtype, jnp.integer):
         raise TypeError(f"num_keep of {where} is {num_keep!r}, expected one integer.")
     if count is not None and count < 0:
         raise ValueError(f"num_keep of {where} is {num_keep}, expected 0 or more.")
-    score_values, mask_values = concrete(scores), concrete(mask)
-    if count is None or score_values is None or mask_values is None or count >= mask.size:
+    return count is not None and bool(count < size)
+
+
+def _check_finite(where: str, scores: jax.Array, mask: jax.Array) -> None:
+    values, kept = concrete(scores), concrete(mask)
+    if values is None or kept is None:
         return
-    bad = int((~np.isfinite(score_values.astype(np.float32)) & mask_values).sum())
+    bad = int((~np.isfinite(values.astype(np.float32)) & kept).sum())
     if bad:
         raise ValueError(
-            f"{bad} of the {mask.size} scores of {where} are NaN or infinite; "
+            f"{bad} of the {kept.size} scores of {where} are NaN or infinite; "
             "did training diverge? Lower the learning rate, or leave this member out."
         )

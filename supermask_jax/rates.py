@@ -50,13 +50,13 @@ def rates_by_path(
     compiled = [
         (_compile(pattern), _check_rate(rate, f"rule '{pattern}'")) for pattern, rate in rules
     ]
-    used: set[str] = set()
+    used: set[int] = set()
 
     def rate_of(path: Any, leaf: Any, may_be_pruned: bool) -> float:
         name = path_name(path)
-        for pattern, rate in compiled:
+        for place, (pattern, rate) in enumerate(compiled):
             if pattern.fullmatch(name):
-                used.add(pattern.pattern)
+                used.add(place)
                 if rate and not may_be_pruned:
                     raise ValueError(
                         f"rule '{pattern.pattern}' gives leaf '{name}' a rate of {rate}, but it is "
@@ -66,7 +66,7 @@ def rates_by_path(
         return default if may_be_pruned else 0.0
 
     rates = jax.tree_util.tree_map_with_path(rate_of, params, prunable)
-    unused = [pattern.pattern for pattern, _ in compiled if pattern.pattern not in used]
+    unused = [pattern.pattern for i, (pattern, _) in enumerate(compiled) if i not in used]
     if unused:
         names = ", ".join(path_name(p) for p, _ in jax.tree_util.tree_leaves_with_path(params))
         raise ValueError(

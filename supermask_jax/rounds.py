@@ -21,7 +21,15 @@ import jax
 import jax.numpy as jnp
 
 from supermask_jax import masks
-from supermask_jax.trees import Action, Criterion, Key, PyTree, check_structure, check_trees
+from supermask_jax.trees import (
+    Action,
+    Criterion,
+    Key,
+    PyTree,
+    check_mask,
+    check_structure,
+    check_trees,
+)
 
 
 class RoundState(NamedTuple):
@@ -42,7 +50,7 @@ class RoundState(NamedTuple):
 def begin(params: PyTree, mask: PyTree | None = None) -> RoundState:
     """The state of the dense network, or of one masked from the start, pruned weights at 0."""
     mask = masks.ones(params) if mask is None else mask
-    check_trees(params=params, mask=mask)
+    check_mask(mask, params=params)
     return RoundState(params, jax.tree.map(jnp.zeros_like, params), mask)
 
 
@@ -73,7 +81,7 @@ def advance(
         the next round's criterion sees: random actions compound, as in the authors' code.
       mask_zero: asked only for the weights pruned now; earlier decisions stand.
       num_keep: weights to keep per leaf, as `masks.prune` takes them.
-      prunable: static, from `trees.prunable_leaves`; other leaves rewind.
+      prunable: static, from `trees.prunable_leaves`; other leaves rewind and keep their mask.
 
     Raises:
       ValueError, TypeError: trees or shapes that differ, and what `masks.prune` raises.
@@ -81,10 +89,16 @@ def advance(
     check_trees(w_i=state.w_i, w_f=w_f)
     check_structure(w_i=state.w_i, prunable=prunable)
     prune_key, one_key, zero_key = jax.random.split(key, 3)
+
+    def where_prunable(new: PyTree, old: PyTree) -> PyTree:
+        return jax.tree.map(lambda yes, n, o: n if yes else o, prunable, new, old)
+
     scores = criterion(state.w_i, w_f, state.mask)
-    mask = masks.prune(prune_key, scores, state.mask, num_keep)
+    mask = where_prunable(masks.prune(prune_key, scores, state.mask, num_keep), state.mask)
     pruned_now = masks.difference(state.mask, mask)
-    fill = masks.apply(pruned_now, mask_zero(zero_key, state.w_i, w_f, pruned_now), state.fill)
-    restarted = mask_one(one_key, state.w_i, w_f, mask)
-    w_i = jax.tree.map(lambda yes, new, old: new if yes else old, prunable, restarted, state.w_i)
+    fills = mask_zero(zero_key, state.w_i, w_f, pruned_now)
+    restarts = mask_one(one_key, state.w_i, w_f, mask)
+    check_trees(w_i=state.w_i, scores=scores, mask_zero=fills, mask_one=restarts)
+    fill = masks.apply(pruned_now, fills, state.fill)
+    w_i = where_prunable(restarts, state.w_i)
     return RoundState(w_i, fill, mask)

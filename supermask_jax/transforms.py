@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from supermask_jax.trees import PyTree, check_trees
+from supermask_jax.trees import PyTree, check_mask
 
 
 def freeze_pruned(
@@ -46,7 +46,7 @@ def freeze_pruned(
             raise TypeError(
                 "freeze_pruned needs the mask: update(grads, state, params, mask=mask)."
             )
-        check_trees(updates=updates, mask=mask)
+        check_mask(mask, updates=updates)
         kept = jax.tree.map(lambda m, u: jnp.where(m, u, jnp.zeros_like(u)), mask, updates)
         updates, state = inner.update(kept, state, params, **extra_args)
         # -0.0 is the float that adds nothing: 0.0 would turn a weight of -0.0 into 0.0.

@@ -85,12 +85,7 @@ def prunable_leaves(params: PyTree, predicate: Predicate = is_kernel) -> PyTree:
     check_trees(params=params)
     prunable = jax.tree_util.tree_map_with_path(lambda p, leaf: bool(predicate(p, leaf)), params)
     if not any(jax.tree.leaves(prunable)):
-        leaves = jax.tree_util.tree_leaves_with_path(params)
-        found = ", ".join(f"'{path_name(p)}' {x.dtype}{list(x.shape)}" for p, x in leaves)
-        raise ValueError(
-            f"no leaf is prunable; the leaves are: {found or 'none'}. "
-            "Pass a predicate(path, leaf) that is True for at least one of them."
-        )
+        raise ValueError(none_prunable(params))
     return prunable
 
 
@@ -150,6 +145,22 @@ def check_trees(**trees: PyTree) -> None:
                 )
 
 
+def check_mask(mask: PyTree, **trees: PyTree) -> None:
+    """Check that named trees and a mask describe one network and that the mask holds bools.
+
+    Raises:
+      TypeError: names a leaf of the mask that is not boolean, or a leaf that is not an array.
+      ValueError: as `check_trees`.
+    """
+    check_trees(**trees, mask=mask)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(mask):
+        if leaf.dtype != bool:
+            raise TypeError(
+                f"leaf '{path_name(path)}' of the mask has dtype {leaf.dtype}, expected bool; "
+                "a mask is True for kept weights."
+            )
+
+
 def lookup(kind: str, name: str, known: Mapping[str, T]) -> T:
     """The entry of a registry.
 
@@ -171,6 +182,16 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     nearest = difflib.get_close_matches(str(name), names, n=1)
     hint = f"; did you mean '{nearest[0]}'?" if nearest else ";"
     return f"unknown {kind} {name!r}{hint} known: {', '.join(names)}"
+
+
+def none_prunable(params: PyTree) -> str:
+    """The message for a tree without a prunable leaf."""
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    found = ", ".join(f"'{path_name(path)}' {x.dtype}{list(x.shape)}" for path, x in leaves)
+    return (
+        f"no leaf is prunable; the leaves are: {found or 'none'}. "
+        "Pass a predicate(path, leaf) to prunable_leaves that is True for at least one of them."
+    )
 
 
 def concrete(x: Any) -> np.ndarray | None:

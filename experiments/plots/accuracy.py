@@ -5,7 +5,7 @@ Figures are objects without pyplot: no global state, no backend, nothing to clos
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -19,7 +19,7 @@ from experiments.plots.styles import Style, styles_for
 
 SIZE = (6.5, 4.5)  # inches: the text width of a page
 MOST_MARKERS = 13
-DENSE_COLOR = "#b8860b"
+DENSE_COLOR = "#707070"
 
 
 class Name(NamedTuple):
@@ -73,22 +73,23 @@ def _lines(curves: Sequence[Curve], name: Callable[[Curve], Name]) -> list[Line]
     names = [name(curve) for curve in curves]
     styles = styles_for([name.style for name in names])
     items = sorted(
-        zip(curves, names, styles, strict=True), key=lambda item: item[0].last_mean, reverse=True
+        zip(curves, names, styles, strict=True), key=lambda item: item[0].end, reverse=True
     )
     return [Line(curve, name.label, style, i) for i, (curve, name, style) in enumerate(items)]
 
 
 def _panels(figure: Figure, curves: Sequence[Curve]) -> list[Axes]:
     best, lowest, highest = _heights(curves)
-    if highest - lowest < 2.5 * (highest - best):
+    if highest - lowest < 2.5 * max(highest - best, 1.0):
         panels, bottoms = [figure.subplots()], [lowest]
     else:
         panels = list(figure.subplots(2, sharex=True, height_ratios=(3, 2)))
         bottoms = [best, lowest]
     for axes, bottom in zip(panels, bottoms, strict=True):
-        margin = 0.04 * (highest - bottom)
+        height = highest - bottom
+        margin = max(0.04 * height, (1 - height) / 2)
         axes.set_ylim(bottom - margin, highest + margin)
-        axes.yaxis.set_major_locator(MaxNLocator(6 if bottom == best else 5, steps=[1, 2, 5, 10]))
+        axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
         axes.grid(axis="y", color="#e4e4e4", linewidth=0.6)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
@@ -97,15 +98,14 @@ def _panels(figure: Figure, curves: Sequence[Curve]) -> list[Axes]:
 
 
 def _heights(curves: Sequence[Curve]) -> tuple[float, float, float]:
-    """Percents: the bottom of the best curve, of all, and the top of all; at least 1 apart."""
-    finite = [curve for curve in curves if math.isfinite(curve.last_mean)]
+    """Percents: the bottom of the best curve, the bottom of all and the top of all."""
+    finite = [curve for curve in curves if curve.end[0] >= 0]
     if not finite:
         return 0.0, 0.0, 100.0
-    pruned = [curve for curve in finite if curve.rounds[-1] > 0] or finite
-    best = max(pruned, key=lambda curve: curve.last_mean)
-    highest = max(float(np.nanmax(curve.high)) for curve in finite)
-    lowest = min(float(np.nanmin(curve.low)) for curve in finite)
-    return min(float(np.nanmin(best.low)), highest - 1), min(lowest, highest - 1), highest
+    best = max(finite, key=lambda curve: curve.end)
+    lowest = min(np.nanmin(curve.low) for curve in finite)
+    highest = max(np.nanmax(curve.high) for curve in finite)
+    return float(np.nanmin(best.low)), float(lowest), float(highest)
 
 
 def _draw_line(axes: Axes, line: Line) -> None:
@@ -133,12 +133,13 @@ def _draw_dense(axes: Axes, dense: Curve) -> None:
 
 
 def _weights_axis(axes: Axes, least: float) -> None:
-    """A logarithmic axis that falls to the right, from 100 % to `least`."""
-    least = min(least, 90.0)
+    """A logarithmic axis that falls to the right, from 100 % to `least` or beyond."""
+    right = min(least, 50.0) / 1.08
+    digits = (1, 2, 3, 5, 7) if right > 9 else (1, 2, 5)
+    ticks = [digit * 10.0**power for power in range(-4, 3) for digit in digits]
     axes.set_xscale("log")
-    axes.set_xlim(100 * 1.08, least / 1.08)
-    ticks = [digit * 10.0**power for power in range(-4, 3) for digit in (1, 2, 5)]
-    axes.xaxis.set_major_locator(FixedLocator([tick for tick in ticks if least <= tick <= 100]))
+    axes.set_xlim(100 * 1.08, right)
+    axes.xaxis.set_major_locator(FixedLocator([tick for tick in ticks if right <= tick <= 100]))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda percent, _: f"{percent:g}"))
     axes.set_xlabel("% of weights left", fontsize=9.5)
@@ -147,25 +148,35 @@ def _weights_axis(axes: Axes, least: float) -> None:
 def _texts(figure: Figure, panels: Sequence[Axes], rows: Sequence[Row]) -> None:
     network, dataset = setting(rows)
     panels[0].set_title(f"{network} on {dataset}, {num_seeds(rows)}", fontsize=10.5)
-    figure.supylabel("test accuracy (%)", fontsize=9.5)
-    notes = ["Lines: mean over seeds; bands: minimum to maximum.", *left_out(rows)]
-    figure.supxlabel("\n".join(notes), fontsize=7.5, color="#555555")
+    for axes in panels:
+        axes.set_ylabel("test accuracy (%)", fontsize=9.5)
+    figure.align_ylabels(panels)
+    figure.supxlabel(
+        "\n".join(_notes(panels, rows)), x=0.01, ha="left", fontsize=7.5, color="#555555"
+    )
+
+
+def _notes(panels: Sequence[Axes], rows: Sequence[Row]) -> list[str]:
+    seeds = num_seeds(rows)
+    notes = [f"Lines: mean over {seeds}; bands: minimum to maximum."] if seeds != "1 seed" else []
+    if len(panels) > 1:
+        notes.append("Upper panel: the range of the best curve, enlarged.")
+    return [" ".join(notes), *left_out(rows)]
 
 
 def _legend(figure: Figure, lines: Sequence[Line], dense: Curve | None, title: str) -> None:
-    handles, labels, heights = [], [], []
-    for curve, label, style, _ in lines:
-        handles.append(Line2D([], [], linewidth=1.3, markersize=4.2, **style.line_options()))
-        labels.append(label)
-        heights.append(curve.last_mean)
+    entries: list[tuple[tuple[int, float], str, Any]] = [
+        (curve.end, label, Line2D([], [], linewidth=1.3, markersize=4.2, **style.line_options()))
+        for curve, label, style, _ in lines
+    ]
     if dense:
-        handles.append((Patch(color=DENSE_COLOR, alpha=0.22), Line2D([], [], color=DENSE_COLOR)))
-        labels.append(dense.variant)
-        heights.append(dense.last_mean)
-    order = np.argsort([-height for height in heights], kind="stable")
+        handle = (Patch(color=DENSE_COLOR, alpha=0.22), Line2D([], [], color=DENSE_COLOR))
+        last_round = max((curve.end[0] for curve, *_ in lines), default=0)
+        entries.append(((last_round, dense.end[1]), dense.variant, handle))
+    entries.sort(key=lambda entry: entry[0], reverse=True)
     figure.legend(
-        [handles[i] for i in order],
-        [labels[i] for i in order],
+        [handle for _, _, handle in entries],
+        [label for _, label, _ in entries],
         loc="outside right upper",
         title=title,
         fontsize=8.5,

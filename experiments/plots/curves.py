@@ -40,10 +40,12 @@ class Curve:
     num_members: np.ndarray
 
     @property
-    def last_mean(self) -> float:
-        """The mean at the last round that has one; minus infinity where none has."""
-        finite = self.mean[np.isfinite(self.mean)]
-        return float(finite[-1]) if finite.size else -math.inf
+    def end(self) -> tuple[int, float]:
+        """The last round with a mean, and the mean: the greater, the better a curve ends."""
+        finite = np.flatnonzero(np.isfinite(self.mean))
+        if not finite.size:
+            return -1, -math.inf
+        return int(self.rounds[finite[-1]]), float(self.mean[finite[-1]])
 
 
 def make_curves(rows: Sequence[Row]) -> tuple[Curve | None, list[Curve]]:
@@ -85,28 +87,24 @@ def setting(rows: Sequence[Row]) -> tuple[str, str]:
 
 def num_seeds(rows: Sequence[Row]) -> str:
     """How many seeds a table has, in words: ``1 seed``, ``5 seeds``."""
-    return count(len({row["seed"] for row in rows}), "seed")
+    return _count(len({row["seed"] for row in rows}), "seed")
 
 
 def left_out(rows: Sequence[Row]) -> list[str]:
     """Sentences on what the curves lack: diverged members and results that are not there yet."""
     diverged = sum(not math.isfinite(row["test_accuracy"]) for row in rows)
     pruned = [row for row in rows if row["variant"] != DENSE]
-    variants, seeds, rounds = (
-        {row[name] for row in pruned} for name in ("variant", "seed", "round")
+    complete = (
+        len({row["variant"] for row in pruned})
+        * len({row["round"] for row in pruned})
+        * len({row["seed"] for row in rows})
     )
-    missing = len(variants) * len(seeds) * len(rounds) - len(pruned)
     sentences = []
     if diverged:
-        sentences.append(f"Left out: {count(diverged, 'member')} that diverged.")
-    if missing > 0:
-        sentences.append(f"Unfinished: {count(missing, 'result')} of later rounds missing.")
+        sentences.append(f"Left out: {_count(diverged, 'member')} that diverged.")
+    if complete > len(pruned):
+        sentences.append(f"Unfinished: {_count(complete - len(pruned), 'result')} missing.")
     return sentences
-
-
-def count(number: int, noun: str) -> str:
-    """A number with its noun in singular or plural."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _curve(members: Sequence[Row], rows: Sequence[Row]) -> Curve:
@@ -129,7 +127,11 @@ def _curve(members: Sequence[Row], rows: Sequence[Row]) -> Curve:
 
 
 def _finite_percents(rows: Sequence[Row]) -> np.ndarray:
-    """Accuracies in percent; a single NaN where none is finite, so that means need no special case."""
+    """Accuracies in percent; one NaN where none is finite, so that a mean is NaN without ado."""
     values = np.array([100 * row["test_accuracy"] for row in rows])
     finite = values[np.isfinite(values)]
     return finite if finite.size else np.array([math.nan])
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -39,11 +39,11 @@ STYLES: dict[str, Style] = {
     "small_init_small_final": Style("#3fbf94", "D", DASHED, filled=False),
     "magnitude_increase": Style("#0072b2", "^"),
     "movement": Style("#56b4e9", "v"),
-    "random": Style("#6a6a6a", "x", DOTTED),
+    "random": Style("#c2478b", "x", DOTTED),
     "large_final_same_sign": Style("#5b2a86", "P"),
     "large_final_diff_sign": Style("#b48ad6", "P", DASHED, filled=False),
-    "magnitude_increase_same_sign": Style("#a0185e", "p", DASH_DOTTED),
-    "magnitude_increase_diff_sign": Style("#e58ab8", "p", DASHED, filled=False),
+    "magnitude_increase_same_sign": Style("#7a5200", "p", DASH_DOTTED),
+    "magnitude_increase_diff_sign": Style("#d9a400", "p", DASHED, filled=False),
     # Mask-1 actions: solid where signs are kept, dashed where they are not.
     "rewind": Style("#111111", "o"),
     "reinit_keep_sign": Style("#0072b2", "^"),
@@ -58,7 +58,7 @@ STYLES: dict[str, Style] = {
     "freeze": Style("#b03a00", "s"),
     "zero_if_shrunk": Style("#0072b2", "^"),
     "zero_if_grown": Style("#56b4e9", "v", DASHED, filled=False),
-    "zero_shuffled": Style("#6a6a6a", "x", DOTTED),
+    "zero_shuffled": Style("#c2478b", "x", DOTTED),
 }
 
 # For functions of a user's own: hues of the table above with markers it does not use.
@@ -66,7 +66,7 @@ OTHERS = tuple(
     Style(color, marker, line)
     for line in (DASH_DOTTED, SOLID)
     for color, marker in zip(
-        ("#5b2a86", "#d9a400", "#00664a", "#e58ab8", "#0072b2", "#f08a4b"), "*<>hdX", strict=True
+        ("#7a5200", "#5b2a86", "#00664a", "#c2478b", "#0072b2", "#f08a4b"), "*<>hdX", strict=True
     )
 )
 

@@ -1,0 +1,106 @@
+"""Every configuration runs to its end, in its tiny form; quickstart in its full one."""
+
+import importlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments import iterative, plots, results
+from experiments.configs import base, quickstart
+from experiments.networks import NETWORKS
+from experiments.summary import summary
+
+FILES = sorted((Path(base.__file__).parent).glob("[!_]*.py"))
+NAMES = [path.stem for path in FILES if path.stem != "base"]
+
+
+def run(config, workdir):
+    results.open_workdir(str(workdir), config.to_dict())
+    plan = iterative.make_plan(config)
+    return iterative.run(plan, workdir, "a command")
+
+
+def get_config(name, argument):
+    return importlib.import_module(f"experiments.configs.{name}").get_config(argument)
+
+
+def check(name, network, tmp_path):
+    config = get_config(name, f"{network},tiny")
+    rows = run(config, tmp_path)
+    members = len(config.variants) * len(config.seeds)
+    assert len(rows) == len(config.seeds) + config.num_rounds * members
+    assert all(np.isfinite(row["validation_loss"]) for row in rows)
+    assert len(plots.FIGURES[config.figure](rows).axes) >= 1
+    assert summary(rows).row_count == 1 + len(config.variants)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_tiny_form_of_every_config(name, tmp_path):
+    check(name, "lenet300", tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", sorted(NETWORKS.keys() - {"lenet300"}))
+@pytest.mark.parametrize("name", NAMES)
+def test_tiny_form_of_every_config_on_convolutions(name, network, tmp_path):
+    check(name, network, tmp_path)
+
+
+def test_a_convolutional_network_learns(tmp_path):
+    config = get_config("mask_criteria", "conv4,tiny")
+    config.update(variants=("large_final",), seeds=(0,), num_rounds=1, epochs=2)
+    rows = run(config, tmp_path)
+    assert min(row["test_accuracy"] for row in rows) > 0.5
+    assert rows[1]["density"] < 0.85
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_config_opens_with_its_command_and_what_to_expect(name):
+    text = importlib.import_module(f"experiments.configs.{name}").__doc__ or ""
+    assert "Command:" in text and "Run time:" in text and "Expect" in text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_full_config_is_valid(name, monkeypatch):
+    monkeypatch.setattr(iterative.datasets, "load", lambda name, data_dir: fake_dataset(name))
+    for network in NETWORKS:
+        plan = iterative.make_plan(get_config(name, network))
+        if name != "quickstart":
+            assert plan.num_steps == PAPER_STEPS[network]
+            assert plan.config.num_rounds == 24 and len(plan.config.seeds) == 5
+
+
+PAPER_STEPS = {"lenet300": 50_380, "conv2": 20_250, "conv4": 25_500, "conv6": 30_000}
+
+
+def fake_dataset(name):
+    size, shape = {
+        "mnist": (55_000, (28, 28, 1)),
+        "cifar10": (45_000, (32, 32, 3)),
+        "digits": (1297, (8, 8, 1)),
+    }[name]
+    images = np.broadcast_to(np.uint8(0), (size, *shape))
+    split = iterative.datasets.Split(images, np.zeros(size, np.int32))
+    return iterative.datasets.Dataset(name, split, split, split, 10)
+
+
+@pytest.mark.parametrize("argument", ["lenet", "lenet300,big", "lenet300,tiny,tiny", ",tiny"])
+def test_wrong_argument_of_a_config(argument):
+    with pytest.raises(ValueError, match="lenet300, conv2, conv4, conv6"):
+        base.parse(argument)
+
+
+def test_quickstart_shows_the_main_result_on_other_seeds(tmp_path):
+    config = quickstart.get_config()
+    config.seeds = (10, 11, 12)
+    rows = run(config, tmp_path)
+    last = [row for row in rows if row["round"] == config.num_rounds]
+    assert config.num_rounds >= 8 and len(config.variants) >= 4
+    assert max(row["density"] for row in last) <= 0.03
+    accuracy = {
+        name: [row["test_accuracy"] for row in last if row["variant"] == name]
+        for name in ("large_final", "random")
+    }
+    spread = max(max(values) - min(values) for values in accuracy.values())
+    assert np.mean(accuracy["large_final"]) - np.mean(accuracy["random"]) > spread

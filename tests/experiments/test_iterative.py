@@ -1,0 +1,189 @@
+import jax
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from experiments import iterative, results
+from experiments.checkpoints import Checkpoints
+from experiments.iterative import Variant
+from supermask_jax import rates
+from tests.experiments import tiny
+
+NUMBERS = [name for name, kind in results.COLUMNS.items() if kind is not str]
+
+
+@pytest.fixture(scope="module")
+def workdir():
+    return tiny.finished()
+
+
+@pytest.fixture(scope="module")
+def rows(workdir):
+    return results.read_rows(workdir / "results.csv")
+
+
+def member(rows, variant, seed, round):
+    [row] = [r for r in rows if (r["variant"], r["seed"], r["round"]) == (variant, seed, round)]
+    return row
+
+
+def load(workdir, round):
+    plan = iterative.make_plan(tiny.config())
+    checkpoints = Checkpoints(workdir / "checkpoints", keep=2)
+    outcome = checkpoints.load(round, iterative.abstract_outcome(plan, round))
+    checkpoints.close()
+    return plan, outcome
+
+
+def test_one_row_per_member_and_round(rows):
+    assert [(r["round"], r["variant"], r["seed"]) for r in rows] == [
+        (0, "dense", 0),
+        (0, "dense", 1),
+        *((r, variant, seed) for r in (1, 2) for variant in tiny.VARIANTS for seed in (0, 1)),
+    ]
+    assert len({r["id"] for r in rows}) == len(rows)
+    assert {r["command"] for r in rows} == {"a command"}
+    reshuffled = member(rows, "random:reshuffle:freeze", 1, 2)
+    assert [reshuffled[c] for c in ("criterion", "mask_one", "mask_zero")] == [
+        "random",
+        "reshuffle",
+        "freeze",
+    ]
+
+
+def test_rows_hold_sensible_numbers(rows):
+    for row in rows:
+        assert 0.3 < row["test_accuracy"] < 1 and 0 < row["validation_loss"] < 2.3
+        assert row["early_stop_step"] in (0, 10, 20, 21)
+
+
+def test_density_is_the_exact_count(rows):
+    plan = iterative.make_plan(tiny.config())
+    sizes = jax.tree.map(lambda x: x.size, plan.params)
+    prunable = jax.tree.leaves(plan.prunable)
+    for row in rows:
+        kept = jax.tree.leaves(rates.keep_counts(plan.params, plan.rates, row["round"]))
+        total = sum(n for n, yes in zip(jax.tree.leaves(sizes), prunable, strict=True) if yes)
+        left = sum(n for n, yes in zip(kept, prunable, strict=True) if yes)
+        assert row["density"] == left / total
+
+
+def test_checkpoint_holds_the_population_and_pruned_weights_did_not_move(workdir):
+    _, outcome = load(workdir, 2)
+    for fill, mask, end in zip(
+        *(jax.tree.leaves(t) for t in (outcome.state.fill, outcome.state.mask, outcome.w_f)),
+        strict=True,
+    ):
+        assert len(mask) == 4
+        np.testing.assert_array_equal(fill[~mask], end[~mask])
+    kernel = outcome.state.mask["dense1"]["kernel"]
+    assert not np.array_equal(kernel[0], kernel[1]), "seeds share a mask"
+
+
+def test_curves_have_every_evaluation_of_every_member(workdir, rows):
+    curves = pq.read_table(workdir / "curves").to_pylist()
+    assert len(curves) == len(rows) * 4
+    for row in rows:
+        own = [c for c in curves if all(c[k] == row[k] for k in ("variant", "seed", "round"))]
+        assert [c["step"] for c in own] == [0, 10, 20, 21]
+        best = min(own, key=lambda c: c["validation_loss"])
+        assert best["step"] == row["early_stop_step"]
+        assert np.float32(row["validation_loss"]) == np.float32(best["validation_loss"])
+
+
+def test_a_member_alone_gives_the_same_rows(rows, tmp_path):
+    config = tiny.config(seeds=(1,))
+    config.variants = (tiny.VARIANTS[1],)
+    alone = tiny.run(tmp_path, config)
+    for row in alone:
+        twin = member(rows, row["variant"], 1, row["round"])
+        assert row["id"] == twin["id"]
+        assert [row[name] for name in NUMBERS] == [twin[name] for name in NUMBERS]
+
+
+def test_stopped_and_continued_equals_undisturbed(workdir, tmp_path):
+    tiny.run(tmp_path, tiny.config(num_rounds=1))
+    table = tmp_path / "results.csv"
+    table.write_text(table.read_text() + table.read_text().splitlines()[-1].replace(",1,", ",2,"))
+    tiny.run(tmp_path, tiny.config())
+    assert table.read_bytes() == (workdir / "results.csv").read_bytes()
+
+
+def test_a_finished_run_does_nothing(workdir, rows, monkeypatch):
+    monkeypatch.setattr(iterative.Laboratory, "run_round", None)
+    assert repr(tiny.run(workdir, tiny.config())) == repr(rows)
+
+
+def test_nothing_compiles_after_the_first_round():
+    laboratory = iterative.Laboratory(iterative.make_plan(tiny.config()))
+    outcome, _ = laboratory.run_round(0, None, lambda steps: None)
+    outcome, _ = laboratory.run_round(1, outcome, lambda steps: None)
+    outcome, _ = laboratory.run_round(2, outcome, lambda steps: None)
+    compiled = []
+
+    def listen(event, duration, **kwargs):
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    jax.jit(lambda x: x - 17)(3)
+    assert compiled, "the listener hears nothing"
+    compiled.clear()
+    laboratory.run_round(3, outcome, lambda steps: None)
+    assert not compiled
+
+
+@pytest.mark.parametrize(
+    ("text", "variant", "name"),
+    [
+        ("movement", ("movement", "rewind", "zero"), "movement"),
+        ("movement:rewind", ("movement", "rewind", "zero"), "movement"),
+        ("movement:reinit:zero", ("movement", "reinit", "zero"), "movement:reinit"),
+        ("movement:rewind:freeze", ("movement", "rewind", "freeze"), "movement:rewind:freeze"),
+    ],
+)
+def test_variant_reads_and_writes(text, variant, name):
+    assert Variant.parse(text) == variant
+    assert str(Variant.parse(text)) == name
+    assert Variant.parse(name) == variant
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"variants": ("large_finel",)}, "unknown criterion 'large_finel'; did you mean 'large_f"),
+        ({"variants": ("random:rewnd",)}, "unknown mask-1 action 'rewnd'; did you mean 'rewind'"),
+        ({"variants": ("random:rewind:zro",)}, "unknown mask-0 action 'zro'; did you mean 'zero'"),
+        ({"variants": ("random:rewind:zero:x",)}, "more parts than criterion:mask_one:mask_zero"),
+        ({"variants": ("random", "random:rewind:zero")}, "config.variants has random more than"),
+        ({"variants": ()}, "config.variants is (), expected a list of at least one"),
+        ({"seeds": ()}, "config.seeds is (), expected a list"),
+        ({"seeds": (1, 2, 1)}, "config.seeds has 1 more than once"),
+        ({"seeds": (-1,)}, "config.seeds has -1, expected an integer of 0 or more"),
+        ({"seeds": (0.5,)}, "config.seeds has 0.5, expected an integer"),
+        ({"num_rounds": -1}, "config.num_rounds has -1"),
+        ({"epochs": 0}, "config.epochs has 0"),
+        ({"eval_every": 0}, "config.eval_every has 0"),
+        ({"batch_size": 2000}, "config.batch_size is 2000, above the 1297 images"),
+        ({"learning_rate": 0.0}, "config.learning_rate is 0.0"),
+        ({"learning_rate": float("nan")}, "config.learning_rate is nan"),
+        ({"network": "lenet30"}, "unknown network 'lenet30'; did you mean 'lenet300'"),
+        ({"dataset": "digit"}, "unknown data set 'digit'; did you mean 'digits'"),
+        ({"default_rate": 1.0}, "the rate of default is 1.0, expected a number in [0, 1)"),
+        ({"rates": (("conv1/kernel", 0.1),)}, "rule 'conv1/kernel' matches no leaf"),
+        ({"rates": ((".*", 0.1),)}, "is not prunable"),
+        ({"matmul_precision": "float31"}, "config.matmul_precision is 'float31'"),
+    ],
+)
+def test_wrong_settings_are_named_before_any_training(changes, message):
+    config = tiny.config()
+    config.update(**changes)
+    with pytest.raises(ValueError) as caught:
+        iterative.make_plan(config)
+    assert message in str(caught.value)
+
+
+def test_missing_data_says_how_to_get_it(tmp_path):
+    config = tiny.config(dataset="mnist")
+    with pytest.raises(FileNotFoundError, match=r"python -m experiments\.datasets mnist"):
+        iterative.make_plan(config, str(tmp_path))

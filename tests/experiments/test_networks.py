@@ -1,0 +1,282 @@
+import functools
+import math
+import re
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from experiments import networks
+from experiments.networks import LAYOUT, NETWORKS, canonical_conv, make_network, max_pool
+
+MNIST, CIFAR, DIGITS = (28, 28, 1), (32, 32, 3), (8, 8, 1)
+PAPER_SHAPES = {"lenet300": MNIST, "conv2": CIFAR, "conv4": CIFAR, "conv6": CIFAR}
+
+# Weights of the convolutions, of the dense layers, and all biases: the paper's table.
+PAPER_COUNTS = {
+    "lenet300": (0, 266_200, 410),
+    "conv2": (38_592, 4_262_400, 650),
+    "conv4": (259_776, 2_165_248, 906),
+    "conv6": (1_144_512, 1_116_672, 1_418),
+}
+
+SIZE = ((2, 5, 6, 3), (3, 3, 3, 4))  # images [B, H, W, C], kernel [height, width, in, out]
+CONVOLUTIONS = [
+    (*SIZE, "SAME"),
+    (*SIZE, "VALID"),
+    ((3, 4, 4, 1), (2, 3, 1, 2), "SAME"),
+    ((3, 4, 4, 1), (2, 3, 1, 2), "SAME_LOWER"),
+    ((1, 6, 5, 2), (2, 2, 2, 3), ((0, 2), (1, 0))),
+    ((1, 6, 5, 2), (1, 1, 2, 3), ((2, 0), (0, 1))),
+]
+
+
+def lax_conv(images, kernel, padding):
+    return lax.conv_general_dilated(images, kernel, (1, 1), padding, dimension_numbers=LAYOUT)
+
+
+def our_conv(images, kernel, padding):
+    return canonical_conv(images, kernel, (1, 1), padding, dimension_numbers=LAYOUT)
+
+
+def numpy_conv_same(images, kernel):
+    """A sum over every pixel and every entry of an odd kernel."""
+    batch, height, width, _ = images.shape
+    rows, columns, _, channels = kernel.shape
+    result = np.zeros((batch, height, width, channels))
+    for i, j, a, b in np.ndindex(height, width, rows, columns):
+        y, x = i + a - rows // 2, j + b - columns // 2
+        if 0 <= y < height and 0 <= x < width:
+            result[:, i, j] += images[:, y, x] @ kernel[a, b]
+    return result
+
+
+def normal(seed, shape):
+    # From numpy: jax.random compiles a program for every shape.
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
+def squared(conv, padding):
+    """A scalar with a curvature that depends on both arguments."""
+    return lambda images, kernel: jnp.sum(jnp.sin(conv(images, kernel, padding)) ** 2)
+
+
+def assert_close(actual, expected):
+    jax.tree.map(
+        lambda a, e: np.testing.assert_allclose(a, e, rtol=1e-5, atol=1e-5), actual, expected
+    )
+
+
+def init_shapes(name):
+    return jax.eval_shape(make_network(name, PAPER_SHAPES[name]).init, jax.random.key(0))
+
+
+def size_of(params, kind, prefixes):
+    return sum(
+        math.prod(leaves[kind].shape)
+        for layer, leaves in params.items()
+        if layer.startswith(prefixes)
+    )
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_parameter_counts_are_the_papers(name):
+    params = init_shapes(name)
+    counts = (
+        size_of(params, "kernel", "conv"),
+        size_of(params, "kernel", ("dense", "output")),
+        size_of(params, "bias", ""),
+    )
+    assert counts == PAPER_COUNTS[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "num_convolutions"), [("lenet300", 0), ("conv2", 2), ("conv4", 4), ("conv6", 6)]
+)
+def test_layer_names(name, num_convolutions):
+    params = init_shapes(name)
+    convolutions = {f"conv{i + 1}" for i in range(num_convolutions)}
+    assert set(params) == convolutions | {"dense1", "dense2", "output"}
+    assert all(set(leaves) == {"kernel", "bias"} for leaves in params.values())
+
+
+def test_layer_sizes_of_conv2():
+    shapes = {layer: leaves["kernel"].shape for layer, leaves in init_shapes("conv2").items()}
+    assert shapes == {
+        "conv1": (3, 3, 3, 64),
+        "conv2": (3, 3, 64, 64),
+        "dense1": (16_384, 256),
+        "dense2": (256, 256),
+        "output": (256, 10),
+    }
+
+
+def test_initial_kernels_are_truncated_glorot_and_biases_zero():
+    params = jax.jit(make_network("conv2", CIFAR).init)(jax.random.key(0))
+    for leaves in params.values():
+        kernel = np.asarray(leaves["kernel"])
+        receptive_field = math.prod(kernel.shape[:-2])
+        expected = math.sqrt(2 / (receptive_field * (kernel.shape[-2] + kernel.shape[-1])))
+        np.testing.assert_allclose(kernel.std(), expected, rtol=4 / math.sqrt(2 * kernel.size))
+        # Two standard deviations of the normal that was cut, which is the wider one.
+        assert np.abs(kernel).max() <= 2 * expected / 0.8796
+        assert not np.asarray(leaves["bias"]).any()
+
+
+@pytest.mark.parametrize("shape", [DIGITS, CIFAR, (13, 9, 2)])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_apply_gives_logits_for_any_image_size(name, shape):
+    network = make_network(name, shape, num_classes=7)
+    params = jax.eval_shape(network.init, jax.random.key(0))
+    logits = jax.eval_shape(network.apply, params, jax.ShapeDtypeStruct((5, *shape), jnp.float32))
+    assert network.input_shape == shape
+    assert (logits.shape, logits.dtype) == ((5, 7), jnp.float32)
+
+
+def test_classifier_equals_the_one_of_lax_and_flax():
+    widths = networks.Widths(pairs=(2, 3), hidden=(4,))
+    modules = (
+        networks.Classifier(widths),
+        networks.Classifier(
+            widths,
+            convolve=lax.conv_general_dilated,
+            pool=lambda images: nn.max_pool(images, (2, 2), (2, 2)),
+        ),
+    )
+    ours, theirs = (networks.as_network(module, DIGITS) for module in modules)
+    params = jax.tree.map(
+        lambda leaf: normal(0, leaf.shape), jax.eval_shape(ours.init, jax.random.key(0))
+    )
+    images = normal(1, (3, *DIGITS))
+
+    def value_and_grad(network):
+        return jax.jit(jax.value_and_grad(lambda p: jnp.mean(network.apply(p, images))))(params)
+
+    assert_close(value_and_grad(ours), value_and_grad(theirs))
+
+
+def test_unknown_network_is_named_with_the_nearest():
+    with pytest.raises(ValueError, match="unknown network 'lenet30'; did you mean 'lenet300'"):
+        make_network("lenet30", MNIST)
+
+
+@pytest.mark.parametrize(("name", "minimum"), [("conv2", 2), ("conv4", 4), ("conv6", 8)])
+def test_image_too_small_for_the_pools(name, minimum):
+    make_network(name, (minimum, minimum, 1))
+    with pytest.raises(ValueError, match=rf"{name} .*{minimum}x{minimum} .*9x{minimum - 1}"):
+        make_network(name, (9, minimum - 1, 1))
+
+
+def test_canonical_conv_equals_a_sum_over_the_kernel():
+    images, kernel = normal(0, (2, 4, 5, 2)), normal(1, (3, 3, 2, 3))
+    expected = numpy_conv_same(np.asarray(images), np.asarray(kernel))
+    assert_close(our_conv(images, kernel, "SAME"), expected)
+
+
+@pytest.mark.parametrize(("images", "kernel", "padding"), CONVOLUTIONS, ids=str)
+def test_canonical_conv_equals_lax_in_value_and_gradients(images, kernel, padding):
+    inputs = normal(0, images), normal(1, kernel)
+    ours, theirs = (
+        jax.jit(jax.value_and_grad(squared(conv, padding), argnums=(0, 1)))(*inputs)
+        for conv in (our_conv, lax_conv)
+    )
+    assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("axes", [(0, 0), (None, 0)], ids=str)
+def test_canonical_conv_equals_lax_under_vmap(axes):
+    images, kernel = SIZE
+    inputs = [
+        normal(seed, shape if axis is None else (4, *shape))
+        for seed, (shape, axis) in enumerate(zip((images, kernel), axes, strict=True))
+    ]
+    ours, theirs = (
+        jax.jit(jax.vmap(jax.grad(squared(conv, "SAME"), argnums=(0, 1)), axes))(*inputs)
+        for conv in (our_conv, lax_conv)
+    )
+    assert_close(ours, theirs)
+
+
+def forward_over_reverse(f, point, direction):
+    return jax.jvp(jax.grad(f, argnums=(0, 1)), point, direction)[1]
+
+
+def reverse_over_reverse(f, point, direction):
+    gradient, pull_back = jax.vjp(jax.grad(f, argnums=(0, 1)), *point)
+    assert jax.tree.structure(gradient) == jax.tree.structure(direction)
+    return pull_back(direction)
+
+
+@pytest.mark.parametrize("product", [forward_over_reverse, reverse_over_reverse])
+def test_canonical_conv_equals_lax_in_second_order(product):
+    point, direction = (tuple(normal(s + i, shape) for i, shape in enumerate(SIZE)) for s in (0, 2))
+    ours, theirs = (
+        jax.jit(functools.partial(product, squared(conv, "SAME")))(point, direction)
+        for conv in (our_conv, lax_conv)
+    )
+    assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"window_strides": (2, 1)},
+        {"lhs_dilation": (1, 2), "padding": ((1, 1), (1, 1))},
+        {"rhs_dilation": (2, 2)},
+        {"feature_group_count": 2},
+        {"precision": lax.Precision.HIGHEST},
+        {"dimension_numbers": ("NWHC", "WHIO", "NWHC")},
+    ],
+    ids=str,
+)
+def test_canonical_conv_leaves_other_convolutions_to_lax(options):
+    call = {"window_strides": (1, 1), "padding": "SAME", "dimension_numbers": LAYOUT, **options}
+    inputs = 4 // call.get("feature_group_count", 1)
+    images, kernel = normal(0, (2, 5, 6, 4)), normal(1, (3, 3, inputs, 4))
+    assert_close(
+        canonical_conv(images, kernel, **call), lax.conv_general_dilated(images, kernel, **call)
+    )
+
+
+def test_canonical_conv_leaves_other_ranks_to_lax():
+    call = {"window_strides": (1,), "padding": "SAME", "dimension_numbers": ("NWC", "WIO", "NWC")}
+    signals, kernel = normal(0, (2, 6, 3)), normal(1, (3, 3, 4))
+    assert_close(
+        canonical_conv(signals, kernel, **call), lax.conv_general_dilated(signals, kernel, **call)
+    )
+
+
+def layouts_of_gradient(conv):
+    images, kernel = SIZE
+    gradient = jax.grad(squared(conv, "SAME"), argnums=(0, 1))
+    jaxpr = str(jax.make_jaxpr(gradient)(jnp.zeros(images), jnp.zeros(kernel)))
+    return set(
+        re.findall(r"lhs_spec=\([^)]*\),?\s*rhs_spec=\([^)]*\),?\s*out_spec=\([^)]*\)", jaxpr)
+    )
+
+
+def test_gradients_have_the_layout_of_the_fast_convolution():
+    assert len(layouts_of_gradient(our_conv)) == 1
+    assert len(layouts_of_gradient(lax_conv)) > 1
+
+
+@pytest.mark.parametrize(("backend", "expected"), [("cpu", our_conv), ("gpu", lax_conv)])
+def test_convolve_is_canonical_on_cpu_only(backend, expected, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+
+    def chosen(images, kernel, padding):
+        return networks.convolve(images, kernel, (1, 1), padding, dimension_numbers=LAYOUT)
+
+    assert layouts_of_gradient(chosen) == layouts_of_gradient(expected)
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 6, 3), (1, 5, 4, 2), (2, 7, 7, 1), (1, 2, 3, 1)], ids=str)
+def test_max_pool_equals_flax_in_value_and_gradient(shape):
+    images = normal(0, shape)
+    pools = (max_pool, lambda x: nn.max_pool(x, (2, 2), (2, 2)))
+    ours, theirs = (jax.value_and_grad(lambda x, p=p: jnp.sum(p(x) ** 2))(images) for p in pools)
+    assert_close(ours, theirs)
+    np.testing.assert_array_equal(pools[0](images), pools[1](images))

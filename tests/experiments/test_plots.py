@@ -1,0 +1,346 @@
+import io
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex, to_rgb
+
+from experiments.plots import FIGURES, accuracy, save
+from experiments.plots.curves import left_out, make_curves
+from experiments.plots.styles import OTHERS, STYLES, styles_for
+from supermask_jax.actions import MASK_ONE, MASK_ZERO
+from supermask_jax.criteria import CRITERIA
+
+MASK_ONE_VARIANTS = (
+    "large_final",
+    *(f"large_final:{name}" for name in MASK_ONE if name != "rewind"),
+    "random",
+)
+MASK_ZERO_VARIANTS = (
+    "large_final",
+    *(f"large_final:rewind:{name}" for name in MASK_ZERO if name != "zero"),
+    "large_final:rewind_unless_shrunk:zero_if_shrunk",
+)
+VARIANTS = {
+    "mask_criteria": tuple(CRITERIA),
+    "mask_one_actions": MASK_ONE_VARIANTS,
+    "mask_zero_actions": MASK_ZERO_VARIANTS,
+}
+
+
+def make_row(variant, seed, number, test_accuracy, density):
+    criterion, mask_one, mask_zero = (*variant.split(":"), "rewind", "zero")[:3]
+    if variant.count(":") == 1:
+        mask_zero = "zero"
+    if variant == "dense":
+        criterion = mask_one = mask_zero = ""
+    return {
+        "network": "lenet300",
+        "dataset": "mnist",
+        "variant": variant,
+        "criterion": criterion,
+        "mask_one": mask_one,
+        "mask_zero": mask_zero,
+        "seed": seed,
+        "round": number,
+        "density": density,
+        "test_accuracy": test_accuracy,
+    }
+
+
+def make_rows(variants, num_rounds=8, num_seeds=3, steepness=0.01):
+    """The later a variant comes, the faster it falls."""
+    rng = np.random.default_rng(0)
+
+    def noise():
+        return 0.002 * rng.random()
+
+    rows = [make_row("dense", seed, 0, 0.97 + noise(), 1.0) for seed in range(num_seeds)]
+    for number in range(1, num_rounds + 1):
+        for place, variant in enumerate(variants):
+            value = max(0.97 - steepness * place * number, 0.1)
+            rows += [
+                make_row(variant, seed, number, value + noise(), 0.6**number)
+                for seed in range(num_seeds)
+            ]
+    return rows
+
+
+def lines(axes):
+    return {line.get_label(): line for line in axes.get_lines()}
+
+
+def legend(figure):
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def note(figure):
+    return figure.get_supxlabel()
+
+
+def accuracies(rows, variant, number):
+    group = [r for r in rows if r["variant"] == variant and r["round"] == number]
+    return 100 * np.array([row["test_accuracy"] for row in group])
+
+
+@pytest.mark.parametrize("panel", [0, 1])
+def test_lines_are_means_and_bands_are_minimum_to_maximum(panel):
+    rows = make_rows(("large_final", "random"), steepness=0.06)
+    axes = FIGURES["mask_criteria"](rows).axes[panel]
+    for place, variant in enumerate(("large_final", "random")):
+        steps = [accuracies(rows, "dense", 0)]
+        steps += [accuracies(rows, variant, number) for number in range(1, 9)]
+        x, y = lines(axes)[variant].get_data()
+        np.testing.assert_allclose(x, [100 * 0.6**number for number in range(9)])
+        np.testing.assert_allclose(y, [values.mean() for values in steps])
+        corners = axes.collections[place].get_paths()[0].vertices
+        for percent, values in zip(x, steps, strict=True):
+            heights = corners[np.isclose(corners[:, 0], percent), 1]
+            np.testing.assert_allclose(heights.min(), values.min())
+            np.testing.assert_allclose(heights.max(), values.max())
+
+
+def test_weights_left_fall_to_the_right_on_a_logarithmic_axis():
+    axes = FIGURES["mask_criteria"](make_rows(("random",))).axes[-1]
+    left, right = axes.get_xlim()
+    assert axes.get_xscale() == "log"
+    assert left > 100 > right
+    assert right < 100 * 0.6**8
+    labels = [axes.xaxis.get_major_formatter()(tick) for tick in axes.get_xticks()]
+    assert {"100", "50", "20", "10", "5", "2"} == set(labels)
+
+
+def test_dense_is_a_horizontal_line_with_a_band():
+    rows = make_rows(("large_final",))
+    axes = FIGURES["mask_zero_actions"](rows).axes[0]
+    values = accuracies(rows, "dense", 0)
+    np.testing.assert_allclose(lines(axes)["dense"].get_ydata(), values.mean())
+    band = axes.patches[0].get_window_extent().transformed(axes.transData.inverted())
+    np.testing.assert_allclose((band.y0, band.y1), (values.min(), values.max()))
+
+
+def test_title_and_labels():
+    figure = FIGURES["mask_criteria"](make_rows(("large_final",)))
+    (axes,) = figure.axes
+    assert axes.get_title() == "lenet300 on mnist, 3 seeds"
+    assert axes.get_xlabel() == "% of weights left"
+    assert axes.get_ylabel() == "test accuracy (%)"
+    assert note(figure) == "Lines: mean over 3 seeds; bands: minimum to maximum."
+
+
+def test_a_collapse_does_not_hide_the_best_curves():
+    figure = FIGURES["mask_criteria"](make_rows(("large_final", "small_final"), steepness=0.2))
+    enlarged, everything = (axes.get_ylim() for axes in figure.axes)
+    assert 95 < enlarged[0] < 97 < enlarged[1] < 99
+    assert everything[0] < 11 < 97 < everything[1]
+    assert "Upper panel" in note(figure)
+
+
+def test_one_panel_is_enough_where_nothing_collapses():
+    rows = make_rows(("large_final", "random"), 4, steepness=0.003)
+    assert len(FIGURES["mask_criteria"](rows).axes) == 1
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_legend_is_ordered_as_the_right_ends(order):
+    rows = make_rows(("large_final", "movement", "random"))
+    for row in rows:
+        row["test_accuracy"] += 0.01 * (row["variant"] == "large_final")
+    labels = legend(FIGURES["mask_criteria"](rows[::order]))
+    assert labels == ["large_final", "dense", "movement", "random"]
+
+
+def test_a_curve_that_ends_early_is_last_in_the_legend():
+    rows = make_rows(("large_final", "random"), 4)
+    for row in rows:
+        if row["variant"] == "large_final" and row["round"] == 4:
+            row["test_accuracy"] = math.nan
+    assert legend(FIGURES["mask_criteria"](rows)) == ["dense", "random", "large_final"]
+
+
+@pytest.mark.parametrize("figure_name", FIGURES)
+def test_every_variant_is_drawn_and_looks_different(figure_name):
+    variants = VARIANTS[figure_name]
+    figure = FIGURES[figure_name](make_rows(variants))
+    drawn = lines(figure.axes[-1])
+    assert set(drawn) == set(legend(figure))
+    assert len(drawn) == len(variants) + 1
+    looks = {
+        (to_hex(line.get_color()), line.get_marker(), line.get_linestyle())
+        for line in drawn.values()
+    }
+    assert len(looks) == len(drawn)
+
+
+@pytest.mark.parametrize("registry", [CRITERIA, MASK_ONE, MASK_ZERO])
+def test_every_registered_name_has_a_style_of_its_own(registry):
+    assert set(registry) <= set(STYLES)
+    # Without colour: the line, the marker and whether it is filled.
+    looks = {STYLES[name][1:] for name in registry}
+    assert len(looks) == len(registry)
+
+
+@pytest.mark.parametrize(
+    ("name", "opposite"),
+    [
+        ("large_final", "small_final"),
+        ("large_init", "small_init"),
+        ("large_init_large_final", "small_init_small_final"),
+        ("large_final_same_sign", "large_final_diff_sign"),
+        ("magnitude_increase_same_sign", "magnitude_increase_diff_sign"),
+    ],
+)
+def test_opposites_are_the_lighter_dashed_relative(name, opposite):
+    one, other = STYLES[name], STYLES[opposite]
+    assert one.marker == other.marker
+    assert one.filled and not other.filled
+    assert one.line != other.line
+    luminances = np.array([to_rgb(one.color), to_rgb(other.color)]) @ (0.299, 0.587, 0.114)
+    assert luminances[1] > luminances[0] + 0.15
+
+
+@pytest.mark.parametrize("name", ["reinit", "reshuffle", "constant"])
+def test_kept_signs_are_solid_and_others_dashed(name):
+    figure = FIGURES["mask_one_actions"](make_rows(MASK_ONE_VARIANTS))
+    drawn = lines(figure.axes[-1])
+    assert drawn[f"{name}_keep_sign"].get_linestyle() == "-"
+    assert drawn[name].get_linestyle() == "--"
+    assert {"rewind", "random masks"} <= set(drawn)
+
+
+def test_a_default_looks_the_same_under_all_its_names():
+    assert STYLES["large_final"] == STYLES["rewind"] == STYLES["zero"]
+
+
+def test_variant_two_is_named_by_both_its_actions():
+    labels = legend(FIGURES["mask_zero_actions"](make_rows(MASK_ZERO_VARIANTS)))
+    assert "zero_if_shrunk and\nrewind_unless_shrunk" in labels
+    assert "zero_if_shrunk" in labels
+
+
+@pytest.mark.parametrize("figure_name", FIGURES)
+def test_variants_of_a_user_go_by_their_full_name(figure_name):
+    variants = ("large_final", "mine", "mine:constant:freeze")
+    figure = FIGURES[figure_name](make_rows(variants))
+    assert {"mine", "mine:constant:freeze"} <= set(legend(figure))
+
+
+def test_unknown_names_take_turns_with_the_other_styles():
+    names = [f"mine{i}" for i in range(len(OTHERS) + 1)]
+    styles = styles_for(["large_final", *names, "mine0"])
+    assert styles[0] == STYLES["large_final"]
+    assert styles[1:] == [*OTHERS, OTHERS[0], OTHERS[0]]
+    assert len(set(OTHERS) | set(STYLES.values())) == len(OTHERS) + len(set(STYLES.values()))
+
+
+def test_diverged_members_are_left_out_with_a_note():
+    rows = make_rows(("large_final", "random"), 4)
+    spoilt = [r for r in rows if r["variant"] == "random" and r["round"] == 2][:2]
+    kept = accuracies(rows, "random", 2)[2]
+    for row in spoilt:
+        row["test_accuracy"] = math.nan
+    figure = FIGURES["mask_criteria"](rows)
+    np.testing.assert_allclose(lines(figure.axes[0])["random"].get_ydata()[2], kept)
+    assert note(figure).endswith("\nLeft out: 2 members that diverged.")
+
+
+def test_a_round_in_which_all_diverged_is_a_gap():
+    rows = make_rows(("large_final", "random"), 4)
+    for row in rows:
+        if row["variant"] == "random" and row["round"] >= 3:
+            row["test_accuracy"] = math.nan
+    figure = FIGURES["mask_criteria"](rows)
+    finite = np.isfinite(lines(figure.axes[0])["random"].get_ydata())
+    assert finite.tolist() == [True, True, True, False, False]
+    figure.savefig(io.BytesIO())
+
+
+def test_a_table_that_diverged_throughout_is_drawn_empty():
+    rows = [row | {"test_accuracy": math.nan} for row in make_rows(("random",), 2)]
+    figure = FIGURES["mask_criteria"](rows)
+    figure.savefig(io.BytesIO())
+    assert "Left out: 9 members" in note(figure)
+
+
+def test_an_unfinished_round_counts_the_members_that_are_there():
+    rows = make_rows(("large_final", "random"), 4)[:-2]
+    figure = FIGURES["mask_criteria"](rows)
+    np.testing.assert_allclose(
+        lines(figure.axes[0])["random"].get_ydata()[-1], accuracies(rows, "random", 4)[0]
+    )
+    assert note(figure).endswith("\nUnfinished: 2 results missing.")
+
+
+def test_one_seed_has_nothing_to_say_of_bands():
+    figure = FIGURES["mask_criteria"](make_rows(("large_final", "random"), 4, num_seeds=1))
+    assert figure.axes[0].get_title().endswith("1 seed")
+    assert "bands" not in note(figure)
+    figure.savefig(io.BytesIO())
+
+
+def test_without_pruning_rounds_the_dense_network_stands_alone():
+    figure = FIGURES["mask_criteria"](make_rows((), 0))
+    assert legend(figure) == ["dense"]
+    figure.savefig(io.BytesIO())
+
+
+def test_without_the_dense_network_curves_start_at_the_first_round():
+    rows = [row for row in make_rows(("random",)) if row["round"]]
+    figure = FIGURES["mask_criteria"](rows)
+    assert legend(figure) == ["random"]
+    assert lines(figure.axes[0])["random"].get_xdata()[0] == pytest.approx(60)
+
+
+def test_an_empty_table_is_an_error():
+    with pytest.raises(ValueError, match="no rows"):
+        FIGURES["mask_criteria"]([])
+
+
+def test_tables_of_two_networks_are_an_error():
+    rows = make_rows(("random",), 1)
+    other = rows[-1] | {"network": "conv2"}
+    with pytest.raises(ValueError, match="conv2 on mnist, lenet300 on mnist"):
+        FIGURES["mask_criteria"]([*rows, other])
+
+
+def test_curves_have_the_rounds_and_members_of_the_table():
+    rows = make_rows(("large_final", "random"), 2)
+    dense, (first, second) = make_curves(rows)
+    assert dense is not None
+    assert dense.rounds.tolist() == [0]
+    assert first.variant == "large_final"
+    assert second.rounds.tolist() == [0, 1, 2]
+    assert second.num_members.tolist() == [3, 3, 3]
+    np.testing.assert_allclose(second.end, (2, accuracies(rows, "random", 2).mean()))
+    assert left_out(rows) == []
+
+
+@pytest.mark.parametrize(("suffix", "start"), [("png", b"\x89PNG"), ("svg", b"<?xml")])
+def test_save_writes_by_suffix_and_leaves_nothing_else(tmp_path, suffix, start):
+    path = tmp_path / "folder" / f"figure.{suffix}"
+    save(FIGURES["mask_criteria"](make_rows(("random",), 2)), path)
+    assert path.read_bytes().startswith(start)
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_nothing_overlaps_on_the_page():
+    figure = FIGURES["mask_criteria"](make_rows(tuple(CRITERIA), steepness=0.05))
+    figure.draw_without_rendering()
+    boxes = [axes.get_tightbbox() for axes in figure.axes] + [figure.legends[0].get_tightbbox()]
+    page = figure.bbox
+    for place, box in enumerate(boxes):
+        assert page.x0 <= box.x0 and box.x1 <= page.x1
+        assert page.y0 <= box.y0 and box.y1 <= page.y1
+        assert not any(box.overlaps(other) for other in boxes[:place])
+
+
+def test_figures_do_without_pyplot():
+    code = "import sys, experiments.plots; sys.exit('matplotlib.pyplot' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_size_is_the_text_width_of_a_page():
+    figure = FIGURES["mask_criteria"](make_rows(("random",), 2))
+    assert tuple(figure.get_size_inches()) == accuracy.SIZE == (6.5, 4.5)

@@ -1,0 +1,359 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from supermask_jax import masks, trees
+from tests import reference
+from tests.trees import KINDS, assert_same_bits, assert_structure, draw, draw_mask, leaves
+
+KEY = jax.random.key(0)
+LEAF = jnp.ones((6, 5))
+prune = jax.jit(masks.prune)
+
+
+def half(mask):
+    return jax.tree.map(lambda m: int(m.sum()) // 2, mask)
+
+
+# Prune
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_prune_equals_reference(kind):
+    params = KINDS[kind]()
+    scores, mask = draw(params, 1), draw_mask(params, 2)
+    new = masks.prune(KEY, scores, mask, half(mask))
+    assert_structure(new, params)
+    for _, score, before, after, count in leaves(scores, mask, new, half(mask)):
+        np.testing.assert_array_equal(after, reference.prune(score, before, count))
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    count=st.integers(0, 40),
+    step=st.sampled_from([None, 1.0, 8.0]),
+    density=st.floats(0, 1),
+)
+def test_prune_properties(seed, count, step, density):
+    """Exact counts, subsets, kept scores above pruned ones: with few, many and only ties."""
+    scores, mask = draw(LEAF, seed, step), draw_mask(LEAF, seed, density)
+    new = prune(jax.random.key(seed), scores, mask, count)
+    reference.check_pruned(*map(np.asarray, (new, scores, mask)), count)
+
+
+@given(seed=st.integers(0, 2**32 - 1), counts=st.lists(st.integers(0, 30), min_size=3, max_size=3))
+def test_a_pruned_weight_never_returns(seed, counts):
+    mask, left = jnp.ones(LEAF.shape, bool), LEAF.size
+    for number, count in enumerate(counts):
+        new = prune(jax.random.key(seed), draw(LEAF, seed + number), mask, count)
+        left = min(left, count)
+        assert not (new & ~mask).any()
+        assert new.sum() == left
+        mask = new
+
+
+def test_a_full_count_leaves_a_leaf_alone():
+    scores = {"kernel": LEAF, "bias": jnp.full(5, jnp.nan)}
+    mask = masks.ones(scores)
+    new = masks.prune(KEY, scores, mask, {"kernel": 7, "bias": 5})
+    assert_same_bits(new["bias"], mask["bias"])
+    assert new["kernel"].sum() == 7
+
+
+@pytest.mark.parametrize("zero", [0.0, -0.0])
+def test_ties_fall_at_random_not_by_index(zero):
+    scores = jnp.full(20, zero).at[::2].set(0.0)  # 0.0 and -0.0 tie
+    scores = scores.at[5].set(1.0).at[6].set(-1.0)
+    keys = jax.random.split(KEY, 2000)
+    kept = jax.jit(
+        jax.vmap(lambda key: masks.prune(key, scores, jnp.ones(20, bool), jnp.int32(10)))
+    )(keys)
+    assert (kept.sum(axis=1) == 10).all()
+    share = np.asarray(kept.mean(axis=0))
+    assert (share[5], share[6]) == (1, 0)
+    sigma = np.sqrt(0.25 / len(keys))
+    assert (np.abs(np.delete(share, [5, 6]) - 9 / 18) < 5 * sigma).all()
+    pairs = np.cov(np.delete(kept, [5, 6], axis=1).T)  # two places are kept almost independently
+    off_diagonal = pairs[~np.eye(18, dtype=bool)]
+    assert (np.abs(off_diagonal + 0.25 / 17) < 5 * 0.25 / np.sqrt(len(keys))).all()
+
+
+def test_key_decides_ties_leaf_by_leaf():
+    scores = {"a": jnp.zeros(50), "b": jnp.zeros(50)}
+    num_keep = {"a": 25, "b": 25}
+    first, again, other = (
+        masks.prune(jax.random.key(seed), scores, masks.ones(scores), num_keep)
+        for seed in (0, 0, 1)
+    )
+    assert_same_bits(first, again)
+    assert (first["a"] != other["a"]).any()
+    assert (first["a"] != first["b"]).any()
+
+
+def test_a_traced_count_compiles_once():
+    traces = []
+
+    @jax.jit
+    def traced(key, scores, mask, num_keep):
+        traces.append(1)
+        return masks.prune(key, scores, mask, num_keep)
+
+    for count in (30, 17, 0):
+        new = traced(KEY, draw(LEAF, 1), masks.ones(LEAF), count)
+        assert new.sum() == count
+        for number in (count, jnp.int32(count), np.int64(count)):
+            assert_same_bits(new, masks.prune(KEY, draw(LEAF, 1), masks.ones(LEAF), number))
+    assert len(traces) == 1
+
+
+def test_eager_rounds_compile_once(compilations):
+    leaf = jnp.ones((7, 9))  # a shape that no other test has compiled
+    mask = masks.ones(leaf)
+    seen = []
+    for count in (50, 20, 5):
+        mask = masks.prune(KEY, draw(leaf, count), mask, count)
+        seen.append(len(compilations))
+    assert 0 < seen[0] == seen[1] == seen[2]
+
+
+def test_vmap_over_members_with_their_own_counts():
+    keys, counts = jax.random.split(KEY, 4), jnp.array([30, 12, 1, 0])
+    scores = jnp.stack([draw(LEAF, seed, step=1.0) for seed in range(4)])
+    mask = jnp.stack([draw_mask(LEAF, seed) for seed in range(4)])
+    together = jax.vmap(masks.prune)(keys, scores, mask, counts)
+    for m in range(4):
+        alone = masks.prune(keys[m], scores[m], mask[m], counts[m])
+        assert_same_bits(together[m], alone)
+
+
+def test_nan_ranks_last_under_jit():
+    scores = jnp.array([jnp.nan, -jnp.inf, 3.0, jnp.nan, jnp.inf, -5.0, jnp.nan])
+    mask = jnp.array([True, True, True, True, True, True, False])
+    expected = [[4], [2, 4], [2, 4, 5], [1, 2, 4, 5]]
+    for kept in expected:
+        assert np.flatnonzero(prune(KEY, scores, mask, len(kept))).tolist() == kept
+    chosen = [np.flatnonzero(prune(jax.random.key(k), scores, mask, 5)) for k in range(20)]
+    assert {tuple(c) for c in chosen} == {(0, 1, 2, 4, 5), (1, 2, 3, 4, 5)}
+    assert np.flatnonzero(prune(KEY, scores, mask, 7)).tolist() == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_diverged_score_is_an_error_where_it_matters(bad):
+    scores = {"dense": {"kernel": LEAF.at[1, 2].set(bad), "bias": jnp.ones(5)}}
+    mask = masks.ones(scores)
+    num_keep = {"dense": {"kernel": 3, "bias": 5}}
+    with pytest.raises(ValueError, match=r"1 of the 30 scores of leaf 'dense/kernel' are NaN"):
+        masks.prune(KEY, scores, mask, num_keep)
+    mask["dense"]["kernel"] = mask["dense"]["kernel"].at[1, 2].set(False)
+    assert masks.prune(KEY, scores, mask, num_keep)["dense"]["kernel"].sum() == 3
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_prune_takes_low_precision(dtype):
+    scores = draw(LEAF, 1, step=0.25)
+    expected = masks.prune(KEY, scores, masks.ones(LEAF), 11)
+    assert_same_bits(masks.prune(KEY, scores.astype(dtype), masks.ones(LEAF), 11), expected)
+
+
+# Prune globally
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_prune_global_is_one_ranking(kind):
+    params = KINDS[kind]()
+    scores, mask, prunable = draw(params, 1), draw_mask(params, 2), trees.prunable_leaves(params)
+    chosen = [leaf for leaf in leaves(scores, mask, prunable) if leaf[-1]]
+    flat_scores, flat_mask = (np.concatenate([leaf[i].ravel() for leaf in chosen]) for i in (1, 2))
+    count = int(flat_mask.sum()) // 2
+    new = masks.prune_global(KEY, scores, mask, count, prunable)
+    assert_structure(new, params)
+    for _, before, after, yes in leaves(mask, new, prunable):
+        assert yes or (before == after).all()
+    flat_new = np.concatenate([after.ravel() for _, after, yes in leaves(new, prunable) if yes])
+    np.testing.assert_array_equal(flat_new, reference.prune(flat_scores, flat_mask, count))
+
+
+def test_prune_global_traced_and_mapped():
+    params = {"one": jnp.ones((3, 4)), "two": jnp.ones((5, 2)), "bias": jnp.ones(3)}
+    prunable = trees.prunable_leaves(params)
+    scores = jax.tree.map(lambda *x: jnp.stack(x), *(draw(params, seed, 1.0) for seed in range(3)))
+    keys, counts = jax.random.split(KEY, 3), jnp.array([15, 1, 22])
+    together = jax.vmap(
+        lambda key, score, count: masks.prune_global(
+            key, score, masks.ones(params), count, prunable
+        )
+    )(keys, scores, counts)
+    for m in range(3):
+        member = jax.tree.map(lambda s, m=m: s[m], scores)
+        alone = masks.prune_global(keys[m], member, masks.ones(params), int(counts[m]), prunable)
+        assert_same_bits(jax.tree.map(lambda s, m=m: s[m], together), alone)
+        assert alone["one"].sum() + alone["two"].sum() == counts[m]
+
+
+def test_prune_global_breaks_ties_over_all_leaves():
+    params = {"a": jnp.zeros((2, 2)), "b": jnp.zeros((2, 2))}
+    prunable = {"a": True, "b": True}
+    kept = jax.vmap(lambda key: masks.prune_global(key, params, masks.ones(params), 4, prunable))(
+        jax.random.split(KEY, 1000)
+    )
+    share = np.concatenate([np.ravel(kept[leaf].mean(axis=0)) for leaf in "ab"])
+    assert (np.abs(share - 0.5) < 5 * np.sqrt(0.25 / 1000)).all()
+
+
+def test_prune_global_finds_nan_in_a_leaf_smaller_than_the_count():
+    params = {"small": jnp.full((2, 2), jnp.nan), "large": LEAF}
+    with pytest.raises(ValueError, match="'small' are NaN"):
+        masks.prune_global(KEY, params, masks.ones(params), 20, {"small": True, "large": True})
+
+
+# Application and algebra
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_apply_selects(kind):
+    params = KINDS[kind]()
+    values, fill, mask = draw(params, 1), draw(params, 2), draw_mask(params, 3)
+    assert_same_bits(masks.ones(params), jax.tree.map(lambda w: w == w, values))
+    for applied, expected in (
+        (masks.apply(mask, values), lambda f: 0.0),
+        (masks.apply(mask, values, 3), lambda f: 3.0),
+        (masks.apply(mask, values, fill), lambda f: f),
+    ):
+        assert_structure(applied, params)
+        for _, a, v, f, m in leaves(applied, values, fill, mask):
+            assert a.dtype == v.dtype
+            np.testing.assert_array_equal(a, np.where(m, v, expected(f)))
+
+
+def test_apply_lets_nothing_leak():
+    hidden = jnp.array([jnp.nan, jnp.inf, 1.0])
+    mask = jnp.array([False, False, True])
+    assert_same_bits(masks.apply(mask, hidden), jnp.array([0.0, 0.0, 1.0]))
+    assert_same_bits(masks.apply(~mask, jnp.zeros(3), hidden), jnp.array([0.0, 0.0, 1.0]))
+
+
+@given(seed=st.integers(0, 2**32 - 1), density=st.sampled_from([0.0, 0.3, 0.8, 1.0]))
+def test_algebra_density_and_overlap_equal_sets(seed, density):
+    params = {"kernel": jnp.ones((3, 2)), "other": jnp.ones((2, 3)), "bias": jnp.ones(3)}
+    prunable = {"kernel": True, "other": True, "bias": False}
+    a, b = (draw_mask(params, s, density) | {"bias": jnp.ones(3, bool)} for s in (seed, seed + 1))
+
+    def places(mask):
+        return {
+            (path, i)
+            for path, kept, yes in leaves(mask, prunable)
+            for i in np.flatnonzero(kept)
+            if yes
+        }
+
+    everything = places(masks.ones(params))
+    assert places(masks.union(a, b)) == places(a) | places(b)
+    assert places(masks.intersection(a, b)) == places(a) & places(b)
+    assert places(masks.difference(a, b)) == places(a) - places(b)
+    assert places(masks.complement(a, prunable)) == everything - places(a)
+    assert masks.complement(a, prunable)["bias"].all()
+    assert masks.density(a, prunable) == np.float32(len(places(a)) / len(everything))
+    either, both = places(a) | places(b), places(a) & places(b)
+    expected = np.float32(len(both) / len(either)) if either else 1
+    assert masks.overlap(a, b, prunable) == expected
+
+
+# Errors
+
+SCORES = {"dense": {"kernel": LEAF}}
+KEEP = masks.ones(SCORES)
+YES = {"dense": {"kernel": True}}
+
+
+def dense(leaf):
+    return {"dense": {"kernel": leaf}}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "parts"),
+    [
+        ({"mask": {"dense": {}}}, ValueError, ["'dense/kernel'", "in scores but not in mask"]),
+        ({"mask": dense(KEEP["dense"]["kernel"][:2])}, ValueError, ["'dense/kernel'", "[2, 5]"]),
+        ({"mask": SCORES}, TypeError, ["'dense/kernel'", "float32", "expected bool"]),
+        ({"scores": dense([1.0])}, TypeError, ["'dense/kernel/0' of scores", "not an array"]),
+        ({"num_keep": dense(2.0)}, TypeError, ["'dense/kernel'", "2.0", "integer"]),
+        ({"num_keep": dense(True)}, TypeError, ["'dense/kernel'", "True", "integer"]),
+        ({"num_keep": dense("2")}, TypeError, ["'dense/kernel'", "'2'", "integer"]),
+        ({"num_keep": dense(jnp.ones(2, int))}, TypeError, ["'dense/kernel'", "one integer"]),
+        ({"num_keep": dense(-1)}, ValueError, ["'dense/kernel'", "-1", "0 or more"]),
+        ({"num_keep": 2}, ValueError, ["'dense/kernel'", "num_keep"]),
+        ({"num_keep": dense(None)}, ValueError, ["'dense/kernel'", "num_keep"]),
+        ({"key": jax.random.PRNGKey(0)}, TypeError, ["typed key", "uint32"]),
+        ({"key": jax.random.split(KEY, 2)}, TypeError, ["one key", "(2,)"]),
+    ],
+)
+def test_prune_errors(arguments, error, parts):
+    call = {"key": KEY, "scores": SCORES, "mask": KEEP, "num_keep": dense(3)} | arguments
+    with pytest.raises(error) as caught:
+        masks.prune(**call)
+    for part in parts:
+        assert part in str(caught.value)
+
+
+def test_errors_under_jit_too():
+    with pytest.raises(TypeError, match=r"'dense/kernel'.*float32.*expected one integer"):
+        prune(KEY, SCORES, KEEP, dense(2.0))
+    with pytest.raises(TypeError, match="'dense/kernel' of the mask has dtype float32, expected bool"):
+        prune(KEY, SCORES, SCORES, dense(2))
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "parts"),
+    [
+        (
+            lambda: masks.prune_global(KEY, SCORES, KEEP, 2.5, YES),
+            TypeError,
+            ["'dense/kernel'", "2.5", "integer"],
+        ),
+        (
+            lambda: masks.prune_global(KEY, SCORES, KEEP, 2, {"dense": True}),
+            ValueError,
+            ["scores and prunable", "'dense/kernel'"],
+        ),
+        (
+            lambda: masks.prune_global(KEY, dense(LEAF.at[0, 0].set(jnp.nan)), KEEP, 2, YES),
+            ValueError,
+            ["'dense/kernel'", "NaN"],
+        ),
+        (
+            lambda: masks.prune_global(KEY, SCORES, KEEP, 2, dense(False)),
+            ValueError,
+            ["no leaf is prunable", "dense/kernel"],
+        ),
+        (
+            lambda: masks.apply(KEEP, dense(LEAF[:2])),
+            ValueError,
+            ["'dense/kernel'", "[2, 5] in params", "[6, 5] in mask"],
+        ),
+        (
+            lambda: masks.apply(KEEP, SCORES, dense(LEAF[:2])),
+            ValueError,
+            ["'dense/kernel'", "[2, 5] in fill"],
+        ),
+        (lambda: masks.density(KEEP, {"dense": True}), ValueError, ["mask and prunable"]),
+        (lambda: masks.union(KEEP, dense(LEAF[:2])), ValueError, ["'dense/kernel'", "[2, 5] in b"]),
+        (lambda: masks.intersection(KEEP, {}), ValueError, ["'dense/kernel'", "not in b"]),
+        (lambda: masks.difference(KEEP, {}), ValueError, ["'dense/kernel'", "not in b"]),
+        (lambda: masks.overlap(KEEP, {}, YES), ValueError, ["'dense/kernel'", "not in b"]),
+        (lambda: masks.complement(KEEP, {}), ValueError, ["'dense/kernel'", "not in prunable"]),
+        (lambda: masks.ones({"dense": 1.0}), TypeError, ["'dense'", "not an array"]),
+        (
+            lambda: masks.apply(SCORES, SCORES),
+            TypeError,
+            ["'dense/kernel'", "bool"],
+        ),
+    ],
+)
+def test_errors(call, error, parts):
+    with pytest.raises(error) as caught:
+        call()
+    for part in parts:
+        assert part in str(caught.value)

@@ -1,0 +1,191 @@
+import itertools
+import re
+from fractions import Fraction
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from supermask_jax import rates, trees
+from tests import reference
+from tests.trees import KERNELS, KINDS, leaves
+
+
+def layers(**shapes):
+    return {
+        name: {
+            "kernel": jax.ShapeDtypeStruct(shape, jnp.float32),
+            "bias": jax.ShapeDtypeStruct(shape[-1:], jnp.float32),
+        }
+        for name, shape in shapes.items()
+    }
+
+
+def conv(*channels):
+    pairs = enumerate(itertools.pairwise((3, *channels)), 1)
+    return {f"conv{n}": (3, 3, *pair) for n, pair in pairs}
+
+
+def dense(*sizes):
+    names = [*(f"dense{n}" for n in range(1, len(sizes) - 1)), "output"]
+    return dict(zip(names, itertools.pairwise(sizes), strict=True))
+
+
+FC = layers(**dense(784, 300, 100, 10))
+CONV2 = layers(**conv(64, 64), **dense(16384, 256, 256, 10))
+CONV4 = layers(**conv(64, 64, 128, 128), **dense(8192, 256, 256, 10))
+CONV6 = layers(**conv(64, 64, 128, 128, 256, 256), **dense(4096, 256, 256, 10))
+
+
+def rules(conv_rate=None):
+    conv_rule = [] if conv_rate is None else [("conv.*/kernel", conv_rate)]
+    return [*conv_rule, (r"dense\d/kernel", 0.2), ("output/kernel", 0.1)]
+
+
+@pytest.mark.parametrize(
+    ("params", "conv_rate", "size", "percent_left"),
+    [
+        (FC, None, 266_200, {1: 80.04, 2: 64.06, 6: 26.32, 12: 6.95, 16: 2.88, 24: 0.50}),
+        (CONV2, 0.1, 4_300_992, {4: 41.20, 8: 17.03, 24: 0.54}),
+        (CONV4, 0.1, 2_425_024, {4: 43.63, 8: 19.62, 24: 1.29}),
+        (CONV6, 0.15, 2_261_184, {4: 46.68, 8: 22.11, 24: 1.27}),
+    ],
+    ids=["fc", "conv2", "conv4", "conv6"],
+)
+def test_the_schedules_of_the_paper(params, conv_rate, size, percent_left):
+    prunable = jax.tree.leaves(trees.prunable_leaves(params))
+    tree = rates.rates_by_path(params, rules(conv_rate))
+
+    def kept(number):
+        counts = jax.tree.leaves(rates.keep_counts(params, tree, number))
+        return sum(count for count, yes in zip(counts, prunable, strict=True) if yes)
+
+    assert kept(0) == size
+    for number, percent in percent_left.items():
+        assert round(100 * kept(number) / size, 2) == percent
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rates_of_every_tree(kind):
+    params = KINDS[kind]()
+    first = min(KERNELS[kind])
+    tree = rates.rates_by_path(params, [(re.escape(first), 0.5)], default=0.2)
+    assert jax.tree.structure(tree) == jax.tree.structure(params)
+    expected = {path: 0.2 if path in KERNELS[kind] else 0.0 for path, _ in leaves(params)}
+    assert {path: float(rate) for path, rate in leaves(tree)} == expected | {first: 0.5}
+    counts = rates.keep_counts(params, tree, 3)
+    for _, leaf, rate, count in leaves(params, tree, counts):
+        assert count == reference.keep_count(leaf.size, rate, 3)
+    assert all(type(count) is int for count in jax.tree.leaves(counts))
+
+
+def test_the_first_match_wins_and_patterns_match_whole_paths():
+    got = rates.rates_by_path(FC, [("dense1/.*nel", 0.3), ("dense./kernel", 0.4)], default=0.1)
+    assert [got[name]["kernel"] for name in ("dense1", "dense2", "output")] == [0.3, 0.4, 0.1]
+
+
+def test_prunable_overrules_the_default():
+    prunable = jax.tree.map(lambda leaf: False, FC)
+    prunable["output"]["bias"] = True
+    got = rates.rates_by_path(FC, [("output/bias", 0.3)], prunable=prunable)
+    assert {path: rate for path, rate in leaves(got) if rate} == {"output/bias": 0.3}
+
+
+@given(
+    size=st.integers(0, 10**7),
+    thousandths=st.integers(0, 999),
+    number=st.integers(0, 30),
+)
+def test_counts_equal_fractions_and_only_fall(size, thousandths, number):
+    rate = thousandths / 1000
+    leaf = jax.ShapeDtypeStruct((size,), jnp.float32)
+    count = rates.keep_counts(leaf, rate, number)
+    exact = size
+    for _ in range(number):
+        exact -= exact * thousandths // 1000  # integers all the way: no float, no string
+    assert count == exact == reference.keep_count(size, rate, number)
+    assert rates.keep_counts(leaf, rate, number + 1) <= count
+
+
+@pytest.mark.parametrize(
+    ("size", "rate", "removed"),
+    [(30, 0.1, 3), (10, 0.7, 7), (100, 0.29, 29), (7, Fraction(1, 3), 2), (9, 1e-7, 0)],
+)
+@pytest.mark.parametrize("kind", [lambda rate: rate, np.float64], ids=["python", "numpy"])
+def test_decimal_arithmetic(size, rate, removed, kind):
+    rate = kind(rate) if isinstance(rate, float) else rate
+    leaf = jax.ShapeDtypeStruct((size,), jnp.float32)
+    assert rates.keep_counts(leaf, rate, 1) == size - removed
+
+
+def without_bias(tree):
+    return {name: {"kernel": layer["kernel"]} for name, layer in tree.items()}
+
+
+@pytest.mark.parametrize(
+    ("call", "parts"),
+    [
+        (
+            lambda: rates.rates_by_path(FC, [("dense1/kernel", 1)]),
+            ["rule 'dense1/kernel'", "is 1,"],
+        ),
+        (lambda: rates.rates_by_path(FC, [("dense1/kernel", -0.1)]), ["[0, 1)", "-0.1"]),
+        (lambda: rates.rates_by_path(FC, [("dense1/kernel", "0.1")]), ["[0, 1)", "'0.1'"]),
+        (lambda: rates.rates_by_path(FC, [("dense1/kernel", True)]), ["[0, 1)", "True"]),
+        (lambda: rates.rates_by_path(FC, [("dense1/kernel", None)]), ["[0, 1)", "None"]),
+        (lambda: rates.rates_by_path(FC, [], default=1.5), ["default", "1.5"]),
+        (lambda: rates.rates_by_path(FC, [], default=float("nan")), ["default", "nan"]),
+        (
+            lambda: rates.rates_by_path(FC, [("fc1/kernel", 0.2)]),
+            ["rule 'fc1/kernel' matches no leaf", "whole path", "dense1/bias, dense1/kernel"],
+        ),
+        (
+            lambda: rates.rates_by_path(FC, [("dense1", 0.2)]),
+            ["rule 'dense1' matches no leaf", "whole path"],
+        ),
+        (
+            lambda: rates.rates_by_path(FC, [(".*kernel", 0.2), ("output/kernel", 0.1)]),
+            ["rule 'output/kernel' matches no leaf that an earlier rule left"],
+        ),
+        (
+            lambda: rates.rates_by_path(FC, [("dense1/kernel", 0.2), ("dense1/kernel", 0.1)]),
+            ["rule 'dense1/kernel' matches no leaf that an earlier rule left"],
+        ),
+        (
+            lambda: rates.rates_by_path(FC, [("dense1/.*", 0.2)]),
+            ["rule 'dense1/.*'", "leaf 'dense1/bias'", "not prunable", "narrow the pattern"],
+        ),
+        (lambda: rates.rates_by_path(FC, [("dense1/(", 0.2)]), ["'dense1/('", "regular exp"]),
+        (
+            lambda: rates.rates_by_path(FC, [], prunable={"dense1": True}),
+            ["params and prunable", "'dense1/bias'"],
+        ),
+        (
+            lambda: rates.rates_by_path({"dense1": {"bias": FC["dense1"]["bias"]}}, []),
+            ["no leaf is prunable", "'dense1/bias' float32[300]"],
+        ),
+        (
+            lambda: rates.keep_counts(FC, jax.tree.map(lambda _: 1.0, FC), 1),
+            ["leaf 'dense1/bias'", "1.0", "[0, 1)"],
+        ),
+        (
+            lambda: rates.keep_counts(FC, jax.tree.map(lambda _: 0.1, without_bias(FC)), 1),
+            ["'dense1/bias'", "in params but not in rates"],
+        ),
+        (lambda: rates.keep_counts(FC, jax.tree.map(lambda _: 0.1, FC), -1), ["round is -1"]),
+        (lambda: rates.keep_counts(FC, jax.tree.map(lambda _: 0.1, FC), 1.0), ["round is 1.0"]),
+    ],
+)
+def test_errors(call, parts):
+    with pytest.raises(ValueError) as caught:
+        call()
+    for part in parts:
+        assert part in str(caught.value)
+
+
+def test_leaves_must_be_arrays():
+    with pytest.raises(TypeError, match="'dense/kernel' of params is 3"):
+        rates.rates_by_path({"dense": {"kernel": 3}}, [])

@@ -1,0 +1,282 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from supermask_jax import masks, rates, rounds, trees
+from supermask_jax.actions import MASK_ONE, MASK_ZERO, freeze, rewind, zero
+from supermask_jax.criteria import CRITERIA, large_final
+from tests import reference
+from tests.trees import KERNELS, KINDS, assert_same_bits, assert_structure, draw, leaves
+
+KEY = jax.random.key(0)
+ROUNDS = 4
+SMALL = {"kernel": jnp.ones((8, 5)), "bias": jnp.ones(5)}
+
+
+def train(state, number, step=None):
+    """What training would return: pruned weights where they were, the others anywhere."""
+    start = rounds.start_params(state)
+    return masks.apply(state.mask, draw(start, 100 + number, step), start)
+
+
+def history(criterion, mask_one, mask_zero, params=SMALL, step=None):
+    """(state, w_f, next state) of every round, leaves as numpy arrays."""
+    prunable = trees.prunable_leaves(params)
+    rate = rates.rates_by_path(params, [], default=0.3, prunable=prunable)
+    state, seen = rounds.begin(draw(params, 0)), []
+    for number in range(1, ROUNDS + 1):
+        w_f = train(state, number, step)
+        new = rounds.advance(
+            jax.random.fold_in(KEY, number),
+            state,
+            w_f,
+            criterion=criterion,
+            mask_one=mask_one,
+            mask_zero=mask_zero,
+            num_keep=rates.keep_counts(params, rate, number),
+            prunable=prunable,
+        )
+        seen.append(jax.tree.map(np.asarray, (state, w_f, new)))
+        state = new
+    return seen
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_round_of_every_tree(kind):
+    params = draw(KINDS[kind](), 0)
+    prunable = trees.prunable_leaves(params)
+    num_keep = rates.keep_counts(
+        params, rates.rates_by_path(params, [], default=0.2, prunable=prunable), 1
+    )
+    state, w_f = rounds.begin(params), draw(params, 1)
+    assert_same_bits(rounds.start_params(state), params)
+    new = rounds.advance(
+        KEY,
+        state,
+        w_f,
+        criterion=large_final,
+        mask_one=rewind,
+        mask_zero=zero,
+        num_keep=num_keep,
+        prunable=prunable,
+    )
+    for tree in (*new, rounds.start_params(new)):
+        assert_structure(tree, params)
+    expected = []
+    for path, w_i, f, count in leaves(params, w_f, num_keep):
+        mask = reference.prune(np.abs(f), np.ones(f.shape, bool), count)
+        assert mask.all() == (path not in KERNELS[kind])
+        expected.append(np.where(mask, w_i, np.float32(0)))
+    for got, want in zip(jax.tree.leaves(rounds.start_params(new)), expected, strict=True):
+        assert np.asarray(got).tobytes() == want.tobytes()
+
+
+@pytest.mark.parametrize("name", MASK_ZERO)
+@pytest.mark.parametrize("one", ["rewind", "reinit", "reshuffle", "rewind_unless_shrunk"])
+def test_a_mask_zero_decision_stands(name, one):
+    decided = {}
+    for state, w_f, new in history(large_final, MASK_ONE[one], MASK_ZERO[name]):
+        pruned_now = state.mask["kernel"] & ~new.mask["kernel"]
+        assert pruned_now.any()
+        assert not (new.mask["kernel"] & ~state.mask["kernel"]).any()
+        start = np.asarray(rounds.start_params(new)["kernel"])
+        reference.MASK_ZERO[name](start, state.w_i["kernel"], w_f["kernel"], pruned_now)
+        decided |= {place: start[place] for place in zip(*np.nonzero(pruned_now), strict=True)}
+        assert set(decided) == set(zip(*np.nonzero(~new.mask["kernel"]), strict=True))
+        assert all(start[p].tobytes() == value.tobytes() for p, value in decided.items())
+
+
+@pytest.mark.parametrize("name", MASK_ONE)
+def test_no_fill_leaks_and_random_actions_compound(name):
+    fill = 777.0
+
+    def sentinel(key, w_i, w_f, mask):
+        return jax.tree.map(lambda m, w: jnp.where(m, fill, jnp.nan), mask, w_i)
+
+    for state, w_f, new in history(large_final, MASK_ONE[name], sentinel):
+        kept, start = new.mask["kernel"], np.asarray(rounds.start_params(new)["kernel"])
+        assert (start[~kept] == fill).all()  # and no NaN of weights that it was not asked for
+        assert np.isfinite(start).all()
+        assert (start[kept] != fill).all()
+        assert (new.w_i["kernel"] != fill).all()
+        assert (start[kept] == new.w_i["kernel"][kept]).all()
+        values = new.w_i["kernel"]  # the action's values, of this round's start, whole
+        reference.MASK_ONE[name](values, state.w_i["kernel"], w_f["kernel"], kept)
+
+
+def test_random_actions_draw_anew_every_round():
+    seen = [new.w_i["kernel"] for *_, new in history(large_final, MASK_ONE["reinit"], zero)]
+    assert len({w.tobytes() for w in seen}) == ROUNDS
+
+
+def test_rewind_always_returns_to_the_first_weights():
+    first = np.asarray(draw(SMALL, 0)["kernel"])
+    for *_, new in history(large_final, rewind, freeze):
+        assert (np.asarray(rounds.start_params(new)["kernel"]) == first).all()
+
+
+@pytest.mark.parametrize("name", MASK_ONE)
+def test_leaves_that_are_not_prunable_rewind(name):
+    bias = draw(SMALL, 0)["bias"]
+    for *_, new in history(large_final, MASK_ONE[name], zero):
+        assert new.mask["bias"].all()
+        assert_same_bits(rounds.start_params(new)["bias"], bias)
+
+
+def test_variant_2_is_cumulative():
+    """A kept weight that shrank starts from zero, then on; one that grew starts from `w_i`."""
+    first = np.asarray(draw(SMALL, 0)["kernel"])
+    shrunk = np.zeros(first.shape, bool)
+    for state, w_f, new in history(
+        CRITERIA["random"], MASK_ONE["rewind_unless_shrunk"], MASK_ZERO["zero_if_shrunk"]
+    ):
+        shrunk |= state.mask["kernel"] & (np.abs(w_f["kernel"]) < np.abs(state.w_i["kernel"]))
+        expected = np.where(shrunk, 0, first)
+        np.testing.assert_array_equal(rounds.start_params(new)["kernel"], expected)
+        assert (shrunk & new.mask["kernel"]).any()
+        assert (~shrunk & new.mask["kernel"]).any()
+    assert shrunk.sum() > (shrunk & ~state.mask["kernel"]).sum()
+
+
+@pytest.mark.parametrize("name", CRITERIA)
+def test_the_criterion_sees_the_rounds_own_start_weights_and_mask(name):
+    for state, w_f, new in history(CRITERIA[name], MASK_ONE["reinit"], freeze, step=0.25):
+        before, after = state.mask["kernel"], new.mask["kernel"]
+        scores = reference.CRITERIA[name](state.w_i["kernel"], w_f["kernel"], before)
+        reference.check_pruned(after, scores, before, int(after.sum()))
+
+
+def test_exact_counts_over_rounds():
+    left = [new.mask["kernel"].sum() for *_, new in history(large_final, rewind, zero)]
+    assert left == [reference.keep_count(40, 0.3, number) for number in range(1, ROUNDS + 1)]
+
+
+def test_begin_masked():
+    params = draw(SMALL, 0)
+    mask = {"kernel": params["kernel"] > 0, "bias": jnp.ones(5, bool)}
+    state = rounds.begin(params, mask)
+    expected = {"kernel": jnp.maximum(params["kernel"], 0.0), "bias": params["bias"]}
+    assert_same_bits(rounds.start_params(state), expected)
+
+
+def test_rounds_share_one_program_jitted_or_eager(compilations):
+    params = {"kernel": jnp.ones((9, 7)), "bias": jnp.ones(7)}  # shapes of this test alone
+    prunable = trees.prunable_leaves(params)
+    rate = {"kernel": 0.2, "bias": 0.0}
+    advance = functools.partial(
+        rounds.advance,
+        criterion=CRITERIA["large_init_large_final"],
+        mask_one=MASK_ONE["reshuffle"],
+        mask_zero=MASK_ZERO["zero_shuffled"],
+        prunable=prunable,
+    )
+    states = {}
+    for way, function in {"jit": jax.jit(advance), "eager": advance}.items():
+        state, seen = rounds.begin(draw(params, 0)), []
+        for number in range(1, 5):
+            w_f = train(state, number)
+            state = function(
+                jax.random.fold_in(KEY, number),
+                state,
+                w_f,
+                num_keep=rates.keep_counts(params, rate, number),
+            )
+            seen.append(len(compilations))
+        assert 0 < seen[0] == seen[-1], way
+        states[way] = state
+    assert_same_bits(states["jit"], states["eager"])
+
+
+def test_vmap_over_members_equals_loop():
+    advance = functools.partial(
+        rounds.advance,
+        criterion=CRITERIA["movement"],
+        mask_one=MASK_ONE["reshuffle"],
+        mask_zero=MASK_ZERO["zero_shuffled"],
+        prunable={"kernel": True, "bias": False},
+    )
+    members = [
+        (jax.random.key(m), rounds.begin(draw(SMALL, m)), draw(SMALL, m + 9)) for m in range(3)
+    ]
+    counts = [{"kernel": jnp.int32(count), "bias": jnp.int32(5)} for count in (10, 20, 40)]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
+    stacked_counts = jax.tree.map(lambda *leaves: jnp.stack(leaves), *counts)
+    together = jax.jit(jax.vmap(advance))(*stacked, num_keep=stacked_counts)
+    for m, member in enumerate(members):
+        alone = advance(*member, num_keep=counts[m])
+        assert alone.mask["kernel"].sum() == counts[m]["kernel"]
+        assert_same_bits(jax.tree.map(lambda leaf, m=m: leaf[m], together), alone)
+
+
+ARGUMENTS = {
+    "criterion": large_final,
+    "mask_one": rewind,
+    "mask_zero": zero,
+    "num_keep": {"kernel": 7, "bias": 5},
+    "prunable": {"kernel": True, "bias": False},
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "parts"),
+    [
+        ({"w_f": {"kernel": jnp.ones((8, 5))}}, ValueError, ["'bias' is in w_i but not in w_f"]),
+        ({"w_f": SMALL | {"kernel": jnp.ones((5, 8))}}, ValueError, ["'kernel'", "[8, 5] in w_i"]),
+        ({"w_f": SMALL | {"kernel": [1.0]}}, TypeError, ["'kernel/0' of w_f is 1.0"]),
+        (
+            {"w_f": SMALL | {"kernel": jnp.full((8, 5), jnp.nan)}},
+            ValueError,
+            ["40 of the 40 scores of leaf 'kernel' are NaN", "diverge"],
+        ),
+        ({"num_keep": {"kernel": 7}}, ValueError, ["'bias'", "num_keep"]),
+        ({"num_keep": {"kernel": 7.5, "bias": 5}}, TypeError, ["'kernel'", "7.5", "integer"]),
+        ({"prunable": {"kernel": True}}, ValueError, ["'bias'", "prunable"]),
+        ({"key": jax.random.PRNGKey(0)}, TypeError, ["typed key"]),
+        ({"key": jax.random.split(KEY, 3)}, ValueError, ["single key", "(3,)"]),
+        ({"criterion": lambda i, f, mask: {}}, ValueError, ["'bias'", "scores"]),
+        ({"mask_zero": lambda key, i, f, mask: {}}, ValueError, ["'bias'"]),
+        (
+            {"mask_one": lambda key, i, f, mask: {}},
+            ValueError,
+            ["'bias'"],
+        ),
+        (
+            {"mask_one": lambda key, i, f, mask: {"kernel": jnp.ones(3), "bias": i["bias"]}},
+            ValueError,
+            ["'kernel'", "[3]"],
+        ),
+    ],
+)
+def test_errors(changes, error, parts):
+    call = {"key": KEY, "state": rounds.begin(draw(SMALL, 0)), "w_f": draw(SMALL, 1)}
+    with pytest.raises(error) as caught:
+        rounds.advance(**(call | ARGUMENTS | changes))
+    for part in parts:
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("mask", "error", "part"),
+    [
+        ({"kernel": jnp.ones((8, 5), bool)}, ValueError, "'bias' is in params but not in mask"),
+        (
+            SMALL,
+            TypeError,
+            "expected bool",
+        ),
+    ],
+)
+def test_begin_errors(mask, error, part):
+    with pytest.raises(error) as caught:
+        rounds.begin(SMALL, mask)
+    assert part in str(caught.value)
+
+
+def test_leaves_that_are_not_prunable_keep_their_mask_whatever_the_count():
+    call = {"key": KEY, "state": rounds.begin(draw(SMALL, 0)), "w_f": draw(SMALL, 1)}
+    changes = {"num_keep": {"kernel": 7, "bias": 2}}
+    state = rounds.advance(**(call | ARGUMENTS | changes))
+    assert state.mask["kernel"].sum() == 7 and state.mask["bias"].all()

@@ -1,0 +1,117 @@
+"""The kinds of parameter trees that the library promises to take, from the real packages.
+
+`KINDS` maps a name to a function that makes parameters with kernels and biases. Tests draw
+random values in the same structure with `draw` and `draw_mask`.
+"""
+
+import functools
+
+import equinox as eqx
+import flax.linen
+import flax.nnx
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from supermask_jax.trees import path_name
+
+
+def array():
+    return jnp.ones((5, 4))
+
+
+def nested_dict():
+    return {
+        "conv": {"kernel": jnp.ones((2, 2, 1, 5)), "bias": jnp.ones(5)},
+        "dense": {"kernel": jnp.ones((5, 4)), "bias": jnp.ones(4)},
+    }
+
+
+def tuples():
+    return ((jnp.ones((5, 4)), jnp.ones(4)), [jnp.ones((4, 3)), jnp.ones(3)])
+
+
+def linen():
+    class Net(flax.linen.Module):
+        @flax.linen.compact
+        def __call__(self, x):
+            x = flax.linen.Conv(5, (2, 2), name="conv")(x).reshape(1, -1)
+            return flax.linen.Dense(4, name="dense")(x)
+
+    return Net().init(jax.random.key(0), jnp.ones((1, 1, 1, 1)))["params"]
+
+
+def nnx():
+    class Net(flax.nnx.Module):
+        def __init__(self, rngs):
+            self.dense = flax.nnx.Linear(5, 4, rngs=rngs)
+            self.output = flax.nnx.Linear(4, 3, rngs=rngs)
+
+    return flax.nnx.state(Net(flax.nnx.Rngs(0)), flax.nnx.Param)
+
+
+def equinox():
+    return eqx.partition(equinox_module(), eqx.is_array)[0]
+
+
+def equinox_module():
+    return eqx.nn.MLP(4, 3, 5, depth=1, key=jax.random.key(0))
+
+
+def haiku():
+    return hk.transform(lambda x: hk.nets.MLP([4, 3])(x)).init(jax.random.key(0), jnp.ones((1, 5)))
+
+
+KINDS = {
+    make.__name__: functools.cache(make)
+    for make in (array, nested_dict, tuples, linen, nnx, equinox, haiku)
+}
+
+# What may be pruned, by path: written by hand, so that `is_kernel` is tested, not repeated.
+KERNELS = {
+    "array": {""},
+    "nested_dict": {"conv/kernel", "dense/kernel"},
+    "tuples": {"0/0", "1/0"},
+    "linen": {"conv/kernel", "dense/kernel"},
+    "nnx": {"dense/kernel/value", "output/kernel/value"},
+    "equinox": {"layers/0/weight", "layers/1/weight"},
+    "haiku": {"mlp/~/linear_0/w", "mlp/~/linear_1/w"},
+}
+
+
+def draw(tree, seed, step=None):
+    """Standard normal values; as multiples of `step`, some are equal and some are zero."""
+    rng = np.random.default_rng(seed)
+
+    def values(leaf):
+        x = rng.standard_normal(leaf.shape)
+        return jnp.asarray(x if step is None else np.round(x / step) * step, jnp.float32)
+
+    return jax.tree.map(values, tree)
+
+
+def draw_mask(tree, seed, density=0.7):
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda leaf: jnp.asarray(rng.random(leaf.shape) < density), tree)
+
+
+def leaves(*trees):
+    """For every leaf its path name and its values in all the trees, as numpy arrays."""
+    paths = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(trees[0])]
+    columns = [[np.asarray(leaf) for leaf in jax.tree.leaves(tree)] for tree in trees]
+    return list(zip(paths, *columns, strict=True))
+
+
+def assert_same_bits(a, b):
+    """Equal structure, types and bytes: unlike `==`, tells 0.0 from -0.0 and takes NaN."""
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for path, x, y in leaves(a, b):
+        assert (x.dtype, x.shape) == (y.dtype, y.shape), path
+        assert x.tobytes() == y.tobytes(), path
+
+
+def assert_structure(tree, params):
+    """The structure and the shapes of the parameters."""
+    assert jax.tree.structure(tree) == jax.tree.structure(params)
+    assert jax.tree.map(jnp.shape, tree) == jax.tree.map(jnp.shape, params)

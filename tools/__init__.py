@@ -1,0 +1,1 @@
+"""Programs that read results or measure the project."""

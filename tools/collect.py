@@ -1,0 +1,83 @@
+"""Join the tables of one or more runs into one table under results/.
+
+    python -m tools.collect runs/a runs/b --output=results/mask_criteria_lenet300_mnist
+
+writes results/mask_criteria_lenet300_mnist.csv with the rows of all finished rounds, and beside
+it .config.json (the settings that the runs share, with all their variants and seeds) and
+.environment.json (what each ran on). The runs may differ in variants, seeds and rounds only.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import app, flags
+
+from experiments import results
+from experiments.iterative import SCOPE, Variant
+
+OUTPUT = flags.DEFINE_string("output", None, "Path of the table without its suffix.", required=True)
+
+
+def main(arguments: list[str]) -> None:
+    """Join the runs named on the command line."""
+    try:
+        rows = collect([Path(folder) for folder in arguments[1:]], Path(OUTPUT.value or ""))
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+    print(f"{len(rows)} rows in {OUTPUT.value}.csv")
+
+
+def collect(workdirs: Sequence[Path], output: Path) -> list[results.Row]:
+    """Join the tables of `workdirs` and write them to `output` with three suffixes.
+
+    Raises:
+      ValueError: no run, runs of different settings, or two different rows of one id.
+    """
+    if not workdirs:
+        raise ValueError("name at least one folder of a run.")
+    configs = [results.read_json(folder / "config.json") for folder in workdirs]
+    config = join_configs(configs)
+    rows: dict[str, results.Row] = {}
+    for folder in workdirs:
+        for row in results.read_rows(folder / "results.csv"):
+            numbers = {k: v for k, v in row.items() if k != "command"}
+            known = {k: v for k, v in rows.setdefault(row["id"], row).items() if k != "command"}
+            if repr(numbers) != repr(known):
+                raise ValueError(f"{folder} has other numbers for row {row['id']} than before.")
+    order = ["dense", *(str(Variant.parse(text)) for text in config["variants"])]
+    table = sorted(
+        rows.values(), key=lambda row: (row["round"], order.index(row["variant"]), row["seed"])
+    )
+    environments = [results.read_json(folder / "environment.json") for folder in workdirs]
+    results.write_rows(output.with_name(output.name + ".csv"), table)
+    results.write_json(output.with_name(output.name + ".config.json"), config)
+    distinct = [e for i, e in enumerate(environments) if e not in environments[:i]]
+    results.write_json(output.with_name(output.name + ".environment.json"), distinct)
+    return table
+
+
+def join_configs(configs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One configuration with the variants, seeds and rounds of all.
+
+    Raises:
+      ValueError: if another setting differs; names it.
+    """
+    first = configs[0]
+    for other in configs[1:]:
+        for name in sorted(first.keys() | other.keys()):
+            if name not in SCOPE and first.get(name) != other.get(name):
+                raise ValueError(
+                    f"the runs differ in {name}: {first.get(name)!r} and {other.get(name)!r}."
+                )
+    joined = {
+        name: list(dict.fromkeys(item for config in configs for item in config[name]))
+        for name in ("variants", "seeds")
+    }
+    num_rounds = max(config["num_rounds"] for config in configs)
+    return {**first, **joined, "seeds": sorted(joined["seeds"]), "num_rounds": num_rounds}
+
+
+if __name__ == "__main__":
+    app.run(main)
