@@ -27,14 +27,13 @@ class Checkpoints:
             str(folder.resolve()), preservation_policy=kept
         )
 
-    def latest(self) -> int | None:
-        """The last finished round, None if there is none."""
-        newest = self._checkpointer.latest
-        return None if newest is None else newest.step
+    def rounds(self) -> list[int]:
+        """The rounds that can be loaded."""
+        return sorted(checkpoint.step for checkpoint in self._checkpointer.checkpoints)
 
     def save(self, round: int, tree: PyTree) -> None:
         """Save a round's arrays and wait until they are on disk."""
-        self._checkpointer.save(round, jax.tree.map(np.asarray, tree), overwrite=True)
+        self._checkpointer.save(round, jax.tree.map(np.asarray, tree), force=True, overwrite=True)
 
     def load(self, round: int, like: PyTree) -> PyTree:
         """Load a round as numpy arrays of the shapes and types of `like`."""

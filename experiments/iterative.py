@@ -8,6 +8,7 @@ A round is a pure function of the configuration, the seed and the round's number
 finished round on disk is not done again.
 """
 
+import collections
 import functools
 import math
 from collections.abc import Callable, Sequence
@@ -176,12 +177,12 @@ def run(plan: Plan, workdir: Path, command: str) -> list[results.Row]:
     config, table = plan.config, workdir / "results.csv"
     laboratory = Laboratory(plan)
     checkpoints = Checkpoints(workdir / "checkpoints", config.keep_checkpoints)
-    finished = checkpoints.latest()
-    first = 0 if finished is None else finished + 1
-    rows = [row for row in results.read_rows(table) if row["round"] < first]
+    rows = results.read_rows(table)
+    first = _first_to_do(plan, rows, checkpoints.rounds())
+    rows = [row for row in rows if row["round"] < first]
     outcome = None
-    if finished is not None and first <= config.num_rounds:
-        outcome = checkpoints.load(finished, abstract_outcome(plan, finished))
+    if 0 < first <= config.num_rounds:
+        outcome = checkpoints.load(first - 1, abstract_outcome(plan, first - 1))
     todo = range(first, config.num_rounds + 1)
     code_version = results.code_version()
     member_steps = plan.num_steps * sum(len(plan.members(round)) for round in todo)
@@ -290,6 +291,15 @@ def abstract_outcome(plan: Plan, round: int) -> Outcome:
         )
 
     return Outcome(rounds.RoundState(leaves(), leaves(), leaves(bool)), leaves())
+
+
+def _first_to_do(plan: Plan, rows: Sequence[results.Row], saved: Sequence[int]) -> int:
+    """The round after the last one that is saved and, like all before it, has all its rows."""
+    counts = collections.Counter(row["round"] for row in rows)
+    whole = 0
+    while counts[whole] == len(plan.members(whole)):
+        whole += 1
+    return max((round + 1 for round in saved if round < whole), default=0)
 
 
 def _make_rows(

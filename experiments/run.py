@@ -17,6 +17,7 @@ from rich.console import Console
 
 from experiments import iterative, results
 from experiments.plots import FIGURES, save
+from experiments.summary import summary
 from supermask_jax.trees import lookup
 
 CONFIG = config_flags.DEFINE_config_file(

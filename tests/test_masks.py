@@ -301,7 +301,7 @@ def test_prune_errors(arguments, error, parts):
 def test_errors_under_jit_too():
     with pytest.raises(TypeError, match=r"'dense/kernel'.*float32.*expected one integer"):
         prune(KEY, SCORES, KEEP, dense(2.0))
-    with pytest.raises(TypeError, match="'dense/kernel' of the mask has dtype float32, expected bool"):
+    with pytest.raises(TypeError, match="of the mask has dtype float32, expected bool"):
         prune(KEY, SCORES, SCORES, dense(2))
 
 
@@ -311,7 +311,7 @@ def test_errors_under_jit_too():
         (
             lambda: masks.prune_global(KEY, SCORES, KEEP, 2.5, YES),
             TypeError,
-            ["'dense/kernel'", "2.5", "integer"],
+            ["prune_global", "2.5", "integer"],
         ),
         (
             lambda: masks.prune_global(KEY, SCORES, KEEP, 2, {"dense": True}),
