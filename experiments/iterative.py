@@ -148,9 +148,14 @@ def make_plan(config: ConfigDict, data_dir: str | None = None) -> Plan:
         raise ValueError(
             f"config.batch_size is {settings.batch_size}, above the {num_train} images."
         )
-    height, width, channels = dataset.train.images.shape[1:]
+    height, width, channels = dataset.image_shape
     network = make_network(settings.network, (height, width, channels), dataset.num_classes)
     params = jax.eval_shape(network.init, jax.random.key(0))
+    if "conv1" in params and not any("conv" in pattern for pattern, _ in settings.rates):
+        raise ValueError(
+            f"config.rates has no rule for the convolutions of {settings.network}; choose the "
+            f"network after the colon: --config=FILE.py:{settings.network}."
+        )
     return Plan(
         config=settings,
         variants=variants,
@@ -186,7 +191,10 @@ def run(plan: Plan, workdir: Path, command: str) -> list[results.Row]:
     todo = range(first, config.num_rounds + 1)
     code_version = results.code_version()
     member_steps = plan.num_steps * sum(len(plan.members(round)) for round in todo)
-    with RoundProgress(config.num_rounds, member_steps) as progress:
+    with (
+        RoundProgress(config.num_rounds, member_steps) as progress,
+        jax.default_matmul_precision(config.matmul_precision),
+    ):
         for round in todo:
             progress.start_round(round)
             outcome, trained = laboratory.run_round(round, outcome, progress.advance)
@@ -218,6 +226,7 @@ class Laboratory:
             members_at_once=config.members_at_once,
         )
         self._advance = {variant: self._compile_advance(variant) for variant in plan.variants}
+        self._start_params = jax.jit(jax.vmap(rounds.start_params))
         self.eval_steps = self._trainer.eval_steps
 
     def run_round(
@@ -238,7 +247,7 @@ class Laboratory:
             key=jnp.tile(self._keys(round, LOSS), num_variants),
             context={"mask": state.mask},
         )
-        params = jax.vmap(rounds.start_params)(state)
+        params = jax.device_get(self._start_params(state))
         trained = self._trainer.train(params, streams, self._keys(round, BATCHES), advance)
         return Outcome(state, trained.params), trained
 
@@ -350,6 +359,8 @@ def _check_settings(config: Settings) -> None:
     _check_list("seeds", config.seeds)
     for seed in config.seeds:
         _check_integer("seeds", seed, 0)
+        if seed >= 2**32:
+            raise ValueError(f"config.seeds has {seed}, expected less than 2**32.")
     if config.matmul_precision not in PRECISIONS:
         raise ValueError(
             f"config.matmul_precision is {config.matmul_precision!r}, "

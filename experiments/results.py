@@ -23,6 +23,9 @@ import supermask_jax
 
 Row = dict[str, Any]
 
+# Settings of a run that may change when it is taken up again.
+MAY_CHANGE = ("num_rounds", "chunk_evals", "keep_checkpoints")
+
 COLUMNS: dict[str, type] = {
     "id": str,
     "experiment": str,
@@ -173,25 +176,29 @@ def _processor() -> str:
 def open_workdir(folder: str, config: Mapping[str, Any]) -> Path:
     """Make a folder for a run, or take up the one that holds the same run.
 
-    More rounds than before are the same run; a folder of any other configuration is refused.
+    More rounds, other checkpoints or other chunks are the same run; a folder of any other
+    configuration is refused.
 
     Raises:
-      ValueError: the folder holds another configuration; names the settings that differ.
+      ValueError: no name, or the folder holds another configuration; names what differs.
     """
+    if not folder:
+        raise ValueError("--workdir is empty; name a folder, for example runs/quickstart.")
     workdir = Path(folder)
     file = workdir / "config.json"
-    config = json.loads(json.dumps(config))
+    settings: dict[str, Any] = json.loads(json.dumps(config))
     if file.exists():
         before = read_json(file)
-        names = sorted(before.keys() | config.keys())
-        differ = [n for n in names if n != "num_rounds" and before.get(n) != config.get(n)]
+        names = sorted((before.keys() | settings.keys()) - set(MAY_CHANGE))
+        differ = [n for n in names if before.get(n) != settings.get(n)]
         if differ:
-            changes = ", ".join(f"{n}: {before.get(n)!r} -> {config.get(n)!r}" for n in differ)
+            changes = ", ".join(f"{n}: {before.get(n)!r} -> {settings.get(n)!r}" for n in differ)
             raise ValueError(
                 f"{workdir} holds a run with other settings ({changes}); "
                 "choose another --workdir or delete that folder."
             )
+        settings["num_rounds"] = max(before["num_rounds"], settings["num_rounds"])
     workdir.mkdir(parents=True, exist_ok=True)
-    write_json(file, config)
+    write_json(file, settings)
     write_json(workdir / "environment.json", environment())
     return workdir

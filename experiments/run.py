@@ -9,6 +9,7 @@ The same command again continues where the last one stopped.
 import os
 import shlex
 import sys
+from typing import NoReturn
 
 import jax
 from absl import app, flags, logging
@@ -36,17 +37,16 @@ RUNNERS = {"iterative": iterative}
 def main(arguments: list[str]) -> None:
     """Check everything, run, draw the figure and print the summary."""
     if len(arguments) > 1:
-        raise app.UsageError(f"unknown argument {arguments[1]!r}; flags start with --.")
+        sys.exit(f"error: unknown argument {arguments[1]!r}; flags start with --.")
     logging.set_verbosity(logging.WARNING)
     config = CONFIG.value
     try:
         runner = lookup("runner", config.runner, RUNNERS)
         draw = lookup("figure", config.figure, FIGURES)
-        jax.config.update("jax_default_matmul_precision", config.matmul_precision)
         plan = runner.make_plan(config, DATA_DIR.value)
         workdir = results.open_workdir(WORKDIR.value, config.to_dict())
     except (ValueError, TypeError, OSError) as error:
-        sys.exit(f"error: {error}")
+        _fail(error)
     rows = runner.run(plan, workdir, _command())
     figure = workdir / "figures" / f"{config.figure}.png"
     save(draw(rows), figure)
@@ -54,6 +54,22 @@ def main(arguments: list[str]) -> None:
     console.print(summary(rows, width=console.width))
     for name, path in (("table", workdir / "results.csv"), ("figure", figure)):
         console.print(f"{name:<7}{path}", highlight=False, soft_wrap=True)
+
+
+def _parse_flags(arguments: list[str]) -> list[str]:
+    """What is left of the arguments when all flags are read; a wrong one ends the program."""
+    try:
+        return flags.FLAGS(arguments)
+    except AttributeError as error:  # what config_flags makes of a key that is not there
+        sys.exit(f"error: --config has no such setting: {error}")
+    except (flags.Error, OSError) as error:
+        _fail(error)
+
+
+def _fail(error: Exception) -> NoReturn:
+    """End with an error in one line: config_flags puts tracebacks in front of what happened."""
+    last = str(error).strip().splitlines()[-1].strip()
+    sys.exit(f"error: {last.removeprefix('ValueError: ')}")
 
 
 def _command() -> str:
@@ -72,10 +88,12 @@ def _command() -> str:
 def _one_device_per_core() -> None:
     """Let members run side by side on a CPU; must precede any use of JAX."""
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+        has_affinity = hasattr(os, "sched_getaffinity")  # which macOS has not
+        cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count()
+        jax.config.update("jax_num_cpu_devices", cores or 1)
 
 
 if __name__ == "__main__":
     flags.mark_flag_as_required("config")
     _one_device_per_core()
-    app.run(main)
+    app.run(main, flags_parser=_parse_flags)

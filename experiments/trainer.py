@@ -28,7 +28,8 @@ class Trained(NamedTuple):
     Attributes:
       params: the last step's parameters, leaves `[P, ...]`.
       table: `[P]` each: early_stop_step, validation_loss, validation_accuracy, test_accuracy
-        at the evaluation with the lowest validation loss, final_test_accuracy at the last step.
+        at the evaluation with the lowest validation loss, final_test_accuracy at the last step;
+        NaN for a member that diverged, whose parameters are not finite.
       curves: `[P, E]` each, one entry per evaluation.
     """
 
@@ -76,7 +77,6 @@ class Trainer:
             eval_every=eval_every,
             chunk_evals=chunk_evals,
         )
-        self._init = jax.jit(jax.vmap(self._training.init))
         self._make_batches = jax.jit(
             functools.partial(
                 batch_table,
@@ -85,6 +85,7 @@ class Trainer:
                 batch_size=batch_size,
             )
         )
+        self._init = functools.cache(self._compile_init)
         self._run_chunk = functools.cache(self._compile_chunk)
         self._run_test = functools.cache(self._compile_test)
         self._data = functools.cache(self._place_data)
@@ -113,7 +114,7 @@ class Trainer:
         data = self._data(mesh) | {
             "batches": population.replicate(self._make_batches(batch_keys), mesh)
         }
-        streams, states = place(streams), self._init(place(params))
+        streams, states = place(streams), self._init(mesh)(place(params))
         chunks = []
         for first in self._training.chunk_starts:
             states, metrics = self._run_chunk(sharing)(states, streams, jnp.int32(first), data)
@@ -124,17 +125,19 @@ class Trainer:
         return self._finish(members, states, tested, curves)
 
     def _finish(self, members: int, states: Any, tested: Metrics, curves: dict) -> Trained:
-        states, tested = jax.device_get((states, tested))
+        host = jax.device_get((states.params, states.best_step, tested))
+        params, best_step, tested = population.take(host, slice(members))
         curves = {name: values[:members, : len(self.eval_steps)] for name, values in curves.items()}
-        best = np.searchsorted(self.eval_steps, states.best_step[:members])
-        table = {
-            "early_stop_step": states.best_step[:members],
-            "validation_loss": curves["validation_loss"][np.arange(members), best],
-            "validation_accuracy": curves["validation_accuracy"][np.arange(members), best],
-            "test_accuracy": tested["best"][:members],
-            "final_test_accuracy": tested["last"][:members],
+        best = np.arange(members), np.searchsorted(self.eval_steps, best_step)
+        measured = {
+            "validation_loss": curves["validation_loss"][best],
+            "validation_accuracy": curves["validation_accuracy"][best],
+            "test_accuracy": tested["best"],
+            "final_test_accuracy": tested["last"],
         }
-        return Trained(population.take(states.params, slice(0, members)), table, curves)
+        finite = _all_finite(params)
+        table = {name: np.where(finite, x, np.float32(np.nan)) for name, x in measured.items()}
+        return Trained(params, {"early_stop_step": best_step, **table}, curves)
 
     def _share(self, members: int) -> Sharing:
         devices = jax.devices()[:members]
@@ -154,6 +157,10 @@ class Trainer:
             "test": eval_batches(test),
         }
         return population.replicate(data, mesh)
+
+    def _compile_init(self, mesh: Mesh) -> Callable[[PyTree], Any]:
+        sharding = population.member_sharding(mesh)
+        return jax.jit(jax.vmap(self._training.init), out_shardings=sharding)
 
     def _compile_chunk(self, sharing: Sharing) -> Callable:
         mesh, width = sharing
@@ -239,6 +246,12 @@ def eval_batches(split: Split) -> PyTree:
 
 def _accuracy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return jnp.mean(jnp.argmax(logits, axis=-1) == labels, dtype=jnp.float32)
+
+
+def _all_finite(params: PyTree) -> np.ndarray:
+    """Whether every parameter of a member is finite: bool `[P]`."""
+    leaves = [np.isfinite(x).reshape(len(x), -1).all(axis=1) for x in jax.tree.leaves(params)]
+    return np.all(leaves, axis=0)
 
 
 def _place(tree: PyTree, sharing: Sharing) -> PyTree:

@@ -20,37 +20,37 @@ from supermask_jax.trees import Criterion, PyTree, check_mask, check_trees
 
 def large_final(w_i: PyTree, w_f: PyTree, mask: PyTree | None = None) -> PyTree:
     """``|w_f|``: weights that end large, the criterion of the lottery ticket hypothesis."""
-    return _score(lambda i, f: jnp.abs(f), w_i, w_f)
+    return _score(lambda i, f: jnp.abs(f), w_i, w_f, mask)
 
 
 def small_final(w_i: PyTree, w_f: PyTree, mask: PyTree | None = None) -> PyTree:
     """``-|w_f|``: weights that end small."""
-    return _score(lambda i, f: -jnp.abs(f), w_i, w_f)
+    return _score(lambda i, f: -jnp.abs(f), w_i, w_f, mask)
 
 
 def large_init(w_i: PyTree, w_f: PyTree, mask: PyTree | None = None) -> PyTree:
     """``|w_i|``: weights that start large; training has no say."""
-    return _score(lambda i, f: jnp.abs(i), w_i, w_f)
+    return _score(lambda i, f: jnp.abs(i), w_i, w_f, mask)
 
 
 def small_init(w_i: PyTree, w_f: PyTree, mask: PyTree | None = None) -> PyTree:
     """``-|w_i|``: weights that start small."""
-    return _score(lambda i, f: -jnp.abs(i), w_i, w_f)
+    return _score(lambda i, f: -jnp.abs(i), w_i, w_f, mask)
 
 
 def magnitude_increase(w_i: PyTree, w_f: PyTree, mask: PyTree | None = None) -> PyTree:
     """``|w_f| - |w_i|``: weights whose magnitude grew most."""
-    return _score(lambda i, f: jnp.abs(f) - jnp.abs(i), w_i, w_f)
+    return _score(lambda i, f: jnp.abs(f) - jnp.abs(i), w_i, w_f, mask)
 
 
 def movement(w_i: PyTree, w_f: PyTree, mask: PyTree | None = None) -> PyTree:
     """``|w_f - w_i|``: weights that moved furthest, in whatever direction."""
-    return _score(lambda i, f: jnp.abs(f - i), w_i, w_f)
+    return _score(lambda i, f: jnp.abs(f - i), w_i, w_f, mask)
 
 
 def random(w_i: PyTree, w_f: PyTree, mask: PyTree | None = None) -> PyTree:
     """Zero for all: every weight ties, and `masks.prune` breaks ties at random."""
-    return _score(lambda i, f: jnp.zeros_like(f), w_i, w_f)
+    return _score(lambda i, f: jnp.zeros_like(f), w_i, w_f, mask)
 
 
 def large_init_large_final(w_i: PyTree, w_f: PyTree, mask: PyTree | None = None) -> PyTree:
@@ -81,20 +81,28 @@ def diff_sign(criterion: Criterion) -> Criterion:
     return _where_signs(jnp.not_equal, criterion)
 
 
-def _score(
-    formula: Callable[[jax.Array, jax.Array], jax.Array], w_i: PyTree, w_f: PyTree
-) -> PyTree:
+def _check(w_i: PyTree, w_f: PyTree, mask: PyTree | None) -> None:
     check_trees(w_i=w_i, w_f=w_f)
+    if mask is not None:
+        check_mask(mask, w_i=w_i)
+
+
+def _score(
+    formula: Callable[[jax.Array, jax.Array], jax.Array],
+    w_i: PyTree,
+    w_f: PyTree,
+    mask: PyTree | None,
+) -> PyTree:
+    _check(w_i, w_f, mask)
     return jax.tree.map(lambda i, f: formula(jnp.asarray(i), jnp.asarray(f)), w_i, w_f)
 
 
 def _smaller_rank(
     magnitude: Callable[[jax.Array], jax.Array], w_i: PyTree, w_f: PyTree, mask: PyTree | None
 ) -> PyTree:
-    check_trees(w_i=w_i, w_f=w_f)
+    _check(w_i, w_f, mask)
     if mask is None:
         mask = jax.tree.map(lambda w: jnp.ones(w.shape, bool), w_i)
-    check_mask(mask, w_i=w_i)
 
     def smaller(i: jax.Array, f: jax.Array, kept: jax.Array) -> jax.Array:
         ranks = jnp.minimum(_rank(magnitude(i), kept), _rank(magnitude(f), kept))
@@ -105,7 +113,7 @@ def _smaller_rank(
 
 
 def _rank(values: jax.Array, kept: jax.Array) -> jax.Array:
-    """How many kept values are smaller; equal values share a rank. `[...]` float."""
+    """How many kept values are smaller, exact below 2**24; equal values share a rank. `[...]`."""
     ascending = jnp.sort(jnp.where(kept, values, jnp.inf).ravel())
     rank = jnp.searchsorted(ascending, values.ravel(), method="sort")
     return rank.reshape(values.shape).astype(jnp.float32)

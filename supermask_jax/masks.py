@@ -65,6 +65,7 @@ def prune(key: Key, scores: PyTree, mask: PyTree, num_keep: PyTree) -> PyTree:
 
     def check(path: Path, score: jax.Array, kept: jax.Array, count: Any) -> None:
         where = f"leaf '{path_name(path)}'"
+        _check_floating(where, score)
         if _check_count(where, count, kept.size):
             _check_finite(where, score, kept)
 
@@ -92,15 +93,16 @@ def prune_global(
     sizes = jax.tree.leaves(jax.tree.map(lambda m, yes: m.size if yes else 0, mask, prunable))
     if not any(sizes):
         raise ValueError(none_prunable(scores))
-    if _check_count("prune_global", num_keep, sum(sizes)):
-        jax.tree_util.tree_map_with_path(
-            lambda path, score, kept, yes: (
-                _check_finite(f"leaf '{path_name(path)}'", score, kept) if yes else None
-            ),
-            scores,
-            mask,
-            prunable,
-        )
+    is_known = _check_count("prune_global", num_keep, sum(sizes))
+
+    def check(path: Path, score: jax.Array, kept: jax.Array, yes: bool) -> None:
+        where = f"leaf '{path_name(path)}'"
+        if yes:
+            _check_floating(where, score)
+        if yes and is_known:
+            _check_finite(where, score, kept)
+
+    jax.tree_util.tree_map_with_path(check, scores, mask, prunable)
     leaves, treedef = jax.tree.flatten(mask)
     chosen = [i for i, yes in enumerate(jax.tree.leaves(prunable)) if yes]
     all_scores = jax.tree.leaves(scores)
@@ -122,7 +124,7 @@ def apply(mask: PyTree, params: PyTree, fill: PyTree | float = 0.0) -> PyTree:
     Selects, never multiplies, so that NaN or infinity behind the mask cannot leak through.
     """
     check_mask(mask, params=params)
-    if isinstance(fill, int | float):
+    if isinstance(fill, int | float) or (hasattr(fill, "dtype") and fill.shape == ()):
         return jax.tree.map(lambda m, w: jnp.where(m, w, jnp.asarray(fill, w.dtype)), mask, params)
     check_trees(params=params, fill=fill)
     return jax.tree.map(jnp.where, mask, params, fill)
@@ -201,6 +203,11 @@ def _check_count(where: str, num_keep: Any, size: int) -> bool:
     if count is not None and count < 0:
         raise ValueError(f"num_keep of {where} is {num_keep}, expected 0 or more.")
     return count is not None and bool(count < size)
+
+
+def _check_floating(where: str, scores: jax.Array) -> None:
+    if not jnp.issubdtype(scores.dtype, jnp.floating):
+        raise TypeError(f"the scores of {where} have dtype {scores.dtype}, expected floats.")
 
 
 def _check_finite(where: str, scores: jax.Array, mask: jax.Array) -> None:

@@ -61,9 +61,14 @@ def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
     return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
 
 
+def member_sharding(mesh: Mesh) -> NamedSharding:
+    """The sharding of a population: its member axis over the mesh."""
+    return NamedSharding(mesh, PartitionSpec(AXIS))
+
+
 def shard(population: PyTree, mesh: Mesh) -> PyTree:
     """Spread the member axis over the mesh; P must be a multiple of its devices (see `pad`)."""
-    return jax.device_put(population, NamedSharding(mesh, PartitionSpec(AXIS)))
+    return jax.device_put(population, member_sharding(mesh))
 
 
 def replicate(tree: PyTree, mesh: Mesh) -> PyTree:

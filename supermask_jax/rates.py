@@ -47,9 +47,7 @@ def rates_by_path(
     prunable = prunable_leaves(params) if prunable is None else prunable
     check_structure(params=params, prunable=prunable)
     default = _check_rate(default, "default")
-    compiled = [
-        (_compile(pattern), _check_rate(rate, f"rule '{pattern}'")) for pattern, rate in rules
-    ]
+    compiled = [_compile_rule(rule) for rule in rules]
     used: set[int] = set()
 
     def rate_of(path: Any, leaf: Any, may_be_pruned: bool) -> float:
@@ -109,8 +107,12 @@ def _check_rate(rate: Any, where: str) -> Any:
     return rate
 
 
-def _compile(pattern: str) -> re.Pattern[str]:
+def _compile_rule(rule: Any) -> tuple[re.Pattern[str], Any]:
+    if not isinstance(rule, Sequence) or isinstance(rule, str) or len(rule) != 2:
+        raise ValueError(f"rule {rule!r} is not a pair (pattern, rate).")
+    pattern, rate = rule
     try:
-        return re.compile(pattern)
+        compiled = re.compile(pattern)
     except (re.error, TypeError) as error:
         raise ValueError(f"rule {pattern!r} is not a regular expression: {error}.") from None
+    return compiled, _check_rate(rate, f"rule '{pattern}'")

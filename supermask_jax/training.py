@@ -134,10 +134,11 @@ def make_training(
     chunk_evals = min(chunk_evals, num_evals)
 
     def init(params: PyTree) -> TrainState:
+        # Copies: a state may be donated, the caller's parameters and each other's may not.
         return TrainState(
-            params=params,
+            params=jax.tree.map(jnp.copy, params),
             opt_state=optimizer.init(params),
-            best_params=params,
+            best_params=jax.tree.map(jnp.copy, params),
             best_loss=jnp.float32(jnp.inf),
             best_step=jnp.int32(0),
             step=jnp.int32(0),
@@ -154,7 +155,7 @@ def make_training(
         )
         params = optax.apply_updates(state.params, updates)
         state = state._replace(params=params, opt_state=opt_state, step=state.step + 1)
-        return state, {"loss": value, **metrics}
+        return state, jax.tree.map(jnp.float32, {"loss": value, **metrics})
 
     def train_steps(state: TrainState, stream: Stream, data: PyTree, first, stop):
         def body(step, carry):
@@ -169,7 +170,7 @@ def make_training(
         return state, {f"train_{name}": mean for name, mean in means.items()}
 
     def measure(state: TrainState, stream: Stream, data: PyTree) -> tuple[TrainState, Metrics]:
-        metrics = evaluate(state.params, data, stream.context)
+        metrics = jax.tree.map(jnp.float32, evaluate(state.params, data, stream.context))
         improved = metrics["loss"] < state.best_loss
         best_params, best_loss, best_step = jax.tree.map(
             lambda new, old: jnp.where(improved, new, old),

@@ -127,10 +127,10 @@ def check_trees(**trees: PyTree) -> None:
     """
     for name, tree in trees.items():
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-            if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
+            if not _is_array(leaf):
                 raise TypeError(
-                    f"leaf '{path_name(path)}' of {name} is {_describe(leaf)}, not an array; "
-                    "keep only arrays in the tree (for equinox modules: eqx.partition)."
+                    f"leaf '{path_name(path)}' of {name} is {_describe(leaf)}, not an array of "
+                    "numbers; take only the parameters (equinox: eqx.partition, nnx: nnx.Param)."
                 )
     check_structure(**trees)
     (name, reference), *others = trees.items()
@@ -220,6 +220,11 @@ def _structure_message(name: str, a: PyTree, other_name: str, b: PyTree) -> str:
         f"{name} and {other_name} are different trees: the same leaves in other containers, "
         f"{jax.tree.structure(a)} and {jax.tree.structure(b)}."
     )
+
+
+def _is_array(leaf: Any) -> bool:
+    is_shaped = hasattr(leaf, "shape") and hasattr(leaf, "dtype")
+    return is_shaped and not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def _describe(value: Any) -> str:

@@ -2,8 +2,9 @@
 
     python -m tools.benchmark --network=conv2
 
-Prints the median time of a step, called from a loop on the host and inside a loop on the device;
-the convolutions and pools of `lax` and flax, jitted alone, are the reference from outside.
+Prints the median time of a step, called from a loop on the host and inside the laboratory's
+training loop on the device; the convolutions and pools of `lax` and flax, jitted alone, are the
+reference from outside.
 """
 
 import csv
@@ -21,12 +22,17 @@ from absl import app, flags
 from jax import lax
 
 from experiments import networks
+from experiments.trainer import get_batch, make_loss
+from supermask_jax import masks
+from supermask_jax.training import Stream, make_training
+from supermask_jax.transforms import freeze_pruned
 
 State = Any  # parameters and optimizer state
-Data = tuple[jax.Array, jax.Array]  # images uint8 `[N, H, W, C]`, labels int32 `[N]`
+Data = dict[str, jax.Array]  # images uint8 `[N, H, W, C]`, labels int32 `[N]`
 Step = Callable[[State, jax.Array, Data], State]
 Program = Callable[[State, jax.Array, Data], State]
 
+OPTIMIZER = freeze_pruned(optax.adam(2e-4))
 BATCH_SIZE = 60
 NUM_IMAGES = 600
 NUM_CLASSES = 10
@@ -56,18 +62,16 @@ def reference_network(name: str, input_shape: tuple[int, int, int]) -> networks.
     return networks.as_network(module, input_shape)
 
 
-def make_step(network: networks.Network, optimizer: optax.GradientTransformation) -> Step:
+def make_step(network: networks.Network) -> Step:
     """The training step of a network: state, batch indices `[B]`, data -> state."""
-
-    def loss(params: networks.Params, images: jax.Array, labels: jax.Array) -> jax.Array:
-        logits = network.apply(params, images)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+    loss = make_loss(network.apply)
 
     def step(state: State, indices: jax.Array, data: Data) -> State:
         params, optimizer_state = state
-        images, labels = data
-        grads = jax.grad(loss)(params, images[indices] / jnp.float32(255), labels[indices])
-        updates, optimizer_state = optimizer.update(grads, optimizer_state, params)
+        batch = {name: values[indices] for name, values in data.items()}
+        grads, _ = jax.grad(loss, has_aux=True)(params, batch, jax.random.key(0), {})
+        mask = masks.ones(params)
+        updates, optimizer_state = OPTIMIZER.update(grads, optimizer_state, params, mask=mask)
         return optax.apply_updates(params, updates), optimizer_state
 
     return step
@@ -85,11 +89,25 @@ def alone(step: Step) -> Program:
     return program
 
 
-def in_loop(step: Step) -> Program:
-    """Jits a loop over the rows of the indices `[K, B]`: one call for all steps."""
+def in_training(network: networks.Network, num_steps: int) -> Program:
+    """The laboratory's training over the rows of the indices `[K, B]`, without validation."""
+    training = make_training(
+        make_loss(network.apply),
+        lambda params, data, context: {"loss": jnp.float32(0)},
+        OPTIMIZER,
+        get_batch,
+        num_steps=num_steps,
+        eval_every=num_steps,
+        chunk_evals=2,
+    )
 
     def program(state: State, indices: jax.Array, data: Data) -> State:
-        return lax.fori_loop(0, len(indices), lambda i, s: step(s, indices[i], data), state)
+        params, optimizer_state = state
+        start = training.init(params)._replace(opt_state=optimizer_state)
+        stream = Stream(jnp.int32(0), jax.random.key(0), {"mask": masks.ones(params)})
+        batches = {"train": data, "batches": indices[None]}
+        end, _ = training.run_chunk(start, stream, jnp.int32(0), batches)
+        return end.params, end.opt_state
 
     return jax.jit(program, donate_argnums=0)
 
@@ -98,7 +116,8 @@ def make_data(input_shape: tuple[int, ...]) -> Data:
     """Random images and labels: the time of a step does not depend on them."""
     image_key, label_key = jax.random.split(jax.random.key(0))
     images = jax.random.bits(image_key, (NUM_IMAGES, *input_shape), jnp.uint8)
-    return images, jax.random.randint(label_key, (NUM_IMAGES,), 0, NUM_CLASSES)
+    labels = jax.random.randint(label_key, (NUM_IMAGES,), 0, NUM_CLASSES)
+    return {"images": images, "labels": labels}
 
 
 def seconds(program: Program, state: State, indices: jax.Array, data: Data) -> float:
@@ -113,17 +132,15 @@ def measure(name: str, num_steps: int, num_turns: int) -> list[Row]:
     """The table of one network; programs take turns, so other load slows all of them alike."""
     input_shape = (28, 28, 1) if name == "lenet300" else (32, 32, 3)
     network = networks.make_network(name, input_shape)
-    optimizer = optax.adam(2e-4)
-    step = make_step(network, optimizer)
-    reference = make_step(reference_network(name, input_shape), optimizer)
+    reference = reference_network(name, input_shape)
     programs = {
-        "alone": alone(step),
-        "in loop": in_loop(step),
-        "lax conv and flax pool, alone": alone(reference),
+        "step alone": alone(make_step(network)),
+        "step in the training loop": in_training(network, num_steps),
+        "lax conv and flax pool, alone": alone(make_step(reference)),
     }
 
     params = jax.jit(network.init)(jax.random.key(0))
-    state = (params, optimizer.init(params))
+    state = (params, OPTIMIZER.init(params))
     data = make_data(input_shape)
     indices = jax.random.randint(jax.random.key(1), (num_steps, BATCH_SIZE), 0, NUM_IMAGES)
     times = {label: [] for label in programs}
@@ -134,7 +151,7 @@ def measure(name: str, num_steps: int, num_turns: int) -> list[Row]:
             times[label].append(1e3 * seconds(program, state, indices, data) / num_steps)
 
     medians = {label: statistics.median(values) for label, values in times.items()}
-    return [Row(name, label, ms, ms / medians["alone"]) for label, ms in medians.items()]
+    return [Row(name, label, ms, ms / medians["step alone"]) for label, ms in medians.items()]
 
 
 def main(_: Sequence[str]) -> None:

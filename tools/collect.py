@@ -15,9 +15,13 @@ from typing import Any
 from absl import app, flags
 
 from experiments import results
-from experiments.iterative import SCOPE, Variant
+from experiments.iterative import Variant
 
 OUTPUT = flags.DEFINE_string("output", None, "Path of the table without its suffix.", required=True)
+
+
+# What runs of one table may differ in.
+JOINED = ("variants", "seeds", *results.MAY_CHANGE)
 
 
 def main(arguments: list[str]) -> None:
@@ -42,6 +46,8 @@ def collect(workdirs: Sequence[Path], output: Path) -> list[results.Row]:
     rows: dict[str, results.Row] = {}
     for folder in workdirs:
         for row in results.read_rows(folder / "results.csv"):
+            if row["code_version"].endswith(".dirty"):
+                raise ValueError(f"{folder} was run by changed files; commit them and run again.")
             numbers = {k: v for k, v in row.items() if k != "command"}
             known = {k: v for k, v in rows.setdefault(row["id"], row).items() if k != "command"}
             if repr(numbers) != repr(known):
@@ -67,7 +73,7 @@ def join_configs(configs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     first = configs[0]
     for other in configs[1:]:
         for name in sorted(first.keys() | other.keys()):
-            if name not in SCOPE and first.get(name) != other.get(name):
+            if name not in JOINED and first.get(name) != other.get(name):
                 raise ValueError(
                     f"the runs differ in {name}: {first.get(name)!r} and {other.get(name)!r}."
                 )

@@ -39,12 +39,12 @@ def main(arguments: list[str]) -> None:
     try:
         row, config = find(arguments[1], Path(RESULTS.value))
         plan = iterative.make_plan(config, DATA_DIR.value)
-    except (ValueError, OSError) as error:
+    except (ValueError, TypeError, OSError) as error:
         sys.exit(f"error: {error}")
     with tempfile.TemporaryDirectory() as folder:
         again = recompute(row, plan, Path(folder))
     Console().print(comparison(row, again))
-    differing = [name for name in MEASURED if row[name] != again[name]]
+    differing = [name for name in MEASURED if not _equal(row[name], again[name])]
     if differing:
         versions = f"row by {row['code_version']}, now {again['code_version']}"
         sys.exit(f"{', '.join(differing)} differ ({versions})")
@@ -80,8 +80,13 @@ def comparison(row: results.Row, again: results.Row) -> Table:
     member = f"{row['variant']}, seed {row['seed']}, round {row['round']}"
     table = Table("column", "table", "now", "equal", title=f"row {row['id']}: {member}")
     for name in MEASURED:
-        table.add_row(name, str(row[name]), str(again[name]), str(row[name] == again[name]))
+        table.add_row(name, str(row[name]), str(again[name]), str(_equal(row[name], again[name])))
     return table
+
+
+def _equal(one: float, other: float) -> bool:
+    """Equal to the last digit; of a diverged member, NaN equals NaN."""
+    return repr(one) == repr(other)
 
 
 if __name__ == "__main__":

@@ -27,13 +27,16 @@ def parse(argument: str | None) -> tuple[str, bool]:
     return network, form == "tiny"
 
 
-def iterative(argument: str | None, *, experiment: str, variants: tuple[str, ...]) -> ConfigDict:
+def iterative(
+    argument: str | None, *, experiment: str, variants: tuple[str, ...], rate_factor: int = 1
+) -> ConfigDict:
     """Iterative pruning as in the paper, in its full or its tiny form.
 
     Args:
       argument: see `parse`.
       experiment: names the table and its figure.
       variants: ``criterion[:mask_one[:mask_zero]]``, by default rewind and zero.
+      rate_factor: multiplies the paper's pruning rates.
     """
     network, tiny = parse(argument)
     config = ConfigDict(SCHEDULES[network])
@@ -46,13 +49,14 @@ def iterative(argument: str | None, *, experiment: str, variants: tuple[str, ...
     config.num_rounds = 24
     config.batch_size = 60
     config.eval_every = 100
-    config.default_rate = 0.2
-    config.rates = (("output/kernel", 0.1),)
+    config.default_rate = 0.2 * rate_factor
+    config.rates = (("output/kernel", 0.1 * rate_factor),)
     if network in CONVOLUTION_RATES:
-        config.rates += (("conv[0-9]/kernel", CONVOLUTION_RATES[network]),)
+        config.rates += (("conv[0-9]/kernel", CONVOLUTION_RATES[network] * rate_factor),)
     config.matmul_precision = "float32"
     config.members_at_once = 0  # 0: one by one on a CPU, all of a device elsewhere
-    config.chunk_evals = 20  # evaluations between two looks at the progress
+    # Evaluations between two looks at the progress: some seconds of training.
+    config.chunk_evals = 1 if network in CONVOLUTION_RATES else 20
     config.keep_checkpoints = 2
     if tiny:
         config.update(dataset="digits", epochs=1, eval_every=10, num_rounds=2, seeds=(0, 1))

@@ -17,9 +17,9 @@ def get_config(argument: str | None = None) -> ConfigDict:
         argument,
         experiment="quickstart",
         variants=("large_final", "magnitude_increase", "random", "small_final"),
+        rate_factor=2,
     )
     config.figure = "mask_criteria"
     if not tiny:
         config.update(dataset="digits", epochs=40, seeds=(0, 1, 2), num_rounds=8)
-        config.update(default_rate=0.4, rates=(("output/kernel", 0.2),))
     return config

@@ -1,0 +1,164 @@
+"""The launcher as its user meets it, in two processes: one runs, one forks for every mistake."""
+
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiments import results
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = "--config=experiments/configs/quickstart.py:lenet300,tiny"
+SMALL = [CONFIG, "--config.seeds=(0,)", "--config.num_rounds=1", "--config.variants=('random',)"]
+
+# Flags are global to a process, so each command gets its own, but they share the imports.
+FORKS = """
+import json, os, runpy, sys, tempfile, warnings
+import experiments.iterative, experiments.plots, experiments.summary
+from absl import app
+from ml_collections import config_flags
+
+warnings.simplefilter("ignore")
+answers = []
+for words in json.load(sys.stdin):
+    with tempfile.TemporaryFile("w+") as output:
+        if not (child := os.fork()):
+            os.dup2(output.fileno(), 1)
+            os.dup2(output.fileno(), 2)
+            sys.argv = ["run", *words]
+            runpy.run_module("experiments.run", run_name="__main__", alter_sys=True)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        output.seek(0)
+        answers.append((os.waitstatus_to_exitcode(status), output.read()))
+json.dump(answers, sys.stdout)
+"""
+
+# What is typed after the configuration (unless it has its own), and what the answer says.
+WORKDIR = "--workdir={new}"
+MISTAKES = {
+    "variant": (
+        [CONFIG, WORKDIR, "--config.variants=('large_finel',)"],
+        "error: unknown criterion 'large_finel'; did you mean 'large_final'?",
+    ),
+    "key": (
+        [CONFIG, WORKDIR, "--config.num_round=3"],
+        "error: --config has no such setting: ",
+    ),
+    "type": (
+        [CONFIG, WORKDIR, "--config.num_rounds=many"],
+        "error: flag --config.num_rounds=many: invalid literal for int()",
+    ),
+    "value": (
+        [CONFIG, WORKDIR, "--config.batch_size=0"],
+        "error: config.batch_size has 0, expected an integer of 1 or more",
+    ),
+    "precision": (
+        [CONFIG, WORKDIR, "--config.matmul_precision=float31"],
+        "error: config.matmul_precision is 'float31', expected one of default, bfloat16",
+    ),
+    "figure": ([CONFIG, WORKDIR, "--config.figure=pie"], "error: unknown figure 'pie'; known: "),
+    "network": (
+        ["--config=experiments/configs/quickstart.py:lenet30", WORKDIR],
+        "error: --config=FILE.py:lenet30 is not understood; write FILE.py:NETWORK",
+    ),
+    "file": (
+        ["--config=experiments/configs/none.py", WORKDIR],
+        "error: [Errno 2] No such file or directory: 'experiments/configs/none.py'",
+    ),
+    "file of a setting": (
+        ["--config=none.py", WORKDIR, "--config.num_rounds=3"],
+        "error: [Errno 2] No such file or directory: 'none.py'",
+    ),
+    "no config": ([WORKDIR], "error: flag --config=None: Flag --config must have a value"),
+    "no workdir": ([CONFIG], "error: flag --workdir=None: Flag --workdir must have a value"),
+    "flag": ([CONFIG, WORKDIR, "--worker=3"], "error: Unknown command line flag 'worker'"),
+    "argument": ([CONFIG, WORKDIR, "3"], "error: unknown argument '3'; flags start with --."),
+    "data": (
+        [CONFIG, WORKDIR, "--config.dataset=mnist", "--data_dir={empty}"],
+        "error: no data set 'mnist' in {empty}; prepare it with `python -m experiments.datasets",
+    ),
+    "other run": (
+        [*SMALL, "--workdir={done}", "--config.learning_rate=0.1"],
+        "error: {done} holds a run with other settings (learning_rate: 0.0012 -> 0.1); choose",
+    ),
+    "below a file": ([CONFIG, "--workdir={done}/results.csv/x"], "error: [Errno 20] Not a dir"),
+}
+
+
+def python(*words, **more):
+    command = [sys.executable, *words]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, **more)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    base = tmp_path_factory.mktemp("runs")
+    (base / "empty").mkdir()
+    return {name: base / name for name in ("done", "empty", "new")}
+
+
+@pytest.fixture(scope="module")
+def finished(folders):
+    places = ["--workdir", str(folders["done"]), f"--data_dir={folders['empty']}"]
+    done = python("-m", "experiments.run", *SMALL[:1], *places, *SMALL[1:])
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def answers(folders, finished):
+    typed = [[word.format(**folders) for word in words] for words, _ in MISTAKES.values()]
+    forks = python("-c", FORKS, input=json.dumps(typed))
+    assert forks.returncode == 0, forks.stderr
+    return dict(zip(MISTAKES, json.loads(forks.stdout), strict=True))
+
+
+def test_a_run_writes_what_the_readme_promises(finished, folders):
+    workdir = folders["done"]
+    promised = ["results.csv", "curves", "figures", "checkpoints", "config.json"]
+    assert sorted(p.name for p in workdir.iterdir()) == sorted([*promised, "environment.json"])
+    picture = (workdir / "figures" / "mask_criteria.png").read_bytes()
+    assert picture.startswith(b"\x89PNG") and len(picture) > 10_000
+    names = ["round_00.parquet", "round_01.parquet"]
+    assert sorted(p.name for p in (workdir / "curves").iterdir()) == names
+    config = results.read_json(workdir / "config.json")
+    assert (config["seeds"], config["num_rounds"], config["variants"]) == ([0], 1, ["random"])
+
+
+def test_a_run_prints_its_progress_and_a_summary(finished, folders):
+    lines = finished.stdout.splitlines()
+    assert [line.split()[:2] for line in lines[:2]] == [["round", "0/1"], ["round", "1/1"]]
+    assert [line.split()[0] for line in lines if line.startswith(("dense", "random"))] == [
+        "dense",
+        "random",
+    ]
+    assert "Test accuracy (%): 1 seed." in finished.stdout
+    figure = folders["done"] / "figures" / "mask_criteria.png"
+    assert lines[-2:] == [f"table  {folders['done'] / 'results.csv'}", f"figure {figure}"]
+    assert not finished.stderr
+
+
+def test_the_table_says_how_to_run_it_again_anywhere(finished, folders):
+    rows = results.read_rows(folders["done"] / "results.csv")
+    assert [(row["variant"], row["seed"], row["round"]) for row in rows] == [
+        ("dense", 0, 0),
+        ("random", 0, 1),
+    ]
+    for row in rows:
+        assert shlex.split(row["command"]) == ["python", "-m", "experiments.run", *SMALL]
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_ends_in_one_clear_line(answers, folders, mistake):
+    status, output = answers[mistake]
+    assert output.startswith(MISTAKES[mistake][1].format(**folders))
+    assert status == 1 and len(output.splitlines()) == 1
+
+
+def test_mistakes_leave_nothing_behind(answers, folders, finished):
+    assert not folders["new"].exists()
+    assert results.read_json(folders["done"] / "config.json")["learning_rate"] == 1.2e-3

@@ -1,0 +1,198 @@
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from experiments import datasets, trainer
+from experiments.datasets import Split
+from supermask_jax.training import Stream
+
+MEMBERS, SEEDS = 9, 3
+STEPS, BATCH, EVAL_EVERY = 13, 8, 4
+EVAL_STEPS = [0, 4, 8, 12, 13]
+OPTIMIZER = optax.adam(0.3)
+
+
+def apply(params, images):
+    return images.reshape(len(images), -1) @ params["kernel"] + params["bias"]
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    whole = datasets.load("digits")
+    sizes = {"train": 60, "validation": 50, "test": 70}
+    cut = {k: Split(*(x[:n] for x in getattr(whole, k))) for k, n in sizes.items()}
+    return whole._replace(**cut)
+
+
+def test_an_epoch_sees_every_example_at_most_once_and_drops_the_rest():
+    keys = jax.random.split(jax.random.key(0), 2)
+    table = trainer.batch_table(keys, num_examples=23, num_steps=10, batch_size=5)
+    assert table.shape == (2, 10, 5) and table.dtype == jnp.int32
+    epochs = np.asarray(table[:, :8]).reshape(2, 2, 20)
+    assert (epochs >= 0).all() and (epochs < 23).all()
+    assert all(len(set(order)) == 20 for seed in epochs for order in seed)
+    assert len(np.unique(epochs.reshape(4, 20), axis=0)) == 4, "orders repeat"
+    longer = trainer.batch_table(keys[1:], num_examples=23, num_steps=12, batch_size=5)
+    np.testing.assert_array_equal(longer[0, :10], table[1])
+
+
+@pytest.mark.parametrize(("count", "size"), [(300, 300), (1000, 1000), (2500, 625), (1009, 1)])
+def test_eval_batches_hold_each_example_once(count, size):
+    split = Split(np.zeros((count, 2, 2, 1), np.uint8), np.arange(count, dtype=np.int32))
+    batches = trainer.eval_batches(split)
+    assert batches["images"].shape == (count // size, size, 2, 2, 1)
+    assert batches["labels"].shape == (count // size, size)
+    np.testing.assert_array_equal(batches["labels"].ravel(), split.labels)
+
+
+def test_get_batch_takes_the_images_and_labels_of_a_step():
+    images, labels = jnp.arange(12).reshape(6, 2), jnp.arange(6)
+    chosen = jnp.array([[[0, 1], [2, 3]], [[5, 0], [4, 2]]])
+    data = {"batches": chosen, "train": {"images": images, "labels": labels}}
+    batch = trainer.get_batch(data, jnp.int32(1), jnp.int32(1))
+    assert batch["labels"].tolist() == [4, 2]
+    assert batch["images"].tolist() == [[8, 9], [4, 5]]
+
+
+def numpy_measure(params, split):
+    """Mean loss and accuracy in float64."""
+    images = split.images.reshape(len(split.images), -1) / 255
+    logits = images @ np.float64(params["kernel"]) + np.float64(params["bias"])
+    top = logits.max(axis=1, keepdims=True)
+    log_sums = np.log(np.exp(logits - top).sum(axis=1)) + top[:, 0]
+    losses = log_sums - logits[np.arange(len(logits)), split.labels]
+    return losses.mean(), (logits.argmax(axis=1) == split.labels).mean()
+
+
+def make_params(seed, scale=1.0):
+    kernel = scale * jax.random.normal(jax.random.key(seed), (64, 10))
+    return jax.device_get({"kernel": kernel, "bias": jnp.arange(10) / 10})
+
+
+def test_measure_is_the_mean_over_the_split(dataset, monkeypatch):
+    monkeypatch.setattr(trainer, "EVAL_BATCH", 16)
+    batches = trainer.eval_batches(dataset.test)
+    assert batches["labels"].shape == (5, 14)
+    measured = trainer.measure(apply, make_params(0), batches)
+    expected = numpy_measure(make_params(0), dataset.test)
+    np.testing.assert_allclose([measured["loss"], measured["accuracy"]], expected, rtol=1e-5)
+
+
+def train(dataset, members_at_once):
+    laboratory = trainer.Trainer(
+        apply,
+        dataset,
+        OPTIMIZER,
+        num_steps=STEPS,
+        batch_size=BATCH,
+        eval_every=EVAL_EVERY,
+        chunk_evals=2,
+        members_at_once=members_at_once,
+    )
+    assert laboratory.eval_steps.tolist() == EVAL_STEPS
+    starts = [make_params(i, scale=1.0 + i) for i in range(MEMBERS)]
+    params = jax.tree.map(lambda *leaves: np.stack(leaves), *starts)
+    orders = jnp.arange(MEMBERS, dtype=jnp.int32) % SEEDS
+    streams = Stream(orders, jax.random.split(jax.random.key(1), MEMBERS), {})
+    done = []
+    batch_keys = jax.random.split(jax.random.key(2), SEEDS)
+    return laboratory.train(params, streams, batch_keys, done.append), done
+
+
+@pytest.fixture(scope="module")
+def one_by_one(dataset):
+    assert len(jax.devices()) == 4 and MEMBERS % 4, "nothing is padded"
+    return train(dataset, 1)
+
+
+@pytest.fixture(scope="module")
+def by_hand(dataset):
+    """The same training as a plain loop: per member the parameters at every evaluation."""
+    keys = jax.random.split(jax.random.key(2), SEEDS)
+    table = np.asarray(
+        trainer.batch_table(keys, num_examples=60, num_steps=STEPS, batch_size=BATCH)
+    )
+
+    @jax.jit
+    def step(params, state, images, labels):
+        def loss(params):
+            logits = apply(params, images / jnp.float32(255))
+            return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+        value, grads = jax.value_and_grad(loss)(params)
+        updates, state = OPTIMIZER.update(grads, state, params)
+        return optax.apply_updates(params, updates), state, value
+
+    trajectories, losses = [], []
+    for member in range(MEMBERS):
+        params = make_params(member, scale=1.0 + member)
+        state, seen, values = OPTIMIZER.init(params), [params], []
+        for number in range(STEPS):
+            chosen = table[member % SEEDS, number]
+            batch = (x[chosen] for x in dataset.train)
+            params, state, value = step(params, state, *batch)
+            values.append(float(value))
+            if number + 1 in EVAL_STEPS:
+                seen.append(jax.device_get(params))
+        trajectories.append(seen)
+        losses.append([np.mean(values[a:b]) for a, b in itertools.pairwise(EVAL_STEPS)])
+    return trajectories, losses
+
+
+def test_training_equals_a_plain_loop(dataset, one_by_one, by_hand):
+    trained, _ = one_by_one
+    trajectories, losses = by_hand
+    best_steps = []
+    for member, seen in enumerate(trajectories):
+        for name in ("kernel", "bias"):
+            np.testing.assert_allclose(trained.params[name][member], seen[-1][name], atol=1e-3)
+        curve = [numpy_measure(params, dataset.validation) for params in seen]
+        best = min(range(len(seen)), key=lambda i: curve[i][0])
+        best_steps.append(EVAL_STEPS[best])
+        expected = {
+            "early_stop_step": EVAL_STEPS[best],
+            "validation_loss": curve[best][0],
+            "validation_accuracy": curve[best][1],
+            "test_accuracy": numpy_measure(seen[best], dataset.test)[1],
+            "final_test_accuracy": numpy_measure(seen[-1], dataset.test)[1],
+        }
+        assert trained.table.keys() == expected.keys()
+        for name, value in expected.items():
+            np.testing.assert_allclose(trained.table[name][member], value, rtol=1e-3, err_msg=name)
+        own = {name: values[member] for name, values in trained.curves.items()}
+        np.testing.assert_allclose(own["validation_loss"], [c[0] for c in curve], rtol=1e-3)
+        np.testing.assert_allclose(own["validation_accuracy"], [c[1] for c in curve], rtol=1e-3)
+        np.testing.assert_allclose(own["train_loss"][:-1], losses[member], rtol=1e-3)
+    assert len(set(best_steps)) > 1 and min(best_steps) < STEPS, "early stopping chose nothing"
+
+
+def test_shapes_and_what_is_missing(one_by_one):
+    trained, _ = one_by_one
+    assert trained.params["kernel"].shape == (MEMBERS, 64, 10)
+    assert all(isinstance(x, np.ndarray) for x in jax.tree.leaves(trained))
+    for name, values in trained.curves.items():
+        assert values.shape == (MEMBERS, len(EVAL_STEPS))
+        assert np.isfinite(values[:, :-1]).all()
+        assert np.isnan(values[:, -1]).all() == name.startswith("train_")
+
+
+@pytest.mark.parametrize("members_at_once", [2, 4])
+def test_members_at_once_does_not_matter(dataset, one_by_one, members_at_once):
+    together, done = train(dataset, members_at_once)
+    alone, done_alone = one_by_one
+    assert done == done_alone
+    jax.tree.map(
+        lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3),
+        together._asdict(),
+        alone._asdict(),
+    )
+
+
+def test_progress_counts_the_steps_of_all_members_chunk_by_chunk(one_by_one):
+    _, done = one_by_one
+    assert done == [8 * MEMBERS, 5 * MEMBERS, 0]
+    assert sum(done) == MEMBERS * STEPS

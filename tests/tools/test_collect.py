@@ -1,0 +1,124 @@
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+
+from experiments import results
+from tests.experiments import tiny
+from tools import collect
+
+VARIANTS = ("large_final", "random:rewind", "movement:reinit")
+
+
+def make_rows(seeds, variants, num_rounds, command):
+    rows = []
+    for round in range(num_rounds + 1):
+        for variant in variants if round else ["dense"]:
+            for seed in seeds:
+                member = {"variant": variant.removesuffix(":rewind"), "seed": seed, "round": round}
+                row = {name: kind(1) for name, kind in results.COLUMNS.items()} | member
+                row |= {"id": results.row_id({}, member, "0"), "validation_loss": float("nan")}
+                rows.append(row | {"command": command})
+    return rows
+
+
+@pytest.fixture
+def make_run(tmp_path):
+    """Makes the folder of a run without running it."""
+
+    def make_run(name, seeds=(0, 1), variants=VARIANTS, num_rounds=2, machine="a", **changes):
+        config = tiny.config(seeds=seeds, num_rounds=num_rounds, **changes)
+        config.variants = variants
+        workdir = tmp_path / name
+        results.write_json(workdir / "config.json", config.to_dict())
+        results.write_json(workdir / "environment.json", {"processor": machine})
+        rows = make_rows(seeds, variants, num_rounds, f"command of {name}")
+        results.write_rows(workdir / "results.csv", rows)
+        return workdir
+
+    return make_run
+
+
+def change_first_row(workdir, **changes):
+    first, *rest = results.read_rows(workdir / "results.csv")
+    results.write_rows(workdir / "results.csv", [first | changes, *rest])
+
+
+def members(rows):
+    return [(row["round"], row["variant"], row["seed"]) for row in rows]
+
+
+def test_runs_are_joined_in_order(make_run, tmp_path):
+    late = make_run("late", seeds=(5, 2), variants=VARIANTS[:2], num_rounds=1)
+    early = make_run("early", seeds=(3,), variants=VARIANTS[1:], machine="b")
+    again = make_run("again", seeds=(3,), variants=VARIANTS[1:])
+    output = tmp_path / "results" / "table.of.all"
+    rows = collect.collect([late, early, again], output)
+    assert members(rows) == [
+        (0, "dense", 2),
+        (0, "dense", 3),
+        (0, "dense", 5),
+        (1, "large_final", 2),
+        (1, "large_final", 5),
+        (1, "random", 2),
+        (1, "random", 3),
+        (1, "random", 5),
+        (1, "movement:reinit", 3),
+        (2, "random", 3),
+        (2, "movement:reinit", 3),
+    ]
+    assert repr(results.read_rows(tmp_path / "results" / "table.of.all.csv")) == repr(rows)
+    config = results.read_json(tmp_path / "results" / "table.of.all.config.json")
+    before = results.read_json(late / "config.json")
+    joined = {"seeds": [2, 3, 5], "variants": [*VARIANTS], "num_rounds": 2}
+    assert config == before | joined
+    environments = results.read_json(tmp_path / "results" / "table.of.all.environment.json")
+    assert environments == [{"processor": "a"}, {"processor": "b"}]
+
+
+def test_the_same_row_of_two_runs_counts_once(make_run, tmp_path):
+    one, two = make_run("one"), make_run("two")
+    rows = collect.collect([one, two], tmp_path / "table")
+    assert repr(rows) == repr(results.read_rows(one / "results.csv"))
+
+
+@pytest.mark.parametrize("changes", [{"test_accuracy": 0.25}, {"validation_loss": 1.0}])
+def test_other_numbers_for_the_same_row_are_refused(make_run, tmp_path, changes):
+    one, two = make_run("one"), make_run("two")
+    change_first_row(two, **changes)
+    id = results.read_rows(one / "results.csv")[0]["id"]
+    with pytest.raises(ValueError, match=f"{two} has other numbers for row {id}"):
+        collect.collect([one, two], tmp_path / "out" / "table")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("changes", [{"learning_rate": 0.5}, {"network": "conv2"}, {"epochs": 9}])
+def test_runs_of_other_settings_are_refused(make_run, tmp_path, changes):
+    one, two = make_run("one"), make_run("two", seeds=(7,), **changes)
+    [name] = changes
+    with pytest.raises(ValueError, match=f"the runs differ in {name}: .* and {changes[name]!r}"):
+        collect.collect([one, two], tmp_path / "out" / "table")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def main(tmp_path):
+    """Runs the program on folders."""
+    flags.FLAGS.mark_as_parsed()
+    with flagsaver.flagsaver(output=str(tmp_path / "table")):
+        yield lambda *folders: collect.main(["collect", *map(str, folders)])
+
+
+def test_the_program_says_what_it_wrote(make_run, main, tmp_path, capsys):
+    main(make_run("one"))
+    assert capsys.readouterr().out == f"14 rows in {tmp_path / 'table'}.csv\n"
+    assert len(results.read_rows(tmp_path / "table.csv")) == 14
+
+
+@pytest.mark.parametrize(
+    ("folders", "message"),
+    [([], "error: name at least one folder of a run."), (["none"], r"error: \[Errno 2\].*none")],
+)
+def test_the_program_ends_with_an_error(main, tmp_path, folders, message):
+    with pytest.raises(SystemExit, match=message):
+        main(*(tmp_path / name for name in folders))
+    assert not (tmp_path / "table.csv").exists()

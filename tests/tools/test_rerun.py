@@ -1,0 +1,83 @@
+import math
+
+import pytest
+from absl import app, flags
+from absl.testing import flagsaver
+
+from experiments import results
+from tests.experiments import tiny
+from tools import collect, rerun
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("results")
+    collect.collect([tiny.finished()], folder / "tiny")
+    return folder
+
+
+def pick(folder, variant, seed, round):
+    rows = results.read_rows(folder / "tiny.csv")
+    [row] = [r for r in rows if (r["variant"], r["seed"], r["round"]) == (variant, seed, round)]
+    return row
+
+
+@pytest.fixture
+def main(folder):
+    """Runs the program on ids."""
+    flags.FLAGS.mark_as_parsed()
+    with flagsaver.flagsaver(results=str(folder), data_dir=None):
+        yield lambda *ids: rerun.main(["rerun", *ids])
+
+
+@pytest.mark.parametrize(
+    ("member", "variants"),
+    [
+        (("dense", 1, 0), list(tiny.VARIANTS)),
+        (("large_final", 0, 2), ["large_final"]),
+        (("random:reshuffle:freeze", 1, 1), ["random:reshuffle:freeze"]),
+    ],
+)
+def test_a_row_is_found_with_the_config_of_it_alone(folder, member, variants):
+    row, config = rerun.find(pick(folder, *member)["id"], folder)
+    assert row == pick(folder, *member)
+    whole = results.read_json(folder / "tiny.config.json")
+    own = {"variants": variants, "seeds": [member[1]], "num_rounds": member[2]}
+    assert config.to_dict() == whole | own
+
+
+def test_an_unknown_id(main, folder):
+    with pytest.raises(SystemExit, match=f"error: no table in {folder} has a row 'f00'"):
+        main("f00")
+
+
+@pytest.mark.parametrize("ids", [[], ["a", "b"]])
+def test_one_id_is_needed(main, ids):
+    with pytest.raises(app.UsageError, match="name the id of one row"):
+        main(*ids)
+
+
+def test_a_row_computed_again_is_equal(main, folder, capsys):
+    main(pick(folder, "random:reshuffle:freeze", 1, 1)["id"])
+    output = capsys.readouterr().out
+    assert output.endswith("every number is equal\n")
+    assert output.count("True") == len(rerun.MEASURED) and "False" not in output
+
+
+@pytest.mark.parametrize("name", rerun.MEASURED)
+@pytest.mark.parametrize("value", [5, math.nan])
+def test_another_number_is_reported(main, folder, monkeypatch, capsys, name, value):
+    row = pick(folder, "large_final", 0, 2)
+    monkeypatch.setattr(rerun, "recompute", lambda row, plan, workdir: row | {name: value})
+    with pytest.raises(SystemExit, match=f"^{name} differ .row by .*, now .*{row['code_version']}"):
+        main(row["id"])
+    assert capsys.readouterr().out.count("False") == 1
+
+
+def test_the_numbers_of_a_diverged_member_are_equal(main, folder, monkeypatch, capsys):
+    diverged = pick(folder, "large_final", 0, 2) | dict.fromkeys(rerun.MEASURED, float("nan"))
+    monkeypatch.setattr(rerun, "find", lambda id, folder: (diverged, tiny.config()))
+    again = diverged | dict.fromkeys(rerun.MEASURED, math.nan * 1)
+    monkeypatch.setattr(rerun, "recompute", lambda row, plan, workdir: again)
+    main(diverged["id"])
+    assert capsys.readouterr().out.endswith("every number is equal\n")
