@@ -188,7 +188,7 @@ def test_errors_name_the_leaf(name, w_f, error, part):
     assert part in str(caught.value)
 
 
-@pytest.mark.parametrize("name", TWO_THRESHOLDS)
+@pytest.mark.parametrize("name", CRITERIA)
 def test_a_mask_of_another_network_is_an_error(name):
     with pytest.raises(ValueError, match="'dense/kernel' has shape"):
         CRITERIA[name](ONE, ONE, {"dense": {"kernel": jnp.ones((2, 3), bool)}})

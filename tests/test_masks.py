@@ -212,6 +212,12 @@ def test_prune_global_finds_nan_in_a_leaf_smaller_than_the_count():
 # Application and algebra
 
 
+@pytest.mark.parametrize("fill", [2, 2.0, np.float32(2), jnp.float32(2)])
+def test_apply_takes_any_number_as_fill(fill):
+    applied = masks.apply(jnp.array([True, False]), jnp.array([1.0, 1.0]), fill)
+    assert applied.tolist() == [1.0, 2.0]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_apply_selects(kind):
     params = KINDS[kind]()
@@ -279,6 +285,11 @@ def dense(leaf):
         ({"mask": dense(KEEP["dense"]["kernel"][:2])}, ValueError, ["'dense/kernel'", "[2, 5]"]),
         ({"mask": SCORES}, TypeError, ["'dense/kernel'", "float32", "expected bool"]),
         ({"scores": dense([1.0])}, TypeError, ["'dense/kernel/0' of scores", "not an array"]),
+        (
+            {"scores": dense(KEEP["dense"]["kernel"])},
+            TypeError,
+            ["'dense/kernel'", "bool", "expected floats"],
+        ),
         ({"num_keep": dense(2.0)}, TypeError, ["'dense/kernel'", "2.0", "integer"]),
         ({"num_keep": dense(True)}, TypeError, ["'dense/kernel'", "True", "integer"]),
         ({"num_keep": dense("2")}, TypeError, ["'dense/kernel'", "'2'", "integer"]),

@@ -219,3 +219,20 @@ def test_errors(name, value):
     numbers = {"num_steps": 5, "eval_every": 2, "chunk_evals": 2} | {name: value}
     with pytest.raises(ValueError, match=f"{name} is {value}, expected 1 or more"):
         toy(**numbers)
+
+
+def test_a_donated_state_takes_nothing_from_the_caller():
+    training = make_training(
+        lambda params, batch, key, context: (jnp.sum(params**2), {}),
+        lambda params, data, context: {"loss": jnp.sum(params**2)},
+        optax.sgd(0.1),
+        lambda data, stream, step: None,
+        num_steps=2,
+        eval_every=1,
+        chunk_evals=3,
+    )
+    params = jnp.array([1.0, 2.0])
+    stream = Stream(jnp.int32(0), jax.random.key(0), {})
+    run = jax.jit(training.run_chunk, donate_argnums=0)
+    run(training.init(params), stream, jnp.int32(0), None)
+    assert params.tolist() == [1.0, 2.0]

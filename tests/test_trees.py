@@ -126,3 +126,9 @@ def test_errors(call, error, parts):
         call()
     for part in parts:
         assert part in str(caught.value)
+
+
+def test_keys_among_the_parameters_are_an_error():
+    tree = {"dropout": jax.random.key(0), "kernel": jnp.ones((2, 3))}
+    with pytest.raises(TypeError, match=r"'dropout' of params.*nnx\.Param"):
+        trees.prunable_leaves(tree)
