@@ -136,7 +136,7 @@ def test_a_run_prints_its_progress_and_a_summary(finished, folders):
         "dense",
         "random",
     ]
-    assert "Test accuracy (%): 1 seed." in finished.stdout
+    assert "Test accuracy (%): 1 seed." in " ".join(finished.stdout.split())
     figure = folders["done"] / "figures" / "mask_criteria.png"
     assert lines[-2:] == [f"table  {folders['done'] / 'results.csv'}", f"figure {figure}"]
     assert not finished.stderr

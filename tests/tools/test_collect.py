@@ -100,6 +100,14 @@ def test_runs_of_other_settings_are_refused(make_run, tmp_path, changes):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_run_of_changed_files_is_refused(make_run, tmp_path):
+    run = make_run("run")
+    change_first_row(run, code_version="0.1.0+g0123456789.dirty")
+    with pytest.raises(ValueError, match=f"{run} was run by changed files"):
+        collect.collect([run], tmp_path / "out" / "table")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.fixture
 def main(tmp_path):
     """Runs the program on folders."""

@@ -1,4 +1,5 @@
 import math
+import shutil
 
 import pytest
 from absl import app, flags
@@ -6,13 +7,14 @@ from absl.testing import flagsaver
 
 from experiments import results
 from tests.experiments import tiny
-from tools import collect, rerun
+from tools import rerun
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("results")
-    collect.collect([tiny.finished()], folder / "tiny")
+    for name, beside in (("results.csv", "tiny.csv"), ("config.json", "tiny.config.json")):
+        shutil.copy(tiny.finished() / name, folder / beside)
     return folder
 
 
@@ -69,7 +71,7 @@ def test_a_row_computed_again_is_equal(main, folder, capsys):
 def test_another_number_is_reported(main, folder, monkeypatch, capsys, name, value):
     row = pick(folder, "large_final", 0, 2)
     monkeypatch.setattr(rerun, "recompute", lambda row, plan, workdir: row | {name: value})
-    with pytest.raises(SystemExit, match=f"^{name} differ .row by .*, now .*{row['code_version']}"):
+    with pytest.raises(SystemExit, match=f"^{name} differ .row by .*, now "):
         main(row["id"])
     assert capsys.readouterr().out.count("False") == 1
 
