@@ -47,6 +47,8 @@ def rates_by_path(
     prunable = prunable_leaves(params) if prunable is None else prunable
     check_structure(params=params, prunable=prunable)
     default = _check_rate(default, "default")
+    if not isinstance(rules, Sequence) or isinstance(rules, str):
+        raise ValueError(f"rules is {rules!r}, expected a list of pairs (pattern, rate).")
     compiled = [_compile_rule(rule) for rule in rules]
     used: set[int] = set()
 

@@ -158,6 +158,9 @@ def without_bias(tree):
             lambda: rates.rates_by_path(FC, [("dense1/.*", 0.2)]),
             ["rule 'dense1/.*'", "leaf 'dense1/bias'", "not prunable", "narrow the pattern"],
         ),
+        (lambda: rates.rates_by_path(FC, 5), ["rules is 5", "pairs (pattern, rate)"]),
+        (lambda: rates.rates_by_path(FC, "dense"), ["rules is 'dense'", "pairs"]),
+        (lambda: rates.rates_by_path(FC, [("dense1/kernel",)]), ["('dense1/kernel',)", "pair"]),
         (lambda: rates.rates_by_path(FC, [("dense1/(", 0.2)]), ["'dense1/('", "regular exp"]),
         (
             lambda: rates.rates_by_path(FC, [], prunable={"dense1": True}),
