@@ -52,7 +52,7 @@ def test_a_convolutional_network_learns(tmp_path):
     config.update(variants=("large_final",), seeds=(0,), num_rounds=1, epochs=2)
     rows = run(config, tmp_path)
     assert min(row["test_accuracy"] for row in rows) > 0.5
-    assert rows[1]["density"] < 0.85
+    assert 0.8 < rows[1]["density"] < 0.9  # 20 % of the dense layers, 10 % of the convolutions
 
 
 @pytest.mark.parametrize("name", NAMES)
