@@ -280,8 +280,15 @@ class Laboratory:
             prunable=self._plan.prunable,
         )
 
+        def advance_one(key: jax.Array, own: Outcome, num_keep: PyTree) -> rounds.RoundState:
+            state = advance(key, own.state, own.w_f, num_keep=num_keep)
+            # The scores of a member that diverged mean nothing: it stays NaN, and its rows say so.
+            finite = jnp.all(jnp.array([jnp.isfinite(w).all() for w in jax.tree.leaves(own.w_f)]))
+            w_i = jax.tree.map(lambda w: jnp.where(finite, w, jnp.nan), state.w_i)
+            return state._replace(w_i=w_i)
+
         def advance_seeds(keys: jax.Array, own: Outcome, num_keep: PyTree) -> rounds.RoundState:
-            return lax.map(lambda x: advance(x[0], *x[1], num_keep=num_keep), (keys, own))
+            return lax.map(lambda x: advance_one(*x, num_keep), (keys, own))
 
         return jax.jit(advance_seeds)
 

@@ -1,5 +1,6 @@
 """Progress of long work: a live bar on a terminal, a line per round elsewhere."""
 
+import math
 import time
 from collections.abc import Sequence
 from datetime import timedelta
@@ -64,13 +65,15 @@ class RoundProgress:
         """Print a line about a round that is on disk."""
         now = time.monotonic()
         left = (now - self._start) / max(self._done, 1) * (self._total - self._done)
-        density, accuracy = (
-            sum(row[name] for row in rows) / len(rows) for name in ("density", "test_accuracy")
-        )
+        density = sum(row["density"] for row in rows) / len(rows)
+        accuracies = [row["test_accuracy"] for row in rows if math.isfinite(row["test_accuracy"])]
+        accuracy = sum(accuracies) / max(len(accuracies), 1)
+        diverged = len(rows) - len(accuracies)
+        note = f"  {diverged} diverged" if diverged else ""
         self._console.print(
             f"round {number:>2}/{self._num_rounds}  {len(rows)} members  "
             f"{density:7.2%} of the weights  mean test accuracy {accuracy:.2%}  "
-            f"{now - self._round_start:.1f} s  {timedelta(seconds=round(left))} left",
+            f"{now - self._round_start:.1f} s  {timedelta(seconds=round(left))} left{note}",
             highlight=False,
             soft_wrap=True,
         )

@@ -15,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -150,8 +151,6 @@ def code_version() -> str:
 
 def environment() -> dict[str, Any]:
     """What a run ran on: versions, platform and devices."""
-    import jax
-
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "ml-collections")
     return {
         "code_version": code_version(),

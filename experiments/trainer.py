@@ -67,7 +67,6 @@ class Trainer:
         self._apply = apply
         self._dataset = dataset
         self._members_at_once = members_at_once
-        self._num_steps = num_steps
         self._training = make_training(
             make_loss(apply),
             lambda params, data, context: measure(apply, params, data["validation"]),
