@@ -288,7 +288,7 @@ class Laboratory:
             return state._replace(w_i=w_i)
 
         def advance_seeds(keys: jax.Array, own: Outcome, num_keep: PyTree) -> rounds.RoundState:
-            return lax.map(lambda x: advance_one(*x, num_keep), (keys, own))
+            return lax.map(lambda x: advance_one(x[0], x[1], num_keep), (keys, own))
 
         return jax.jit(advance_seeds)
 

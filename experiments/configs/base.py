@@ -59,5 +59,6 @@ def iterative(
     config.chunk_evals = 1 if network in CONVOLUTION_RATES else 20
     config.keep_checkpoints = 2
     if tiny:
-        config.update(dataset="digits", epochs=1, eval_every=10, num_rounds=2, seeds=(0, 1))
+        config.update(dataset="digits", epochs=1, eval_every=10, seeds=(0, 1))
+        config.num_rounds = 1 if network in CONVOLUTION_RATES else 2
     return config
