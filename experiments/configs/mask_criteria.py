@@ -2,7 +2,8 @@
 
 Command: python -m experiments.run --config=experiments/configs/mask_criteria.py:lenet300 \
     --workdir=runs/mask_criteria
-Networks: lenet300 (MNIST), conv2, conv4, conv6 (CIFAR-10); `:NETWORK,tiny` takes seconds.
+Networks: lenet300 (MNIST), conv2, conv4, conv6 (CIFAR-10); `:NETWORK,tiny` takes seconds,
+    with convolutions up to some minutes.
 Run time: lenet300 about 36 s per member and round on two cores, so 45 members x 24 rounds
     are 11 hours; conv2 over an hour per member and round: for an accelerator.
     --config.variants='("large_final","random")' --config.seeds='(0,1,2)' picks some.

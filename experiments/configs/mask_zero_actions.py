@@ -2,7 +2,8 @@
 
 Command: python -m experiments.run --config=experiments/configs/mask_zero_actions.py:lenet300 \
     --workdir=runs/mask_zero_actions
-Networks: lenet300 (MNIST), conv2, conv4, conv6 (CIFAR-10); `:NETWORK,tiny` takes seconds.
+Networks: lenet300 (MNIST), conv2, conv4, conv6 (CIFAR-10); `:NETWORK,tiny` takes seconds,
+    with convolutions up to some minutes.
 Run time: lenet300 about 36 s per member and round on two cores, so 30 members x 24 rounds
     are 7 hours; conv2 over an hour per member and round: for an accelerator.
 Expect, lenet300, % test accuracy: zero 98.4 at 17 % of the weights and 97.9 at 2.9 %. Freezing
