@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from supermask_jax.trees import unknown_name
+from supermask_jax.trees import lookup
 
 NUM_VALIDATION = {"digits": 200, "mnist": 5_000, "cifar10": 5_000}
 NUM_DIGITS_TEST = 300
@@ -82,8 +82,7 @@ def load(name: str, data_dir: str | None = None) -> Dataset:
         TensorFlow reads.
       FileNotFoundError: the folder does not have it.
     """
-    if name not in NUM_VALIDATION:
-        raise ValueError(unknown_name("data set", name, NUM_VALIDATION))
+    lookup("data set", name, NUM_VALIDATION)
     return _load_digits() if name == "digits" else _load_prepared(name, _root(data_dir))
 
 
@@ -103,14 +102,13 @@ def prepare(name: str, data_dir: str | None = None) -> Path:
       ValueError: there is no such data set to prepare, or it is there in another format.
       ConnectionError: its server does not answer within seconds.
     """
-    if name not in _ORIGINALS:
-        raise ValueError(unknown_name("data set to prepare", name, _ORIGINALS))
+    original = lookup("data set to prepare", name, _ORIGINALS)
     root = _root(data_dir)
     folder = _prepared_folder(name, root)
     if folder:
         _open(folder)
         return folder
-    _check_connection(_ORIGINALS[name].url)
+    _check_connection(original.url)
     return _download_and_prepare(name, root)
 
 

@@ -57,10 +57,11 @@ def find(row_id: str, folder: Path) -> tuple[results.Row, ConfigDict]:
     Raises:
       ValueError: if no table has it.
     """
-    for path in sorted(folder.glob("*.csv")):
-        for row in results.read_rows(path):
+    for path in sorted(folder.glob("*.config.json")):
+        table = path.with_name(path.name.replace(".config.json", ".csv"))
+        for row in results.read_rows(table):
             if row["id"] == row_id:
-                config = ConfigDict(results.read_json(path.with_suffix(".config.json")))
+                config = ConfigDict(results.read_json(path))
                 variants = config.variants if row["round"] == 0 else [row["variant"]]
                 config.update(variants=variants, seeds=[row["seed"]], num_rounds=row["round"])
                 return row, config

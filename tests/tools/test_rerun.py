@@ -1,5 +1,6 @@
 import math
 import shutil
+from pathlib import Path
 
 import pytest
 from absl import app, flags
@@ -83,3 +84,11 @@ def test_the_numbers_of_a_diverged_member_are_equal(main, folder, monkeypatch, c
     monkeypatch.setattr(rerun, "recompute", lambda row, plan, workdir: again)
     main(diverged["id"])
     assert capsys.readouterr().out.endswith("every number is equal\n")
+
+
+def test_a_committed_row_is_found_among_all_that_lies_under_results():
+    committed = Path(__file__).parent.parent.parent / "results"
+    row = results.read_rows(committed / "mask_criteria_lenet300_mnist.csv")[-1]
+    found, config = rerun.find(row["id"], committed)
+    assert found == row
+    assert (list(config.seeds), config.num_rounds) == ([row["seed"]], row["round"])
