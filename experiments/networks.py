@@ -20,6 +20,7 @@ Params = dict[str, dict[str, jax.Array]]
 Pads = tuple[tuple[int, int], ...]  # before and after, for rows and for columns
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
+GRAD_BLOCK = 5  # images; transposes of more no longer fit a core's cache
 
 
 class Network(NamedTuple):
@@ -156,11 +157,25 @@ def _conv_backward(pads: Pads, saved: tuple[jax.Array, jax.Array], grad: jax.Arr
         for size, (low, high) in zip(kernel.shape, pads, strict=False)
     )
     grad_images = _plain_conv(grad, mirrored, mirrored_pads)
-    # A kernel entry meets every image at every place: the batch takes the part of the channels.
-    channels_as_batch = images.transpose(3, 1, 2, 0)
-    batch_as_inputs = grad.transpose(1, 2, 0, 3)
-    grad_kernel = _plain_conv(channels_as_batch, batch_as_inputs, pads).transpose(1, 2, 0, 3)
-    return grad_images, grad_kernel
+    return grad_images, _grad_kernel(images, grad, kernel.shape, pads)
+
+
+def _grad_kernel(
+    images: jax.Array, grad: jax.Array, shape: tuple[int, ...], pads: Pads
+) -> jax.Array:
+    """The gradient of a kernel, a few images at a time so that their transposes stay in cache."""
+    count = max(n for n in range(1, GRAD_BLOCK + 1) if len(images) % n == 0)
+    blocks = jax.tree.map(lambda x: x.reshape(-1, count, *x.shape[1:]), (images, grad))
+
+    def add(total: jax.Array, block: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+        # A kernel entry meets every image at every place: the batch takes the part of the channels.
+        channels_as_batch = block[0].transpose(3, 1, 2, 0)
+        batch_as_inputs = block[1].transpose(1, 2, 0, 3)
+        return total + _plain_conv(channels_as_batch, batch_as_inputs, pads), None
+
+    height, width, inputs, outputs = shape
+    zeros = jnp.zeros((inputs, height, width, outputs), grad.dtype)
+    return lax.scan(add, zeros, blocks)[0].transpose(1, 2, 0, 3)
 
 
 _conv.defvjp(_conv_forward, _conv_backward)
