@@ -11,6 +11,7 @@ finished round on disk is not done again.
 import collections
 import functools
 import math
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,11 +23,12 @@ import optax
 from jax import lax
 from ml_collections import ConfigDict
 
-from experiments import datasets, results
+from experiments import datasets, processes, results
 from experiments.checkpoints import Checkpoints
+from experiments.forecast import Forecast, available_memory, product_speed
 from experiments.networks import Network, make_network
 from experiments.progress import RoundProgress
-from experiments.trainer import Trained, Trainer
+from experiments.trainer import Trained, Trainer, empty, write
 from supermask_jax import population, rates, rounds, trees
 from supermask_jax.actions import MASK_ONE, MASK_ZERO
 from supermask_jax.criteria import CRITERIA
@@ -83,6 +85,41 @@ class Member(NamedTuple):
     seed: int
 
 
+class Slice(NamedTuple):
+    """A part of a sweep: the `index`-th of `count`, its members in the order of their seeds.
+
+    With as many slices as seeds each has one seed and all variants, so that no dense network
+    is trained twice.
+    """
+
+    index: int
+    count: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Slice":
+        """Read ``i/n``, for example 0/4 to 3/4.
+
+        Raises:
+          ValueError: anything else.
+        """
+        match = re.fullmatch(r"(\d+)/(\d+)", text)
+        if not match or not int(match[1]) < int(match[2]):
+            raise ValueError(f"--slice is {text!r}, expected i/n with i from 0 to n - 1.")
+        return cls(int(match[1]), int(match[2]))
+
+    def take(self, members: Sequence[Member]) -> tuple[Member, ...]:
+        """The slice's members of a sweep, in the sweep's order.
+
+        Raises:
+          ValueError: if there are more slices than members.
+        """
+        if self.count > len(members):
+            raise ValueError(f"--slice asks for {self.count} parts of {len(members)} members.")
+        by_seed = sorted(range(len(members)), key=lambda i: members[i].seed)
+        first, stop = (len(members) * i // self.count for i in (self.index, self.index + 1))
+        return tuple(members[i] for i in sorted(by_seed[first:stop]))
+
+
 class Settings(NamedTuple):
     """A configuration with its types; `experiments.configs.base` has the values."""
 
@@ -110,7 +147,7 @@ class Plan(NamedTuple):
     """A checked configuration and what follows from it, before any computation."""
 
     config: Settings
-    variants: tuple[Variant, ...]
+    pruned: tuple[Member, ...]  # the members of the rounds after the dense one
     dataset: datasets.Dataset
     network: Network
     params: PyTree  # shapes and types of one network's parameters
@@ -118,10 +155,19 @@ class Plan(NamedTuple):
     rates: PyTree
     num_steps: int
 
-    def members(self, round: int) -> list[Member]:
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds of the members, in order of first appearance."""
+        return list(dict.fromkeys(member.seed for member in self.pruned))
+
+    @property
+    def variants(self) -> list[Variant]:
+        """The variants of the members, in order of first appearance."""
+        return list(dict.fromkeys(member.variant for member in self.pruned if member.variant))
+
+    def members(self, round: int) -> Sequence[Member]:
         """Who trains in a round, in the order of the member axis: variant by variant."""
-        variants = self.variants if round else (None,)
-        return [Member(variant, seed) for variant in variants for seed in self.config.seeds]
+        return self.pruned if round else [Member(None, seed) for seed in self.seeds]
 
 
 class Outcome(NamedTuple):
@@ -131,8 +177,13 @@ class Outcome(NamedTuple):
     w_f: PyTree
 
 
-def make_plan(config: ConfigDict, data_dir: str | None = None) -> Plan:
+def make_plan(config: ConfigDict, data_dir: str | None = None, part: str | None = None) -> Plan:
     """Check a configuration and load its data.
+
+    Args:
+      config: see `experiments.configs.base`.
+      data_dir: folder of prepared data sets.
+      part: the slice of the sweep to do, as `Slice.parse` reads it; None is all of it.
 
     Raises:
       ValueError: a wrong setting, with what is allowed.
@@ -142,6 +193,7 @@ def make_plan(config: ConfigDict, data_dir: str | None = None) -> Plan:
     _check_settings(settings)
     variants = tuple(Variant.parse(text) for text in settings.variants)
     _check_list("variants", [str(variant) for variant in variants])
+    members = [Member(variant, seed) for variant in variants for seed in settings.seeds]
     dataset = datasets.load(settings.dataset, data_dir)
     num_train = len(dataset.train.labels)
     if settings.batch_size > num_train:
@@ -158,7 +210,7 @@ def make_plan(config: ConfigDict, data_dir: str | None = None) -> Plan:
         )
     return Plan(
         config=settings,
-        variants=variants,
+        pruned=Slice.parse(part or "0/1").take(members),
         dataset=dataset,
         network=network,
         params=params,
@@ -168,16 +220,22 @@ def make_plan(config: ConfigDict, data_dir: str | None = None) -> Plan:
     )
 
 
-def run(plan: Plan, workdir: Path, command: str) -> list[results.Row]:
+def run(
+    plan: Plan, workdir: Path, command: str, max_memory: float | None = None
+) -> list[results.Row]:
     """Do the rounds of an experiment that are not on disk yet.
 
     Args:
       plan: from `make_plan`.
       workdir: gets ``results.csv``, ``curves/`` and ``checkpoints/``.
       command: what was typed, for the table.
+      max_memory: bytes that this process may take; None is what is free now.
 
     Returns:
       The rows of all rounds.
+
+    Raises:
+      MemoryError: if what is allowed does not suffice.
     """
     config, table = plan.config, workdir / "results.csv"
     laboratory = Laboratory(plan)
@@ -195,14 +253,19 @@ def run(plan: Plan, workdir: Path, command: str) -> list[results.Row]:
         RoundProgress(config.num_rounds, member_steps) as progress,
         jax.default_matmul_precision(config.matmul_precision),
     ):
+        if todo:
+            progress.announce(str(laboratory.prepare(todo, max_memory)))
         for round in todo:
             progress.start_round(round)
-            outcome, trained = laboratory.run_round(round, outcome, progress.advance)
+            state, outcome = laboratory.start(round, outcome), None
+            trained = laboratory.train(round, state, progress.advance)
+            outcome = Outcome(state, trained.params)
             new = _make_rows(plan, round, outcome.state.mask, trained.table, code_version, command)
             rows += new
-            curves = workdir / "curves" / f"round_{round:02}.parquet"
-            results.write_curves(curves, new, laboratory.eval_steps, trained.curves)
-            results.write_rows(table, rows)
+            if processes.is_first():
+                curves = workdir / "curves" / f"round_{round:02}.parquet"
+                results.write_curves(curves, new, laboratory.eval_steps, trained.curves)
+                results.write_rows(table, rows)
             checkpoints.save(round, outcome)
             progress.finish_round(round, new)
     checkpoints.close()
@@ -215,10 +278,14 @@ class Laboratory:
     def __init__(self, plan: Plan) -> None:
         config = plan.config
         self._plan = plan
+        mask = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, bool), plan.params)
         self._trainer = Trainer(
             plan.network.apply,
             plan.dataset,
             freeze_pruned(optax.adam(config.learning_rate)),
+            params=plan.params,
+            context={"mask": mask},
+            num_orders=len(plan.seeds),
             num_steps=plan.num_steps,
             batch_size=config.batch_size,
             eval_every=config.eval_every,
@@ -229,47 +296,87 @@ class Laboratory:
         self._start_params = jax.jit(jax.vmap(rounds.start_params))
         self.eval_steps = self._trainer.eval_steps
 
-    def run_round(
-        self, round: int, previous: Outcome | None, advance: Callable[[int], None]
-    ) -> tuple[Outcome, Trained]:
-        """Start a round from the end of the previous one and train its population.
+    def prepare(self, todo: Sequence[int], max_memory: float | None = None) -> Forecast:
+        """Compile the trainings of the rounds to do and say what they will take.
+
+        Args:
+          todo: numbers of rounds.
+          max_memory: bytes that this process may take; None is what is free now.
+
+        Raises:
+          MemoryError: if what is allowed does not suffice.
+        """
+        budget = available_memory() if max_memory is None else max_memory
+        # What all members started from and ended with stays in main memory during a round.
+        held = _num_bytes(abstract_outcome(self._plan, max(todo)))
+        on_host = held if jax.default_backend() == "cpu" else 0
+        sizes = {len(self._plan.members(round)) for round in todo}
+        groups = {size: self._trainer.prepare(size, budget - on_host) for size in sizes}
+        group = groups[max(groups)]
+        trainings = sum(len(self._plan.members(round)) for round in todo)
+        return Forecast(
+            members=max(groups),
+            rounds=len(todo),
+            side_by_side=min(max(groups), group.members),
+            devices=group.mesh.size,
+            memory=on_host + max(group.memory for group in groups.values()),
+            budget=budget,
+            flops=trainings * self._trainer.operations(),
+            speed=product_speed(group.mesh),
+        )
+
+    def start(self, round: int, previous: Outcome | None) -> rounds.RoundState:
+        """The states `[P, ...]` that a round starts from, on the host.
 
         Args:
           round: its number; round 0 is the dense one.
           previous: the outcome of the previous round, None for round 0.
+        """
+        return self._dense_state() if previous is None else self._next_state(round, previous)
+
+    def train(
+        self, round: int, state: rounds.RoundState, advance: Callable[[int], None]
+    ) -> Trained:
+        """Train a round's population.
+
+        Args:
+          round: its number.
+          state: what it starts from.
           advance: called with the number of member-steps done since the last call.
         """
-        state = self.dense_state() if previous is None else self.next_state(round, previous)
-        num_variants = len(self._plan.members(round)) // len(self._plan.config.seeds)
-        orders = np.arange(len(self._plan.config.seeds), dtype=np.int32)
+        orders = self._places(round)
         streams = Stream(
-            batches=jnp.tile(orders, num_variants),
-            key=jnp.tile(self._keys(round, LOSS), num_variants),
+            batches=jnp.asarray(orders),
+            key=self._keys(round, LOSS)[orders],
             context={"mask": state.mask},
         )
-        params = jax.device_get(self._start_params(state))
-        trained = self._trainer.train(params, streams, self._keys(round, BATCHES), advance)
-        return Outcome(state, trained.params), trained
 
-    def dense_state(self) -> rounds.RoundState:
-        """The states `[S, ...]` of the dense networks, at their initialisation."""
+        def start_params(chosen: slice) -> PyTree:
+            return jax.device_get(self._start_params(population.take(state, chosen)))
 
+        return self._trainer.train(start_params, streams, self._keys(round, BATCHES), advance)
+
+    def _dense_state(self) -> rounds.RoundState:
         def begin(keys: jax.Array) -> rounds.RoundState:
             return lax.map(lambda key: rounds.begin(self._plan.network.init(key)), keys)
 
         return jax.device_get(jax.jit(begin)(self._keys(0, INIT)))
 
-    def next_state(self, round: int, previous: Outcome) -> rounds.RoundState:
-        """The states `[P, ...]` that a round starts from, on the host."""
-        num_seeds = len(self._plan.config.seeds)
+    def _next_state(self, round: int, previous: Outcome) -> rounds.RoundState:
+        members = self._plan.members(round)
         num_keep = rates.keep_counts(self._plan.params, self._plan.rates, round)
-        keys = self._keys(round, ADVANCE)
-        states = []
-        for i, variant in enumerate(self._plan.variants):
-            first = 0 if round == 1 else i * num_seeds
-            own = population.take(previous, slice(first, first + num_seeds))
-            states.append(jax.device_get(self._advance[variant](keys, own, num_keep)))
-        return jax.tree.map(lambda *leaves: np.concatenate(leaves), *states)
+        keys, places = self._keys(round, ADVANCE), self._places(round)
+        state = empty(abstract_outcome(self._plan, round).state)
+        for variant, advance in self._advance.items():
+            own = np.array([i for i, member in enumerate(members) if member.variant == variant])
+            before = population.take(previous, places[own] if round == 1 else own)
+            write(state, own, jax.device_get(advance(keys[places[own]], before, num_keep)))
+        return state
+
+    def _places(self, round: int) -> np.ndarray:
+        """The place of every member's seed among the seeds, `[P]`."""
+        seeds = self._plan.seeds
+        return np.array([seeds.index(m.seed) for m in self._plan.members(round)], np.int32)
 
     def _compile_advance(self, variant: Variant) -> Callable[..., rounds.RoundState]:
         advance = functools.partial(
@@ -293,7 +400,7 @@ class Laboratory:
         return jax.jit(advance_seeds)
 
     def _keys(self, round: int, purpose: int) -> jax.Array:
-        keys = [jax.random.fold_in(jax.random.key(s), round) for s in self._plan.config.seeds]
+        keys = [jax.random.fold_in(jax.random.key(s), round) for s in self._plan.seeds]
         return jnp.stack([jax.random.fold_in(key, purpose) for key in keys])
 
 
@@ -307,6 +414,10 @@ def abstract_outcome(plan: Plan, round: int) -> Outcome:
         )
 
     return Outcome(rounds.RoundState(leaves(), leaves(), leaves(bool)), leaves())
+
+
+def _num_bytes(tree: PyTree) -> int:
+    return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
 def _first_to_do(plan: Plan, rows: Sequence[results.Row], saved: Sequence[int]) -> int:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from experiments import processes
 from experiments.results import Row
 
 
@@ -23,7 +24,7 @@ class RoundProgress:
     """
 
     def __init__(self, num_rounds: int, member_steps: int, console: Console | None = None) -> None:
-        self._console = console or Console()
+        self._console = console or Console(quiet=not processes.is_first())
         self._num_rounds = num_rounds
         self._total = member_steps
         self._done = 0
@@ -50,6 +51,10 @@ class RoundProgress:
         traceback: TracebackType | None,
     ) -> None:
         self._bar.stop()
+
+    def announce(self, text: str) -> None:
+        """Print what is about to be done."""
+        self._console.print(text, highlight=False, soft_wrap=True)
 
     def start_round(self, number: int) -> None:
         """Say which round is being trained."""

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import supermask_jax
+from experiments import processes
 
 Row = dict[str, Any]
 
@@ -172,8 +173,13 @@ def _processor() -> str:
     return f"{models[0]}, {len(models)} cores" if models else platform.processor()
 
 
-def open_workdir(folder: str, config: Mapping[str, Any]) -> Path:
+def open_workdir(folder: str, config: Mapping[str, Any], part: str | None = None) -> Path:
     """Make a folder for a run, or take up the one that holds the same run.
+
+    Args:
+      folder: its path.
+      config: the configuration of the whole sweep.
+      part: ``i/n``, the slice of the sweep that the folder is for; None is all of it.
 
     More rounds, other checkpoints or other chunks are the same run; a folder of any other
     configuration is refused.
@@ -186,6 +192,8 @@ def open_workdir(folder: str, config: Mapping[str, Any]) -> Path:
     workdir = Path(folder)
     file = workdir / "config.json"
     settings: dict[str, Any] = json.loads(json.dumps(config))
+    if part:
+        settings["slice"] = part
     if file.exists():
         before = read_json(file)
         names = sorted((before.keys() | settings.keys()) - set(MAY_CHANGE))
@@ -197,7 +205,7 @@ def open_workdir(folder: str, config: Mapping[str, Any]) -> Path:
                 "choose another --workdir or delete that folder."
             )
         settings["num_rounds"] = max(before["num_rounds"], settings["num_rounds"])
-    workdir.mkdir(parents=True, exist_ok=True)
-    write_json(file, settings)
-    write_json(workdir / "environment.json", environment())
+    if processes.is_first():
+        write_json(file, settings)
+        write_json(workdir / "environment.json", environment())
     return workdir

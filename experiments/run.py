@@ -3,12 +3,15 @@
     python -m experiments.run --config=experiments/configs/mask_criteria.py:lenet300 \\
         --workdir=runs/mask_criteria [--data_dir=DIR] [--config.seeds='(0,1,2)'] [--config.x=...]
 
-The same command again continues where the last one stopped.
+The same command again continues where the last one stopped. docs/clusters.md has the flags for
+more than one machine.
 """
 
 import os
 import shlex
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 import jax
@@ -16,7 +19,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 from rich.console import Console
 
-from experiments import iterative, results
+from experiments import iterative, processes, results
 from experiments.plots import FIGURES, save
 from experiments.summary import summary
 from supermask_jax.trees import lookup
@@ -31,6 +34,52 @@ DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "Folder of prepared data sets; by default TFDS_DATA_DIR or that of TFDS."
 )
 
+SLICE = flags.DEFINE_string(
+    "slice",
+    None,
+    "i/n: the i-th (from 0) of n parts of variants x seeds; tools.collect joins them.",
+)
+MAX_MEMORY = flags.DEFINE_float(
+    "max_memory",
+    None,
+    "GB that this process may take, by default what is free. A population that needs more trains "
+    "group by group, with the same results.",
+    lower_bound=0.0,
+)
+COMPILATION_CACHE = flags.DEFINE_string(
+    "compilation_cache",
+    None,
+    "Folder that keeps compiled programs for later runs; not to be shared by unlike machines.",
+)
+DISTRIBUTED = flags.DEFINE_bool(
+    "distributed",
+    False,
+    "Train one population on the devices of many processes, started by the same command. On "
+    "SLURM, Kubernetes, Open MPI and TPU pods they find each other; elsewhere see --coordinator.",
+)
+COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "HOST:PORT at which process 0 can be reached, for --distributed."
+)
+NUM_PROCESSES = flags.DEFINE_integer(
+    "num_processes", None, "How many processes there are, for --distributed.", lower_bound=1
+)
+PROCESS_INDEX = flags.DEFINE_integer(
+    "process_index", None, "Which of them this is, from 0, for --distributed.", lower_bound=0
+)
+
+# Where and how to run: of no influence on a row.
+PLACES = (
+    WORKDIR,
+    DATA_DIR,
+    SLICE,
+    MAX_MEMORY,
+    COMPILATION_CACHE,
+    DISTRIBUTED,
+    COORDINATOR,
+    NUM_PROCESSES,
+    PROCESS_INDEX,
+)
+
 RUNNERS = {"iterative": iterative}
 
 
@@ -41,19 +90,48 @@ def main(arguments: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)
     config = CONFIG.value
     try:
+        _start_processes()
+        _use_compilation_cache()
         runner = lookup("runner", config.runner, RUNNERS)
         draw = lookup("figure", config.figure, FIGURES)
-        plan = runner.make_plan(config, DATA_DIR.value)
-        workdir = results.open_workdir(WORKDIR.value, config.to_dict())
+        plan = runner.make_plan(config, DATA_DIR.value, SLICE.value)
+        workdir = results.open_workdir(WORKDIR.value, config.to_dict(), SLICE.value)
     except (ValueError, TypeError, OSError) as error:
         _fail(error)
-    rows = runner.run(plan, workdir, _command())
-    figure = workdir / "figures" / f"{config.figure}.png"
+    try:
+        rows = runner.run(plan, workdir, _command(), _max_memory())
+    except MemoryError as error:
+        _fail(error)
+    if processes.is_first():
+        _report(rows, workdir, config.figure, draw)
+
+
+def _report(rows: list[results.Row], workdir: Path, name: str, draw: Callable) -> None:
+    figure = workdir / "figures" / f"{name}.png"
     save(draw(rows), figure)
     console = Console()
     console.print(summary(rows, width=console.width))
-    for name, path in (("table", workdir / "results.csv"), ("figure", figure)):
-        console.print(f"{name:<7}{path}", highlight=False, soft_wrap=True)
+    for kind, path in (("table", workdir / "results.csv"), ("figure", figure)):
+        console.print(f"{kind:<7}{path}", highlight=False, soft_wrap=True)
+
+
+def _start_processes() -> None:
+    arguments = (COORDINATOR.value, NUM_PROCESSES.value, PROCESS_INDEX.value)
+    if DISTRIBUTED.value:
+        processes.start(*arguments)
+    elif any(argument is not None for argument in arguments):
+        raise ValueError("--coordinator, --num_processes and --process_index need --distributed.")
+
+
+def _use_compilation_cache() -> None:
+    if COMPILATION_CACHE.value:
+        jax.config.update("jax_compilation_cache_dir", COMPILATION_CACHE.value)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def _max_memory() -> float | None:
+    """In bytes."""
+    return None if MAX_MEMORY.value is None else 1e9 * MAX_MEMORY.value
 
 
 def _parse_flags(arguments: list[str]) -> list[str]:
@@ -73,14 +151,14 @@ def _fail(error: Exception) -> NoReturn:
 
 
 def _command() -> str:
-    """What was typed, without the folders of this machine."""
+    """What was typed, without what only says where to run."""
     words = iter(sys.argv[1:])
     kept = []
     for word in words:
         name, has_value, _ = word.lstrip("-").partition("=")
-        if name not in (WORKDIR.name, DATA_DIR.name):
+        if name not in [flag.name for flag in PLACES]:
             kept.append(word)
-        elif not has_value:
+        elif not has_value and name != DISTRIBUTED.name:
             next(words, None)
     return shlex.join(["python", "-m", "experiments.run", *kept])
 

@@ -1,7 +1,8 @@
 """Training of a population on a data set that lives on the devices whole."""
 
 import functools
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -9,15 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.stages import Compiled
 
 from experiments.datasets import Dataset, Split
+from experiments.forecast import count_products
 from supermask_jax import population
-from supermask_jax.training import Loss, Metrics, Stream, make_training
+from supermask_jax.training import Loss, Metrics, Stream, TrainState, make_training
 
 PyTree = Any
 Apply = Callable[[PyTree, jax.Array], jax.Array]
-Sharing = tuple[Mesh, int | None]
 
 EVAL_BATCH = 1000
 
@@ -38,6 +40,32 @@ class Trained(NamedTuple):
     curves: dict[str, np.ndarray]
 
 
+class Group(NamedTuple):
+    """Members that train side by side; a population trains group by group.
+
+    Attributes:
+      members: how many, a multiple of devices times width; the last group is padded to it.
+      mesh: the devices, of all processes.
+      width: members that a device trains at once by `vmap`; None is one after the other.
+      memory: bytes that the training holds on the devices of this process: data, states and
+        working memory together.
+    """
+
+    members: int
+    mesh: Mesh
+    width: int | None
+    memory: int
+
+
+class Programs(NamedTuple):
+    """What trains a group, compiled."""
+
+    group: Group
+    init: Callable[[PyTree], TrainState]
+    run_chunk: Callable[..., tuple[TrainState, Metrics]]
+    run_test: Callable[..., tuple[tuple, Metrics]]
+
+
 class Trainer:
     """Trains populations of any size on one data set, compiling once per size.
 
@@ -45,6 +73,9 @@ class Trainer:
       apply: ``(params, images) -> logits``.
       dataset: train, validation and test.
       optimizer: from optax; gets the members' context as extra arguments.
+      params: shapes and types of one member's parameters.
+      context: shapes and types of one member's context.
+      num_orders: orders of batches, one per seed.
       num_steps: steps of a training.
       batch_size: images per step.
       eval_every: steps between validations.
@@ -58,6 +89,9 @@ class Trainer:
         dataset: Dataset,
         optimizer: optax.GradientTransformation,
         *,
+        params: PyTree,
+        context: Mapping[str, PyTree],
+        num_orders: int,
         num_steps: int,
         batch_size: int,
         eval_every: int,
@@ -65,7 +99,8 @@ class Trainer:
         members_at_once: int,
     ) -> None:
         self._apply = apply
-        self._dataset = dataset
+        self._params = params
+        self._context = context
         self._members_at_once = members_at_once
         self._training = make_training(
             make_loss(apply),
@@ -76,58 +111,137 @@ class Trainer:
             eval_every=eval_every,
             chunk_evals=chunk_evals,
         )
+        self._data: dict[str, PyTree] = {
+            "train": dataset.train._asdict(),
+            "validation": eval_batches(dataset.validation),
+            "test": eval_batches(dataset.test),
+        }
+        num_examples = len(dataset.train.labels)
         self._make_batches = jax.jit(
             functools.partial(
                 batch_table,
-                num_examples=len(dataset.train.labels),
+                num_examples=num_examples,
                 num_steps=num_steps,
                 batch_size=batch_size,
             )
         )
-        self._init = functools.cache(self._compile_init)
-        self._run_chunk = functools.cache(self._compile_chunk)
-        self._run_test = functools.cache(self._compile_test)
-        self._data = functools.cache(self._place_data)
+        table = num_orders, num_steps, batch_size
+        self._batches = jax.ShapeDtypeStruct(table, _index_type(num_examples))
+        self._place_data = functools.cache(functools.partial(population.replicate, self._data))
+        self._programs: dict[int, Programs] = {}
         ends = np.arange(self._training.num_evals) * eval_every
         self.eval_steps = np.minimum(ends, num_steps)
 
+    def prepare(self, members: int, max_memory: float = math.inf) -> Group:
+        """Compile the training of P members, in as few equal groups as fit.
+
+        Args:
+          members: P.
+          max_memory: bytes on all devices of this process.
+
+        Raises:
+          MemoryError: if the smallest group does not fit.
+        """
+        count = members
+        programs = self._compile(count)
+        while programs.group.memory > max_memory:
+            if count <= programs.group.mesh.size:
+                raise MemoryError(
+                    f"training {programs.group.members} members at once takes "
+                    f"{programs.group.memory / 1e9:.2f} GB of memory, and "
+                    f"{max(max_memory, 0) / 1e9:.2f} GB are left for it; raise --max_memory."
+                )
+            count = -(-count // 2)
+            programs = self._compile(count)
+        self._programs[members] = programs
+        return programs.group
+
+    def operations(self) -> float:
+        """Floating-point operations of the products in one member's training."""
+        data = self._data | {"batches": self._batches}
+        order, step, key = np.int32(0), np.int32(0), jax.random.key(0)
+        batch = jax.eval_shape(get_batch, data, order, step)
+        grad = jax.grad(make_loss(self._apply), has_aux=True)
+        per_step = count_products(grad, self._params, batch, key, self._context)
+        per_eval = count_products(
+            functools.partial(measure, self._apply), self._params, data["validation"]
+        )
+        _, num_steps, _ = self._batches.shape
+        return num_steps * per_step + len(self.eval_steps) * per_eval
+
     def train(
         self,
-        params: PyTree,
+        start_params: Callable[[slice], PyTree],
         streams: Stream,
         batch_keys: jax.Array,
         advance: Callable[[int], None] = lambda steps: None,
     ) -> Trained:
-        """Train P members from `params` to the last step.
+        """Train P members to the last step.
 
         Args:
-          params: start parameters, leaves `[P, ...]`.
+          start_params: gives the start parameters of a slice of the members, leaves `[p, ...]`.
           streams: `[P]`; ``batches`` are places in `batch_keys`.
           batch_keys: one key `[S]` per order of batches.
           advance: called with the number of member-steps done since the last call.
         """
-        members = population.num_members(params)
-        sharing = self._share(members)
-        mesh, _ = sharing
-        place = functools.partial(_place, sharing=sharing)
-        data = self._data(mesh) | {
-            "batches": population.replicate(self._make_batches(batch_keys), mesh)
-        }
-        streams, states = place(streams), self._init(mesh)(place(params))
+        members = population.num_members(streams)
+        if members not in self._programs:
+            self.prepare(members)
+        programs = self._programs[members]
+        mesh, size = programs.group.mesh, programs.group.members
+        batches = population.replicate(jax.device_get(self._make_batches(batch_keys)), mesh)
+        data = self._place_data(mesh) | {"batches": batches}
+
+        def train_group(chosen: slice) -> Trained:
+            own = population.take(streams, chosen)
+            return self._train_group(programs, start_params(chosen), own, data, advance)
+
+        if size >= members:
+            return train_group(slice(members))
+        first = train_group(slice(size))
+        whole = empty(_abstract(population.take(first, 0), None, (members,)))
+        write(whole, slice(size), first)
+        for start in range(size, members, size):
+            chosen = slice(start, min(start + size, members))
+            write(whole, chosen, train_group(chosen))
+        return whole
+
+    def _train_group(
+        self,
+        programs: Programs,
+        params: PyTree,
+        streams: Stream,
+        data: PyTree,
+        advance: Callable[[int], None],
+    ) -> Trained:
+        members = population.num_members(streams)
+        mesh = programs.group.mesh
+
+        def place(tree: PyTree) -> PyTree:
+            return population.shard(population.pad(tree, programs.group.members), mesh)
+
+        states, streams = programs.init(place(params)), place(streams)
+        del params
         chunks = []
         for first in self._training.chunk_starts:
-            states, metrics = self._run_chunk(sharing)(states, streams, jnp.int32(first), data)
-            chunks.append(jax.device_get(metrics))
+            start = population.replicate(np.int32(first), mesh)
+            states, metrics = programs.run_chunk(states, streams, start, data)
+            chunks.append(jax.block_until_ready(metrics))
             advance(members * self._steps_of_chunk(first))
-        tested = self._run_test(sharing)((), (states.best_params, states.params), data)[1]
+        tested = programs.run_test((), (states.best_params, states.params), data)[1]
+        last = states.params, states.best_step
+        del states
+        params, best_step, tested, chunks = population.take(
+            population.gather((*last, tested, chunks)), slice(members)
+        )
         curves = {name: np.concatenate([c[name] for c in chunks], axis=1) for name in chunks[0]}
-        return self._finish(members, states, tested, curves)
+        return self._finish(params, best_step, tested, curves)
 
-    def _finish(self, members: int, states: Any, tested: Metrics, curves: dict) -> Trained:
-        host = jax.device_get((states.params, states.best_step, tested))
-        params, best_step, tested = population.take(host, slice(members))
-        curves = {name: values[:members, : len(self.eval_steps)] for name, values in curves.items()}
-        best = np.arange(members), np.searchsorted(self.eval_steps, best_step)
+    def _finish(
+        self, params: PyTree, best_step: np.ndarray, tested: Metrics, curves: dict
+    ) -> Trained:
+        curves = {name: values[:, : len(self.eval_steps)] for name, values in curves.items()}
+        best = np.arange(len(best_step)), np.searchsorted(self.eval_steps, best_step)
         measured = {
             "validation_loss": curves["validation_loss"][best],
             "validation_accuracy": curves["validation_accuracy"][best],
@@ -138,41 +252,43 @@ class Trainer:
         table = {name: np.where(finite, x, np.float32(np.nan)) for name, x in measured.items()}
         return Trained(params, {"early_stop_step": best_step, **table}, curves)
 
-    def _share(self, members: int) -> Sharing:
-        devices = jax.devices()[:members]
-        mesh = population.make_mesh(devices)
+    def _share(self, members: int) -> tuple[Mesh, int | None]:
+        """The devices of so many members, and how many of them a device trains at once."""
+        devices = jax.devices()
+        if jax.process_count() == 1:
+            devices = devices[:members]
         local = -(-members // len(devices))
         if self._members_at_once:
             width = min(self._members_at_once, local)
         else:
             width = 1 if jax.default_backend() == "cpu" else local
-        return mesh, None if width == 1 else width
+        return population.make_mesh(devices), None if width == 1 else width
 
-    def _place_data(self, mesh: Mesh) -> dict[str, PyTree]:
-        train, validation, test = self._dataset.train, self._dataset.validation, self._dataset.test
-        data = {
-            "train": train._asdict(),
-            "validation": eval_batches(validation),
-            "test": eval_batches(test),
-        }
-        return population.replicate(data, mesh)
+    def _compile(self, members: int) -> Programs:
+        mesh, width = self._share(members)
+        multiple = mesh.size * (width or 1)
+        members = -(-members // multiple) * multiple
+        sharded, whole = population.member_sharding(mesh), NamedSharding(mesh, PartitionSpec())
+        key = jax.eval_shape(jax.random.key, 0)
+        stream = Stream(jax.eval_shape(jnp.int32, 0), key, self._context)
+        params, streams = (_abstract(tree, sharded, (members,)) for tree in (self._params, stream))
+        data = _abstract(self._data | {"batches": self._batches}, whole)
+        first = jax.ShapeDtypeStruct((), np.int32, sharding=whole)
 
-    def _compile_init(self, mesh: Mesh) -> Callable[[PyTree], Any]:
-        sharding = population.member_sharding(mesh)
-        return jax.jit(jax.vmap(self._training.init), out_shardings=sharding)
+        def mapped(fn: Callable) -> Callable:
+            return population.map_members(fn, batch_size=width, mesh=mesh)
 
-    def _compile_chunk(self, sharing: Sharing) -> Callable:
-        mesh, width = sharing
-        mapped = population.map_members(self._training.run_chunk, batch_size=width, mesh=mesh)
-        return jax.jit(mapped, donate_argnums=0)
+        init = jax.jit(jax.vmap(self._training.init), out_shardings=sharded, donate_argnums=0)
+        states = _abstract(jax.eval_shape(init, params), sharded)
+        run_chunk = jax.jit(mapped(self._training.run_chunk), donate_argnums=0)
+        run_chunk = run_chunk.lower(states, streams, first, data).compile()
+        run_test = jax.jit(mapped(self._test)).lower((), (params, params), data).compile()
+        memory = len(mesh.local_devices) * _memory(run_chunk)
+        return Programs(Group(members, mesh, width, memory), init, run_chunk, run_test)
 
-    def _compile_test(self, sharing: Sharing) -> Callable:
-        def test(nothing: tuple, params: tuple[PyTree, PyTree], data: PyTree):
-            best, last = (measure(self._apply, p, data["test"])["accuracy"] for p in params)
-            return nothing, {"best": best, "last": last}
-
-        mesh, width = sharing
-        return jax.jit(population.map_members(test, batch_size=width, mesh=mesh))
+    def _test(self, nothing: tuple, params: tuple[PyTree, PyTree], data: PyTree):
+        best, last = (measure(self._apply, p, data["test"])["accuracy"] for p in params)
+        return nothing, {"best": best, "last": last}
 
     def _steps_of_chunk(self, first: int) -> int:
         last = min(first + self._training.chunk_evals, self._training.num_evals - 1)
@@ -213,7 +329,7 @@ def get_batch(data: PyTree, order: jax.Array, step: jax.Array) -> PyTree:
 def batch_table(
     keys: jax.Array, *, num_examples: int, num_steps: int, batch_size: int
 ) -> jax.Array:
-    """Which examples every step sees: int32 `[S, num_steps, batch_size]` for keys `[S]`.
+    """Which examples every step sees: integers `[S, num_steps, batch_size]` for keys `[S]`.
 
     A fresh permutation each epoch; the examples left over at its end are dropped.
     """
@@ -221,7 +337,7 @@ def batch_table(
 
     def epoch(key: jax.Array) -> jax.Array:
         order = jax.random.permutation(key, num_examples)[: per_epoch * batch_size]
-        return order.reshape(per_epoch, batch_size).astype(jnp.int32)
+        return order.reshape(per_epoch, batch_size).astype(_index_type(num_examples))
 
     def whole(key: jax.Array) -> jax.Array:
         epochs = jnp.arange(-(-num_steps // per_epoch))
@@ -253,6 +369,40 @@ def _all_finite(params: PyTree) -> np.ndarray:
     return np.all(leaves, axis=0)
 
 
-def _place(tree: PyTree, sharing: Sharing) -> PyTree:
-    mesh, width = sharing
-    return population.shard(population.pad(tree, mesh.size * (width or 1)), mesh)
+def _abstract(
+    tree: PyTree, sharding: NamedSharding | None, leading: tuple[int, ...] = ()
+) -> PyTree:
+    """Shapes, types and places of arrays, each with more axes in front."""
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((*leading, *x.shape), x.dtype, sharding=sharding), tree
+    )
+
+
+def _memory(program: Compiled) -> int:
+    """Bytes that a compiled program holds on each device while it runs; 0 if XLA does not tell."""
+    sizes = program.memory_analysis()
+    if sizes is None:
+        return 0
+    return (
+        sizes.argument_size_in_bytes
+        + sizes.output_size_in_bytes
+        - sizes.alias_size_in_bytes
+        + sizes.temp_size_in_bytes
+    )
+
+
+def empty(like: PyTree) -> PyTree:
+    """Numpy arrays of the shapes and types of a tree, to be written member by member."""
+    return jax.tree.map(lambda x: np.empty(x.shape, x.dtype), like)
+
+
+def write(population: PyTree, index: Any, members: PyTree) -> None:
+    """Put members in the places of a population of numpy arrays."""
+    pairs = zip(jax.tree.leaves(population), jax.tree.leaves(members), strict=True)
+    for whole, part in pairs:
+        whole[index] = part
+
+
+def _index_type(num_examples: int) -> type:
+    """The smallest type of an index into a training set; tables of batches are long."""
+    return np.uint16 if num_examples <= 2**16 else np.int32

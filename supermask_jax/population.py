@@ -5,12 +5,14 @@ CPU is fastest and makes every member equal, to the bit, to the same network tra
 or `batch_size` at a time by `vmap`, for accelerators; and over the devices of a mesh.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from supermask_jax.trees import PyTree
@@ -67,13 +69,23 @@ def member_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def shard(population: PyTree, mesh: Mesh) -> PyTree:
-    """Spread the member axis over the mesh; P must be a multiple of its devices (see `pad`)."""
-    return jax.device_put(population, member_sharding(mesh))
+    """Spread the member axis over the mesh; P must be a multiple of its devices (see `pad`).
+
+    A mesh may reach over many processes, all of which hold the same population and call this.
+    """
+    return _put(population, member_sharding(mesh))
 
 
 def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
     """Put a whole tree, a data set say, on every device of the mesh."""
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+    return _put(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+def gather(population: PyTree) -> PyTree:
+    """A sharded population as numpy arrays, whole on every process; all of them must ask."""
+    if jax.process_count() == 1:
+        return jax.device_get(population)
+    return multihost_utils.process_allgather(population, tiled=True)
 
 
 def map_members(
@@ -103,6 +115,7 @@ def map_members(
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}, expected 1 or more, or None.")
 
+    @functools.wraps(fn)
     def mapped(states: PyTree, inputs: PyTree, *shared: PyTree) -> tuple[PyTree, PyTree]:
         members = num_members((states, inputs))
         divisor = (batch_size or 1) * (mesh.size if mesh else 1)
@@ -131,6 +144,19 @@ def map_members(
             )(states, inputs, *shared)
 
     return mapped
+
+
+def _put(tree: PyTree, sharding: NamedSharding) -> PyTree:
+    if sharding.is_fully_addressable:
+        return jax.device_put(tree, sharding)
+
+    def put(leaf: Any) -> jax.Array:
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            data = put(jax.random.key_data(leaf))
+            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+        return jax.device_put(jax.device_get(leaf), sharding)
+
+    return jax.tree.map(put, tree)
 
 
 def _in_turn(

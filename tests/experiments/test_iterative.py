@@ -110,25 +110,29 @@ def test_stopped_and_continued_equals_undisturbed(workdir, tmp_path):
 
 
 def test_a_finished_run_does_nothing(workdir, rows, monkeypatch):
-    monkeypatch.setattr(iterative.Laboratory, "run_round", None)
+    monkeypatch.setattr(iterative.Laboratory, "train", None)
     assert repr(tiny.run(workdir, tiny.config())) == repr(rows)
 
 
-def test_two_training_programs_and_one_advance_per_variant(compilations):
-    laboratory = iterative.Laboratory(iterative.make_plan(tiny.config(chunk_evals=1)))
-    outcome, _ = laboratory.run_round(0, None, lambda steps: None)
-    outcome, _ = laboratory.run_round(1, outcome, lambda steps: None)
-    assert compilations.count("jit(mapped)") == 4, "training and test, of S and of P members"
-    assert compilations.count("jit(advance_seeds)") == len(tiny.VARIANTS)
-    compilations.clear()
-    # Round 1 reads the S dense members for every variant, later rounds a part of the P.
-    outcome, _ = laboratory.run_round(2, outcome, lambda steps: None)
-    laboratory.run_round(3, outcome, lambda steps: None)
-    assert not compilations
+def test_two_training_programs_and_one_advance_per_variant_for_a_whole_run(
+    compilations, tmp_path, monkeypatch
+):
+    """Nothing is compiled after round 1: later rounds read a part of P where it read S members."""
+    after = {}
+
+    def finish_round(self, number, rows):
+        after[number] = list(compilations)
+
+    monkeypatch.setattr(iterative.RoundProgress, "finish_round", finish_round)
+    tiny.run(tmp_path, tiny.config(num_rounds=4, chunk_evals=1))
+    assert after[4].count("jit(run_chunk)") == 2, "of S and of P members"
+    assert after[4].count("jit(_test)") == 2
+    assert after[4].count("jit(advance_seeds)") == len(tiny.VARIANTS)
+    assert after[4] == after[1]
 
 
 def test_a_member_that_diverges_is_marked_and_harms_no_other(rows, tmp_path, monkeypatch):
-    advance = iterative.Laboratory.next_state
+    advance = iterative.Laboratory.start
 
     def break_one(self, round, previous):
         state = advance(self, round, previous)
@@ -136,7 +140,7 @@ def test_a_member_that_diverges_is_marked_and_harms_no_other(rows, tmp_path, mon
             state.w_i["dense1"]["bias"][0] = np.nan
         return state
 
-    monkeypatch.setattr(iterative.Laboratory, "next_state", break_one)
+    monkeypatch.setattr(iterative.Laboratory, "start", break_one)
     for row in tiny.run(tmp_path, tiny.config())[2:]:
         accuracies = row["test_accuracy"], row["final_test_accuracy"], row["validation_loss"]
         if (row["variant"], row["seed"]) == (tiny.VARIANTS[0], 0):

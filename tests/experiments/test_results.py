@@ -97,7 +97,9 @@ def plan():
 def first_id(plan, **changes):
     """The id of the first variant's and seed's row in round 1."""
     plan = plan._replace(config=plan.config._replace(**changes))
-    plan = plan._replace(variants=tuple(map(iterative.Variant.parse, plan.config.variants)))
+    variants = map(iterative.Variant.parse, plan.config.variants)
+    members = [iterative.Member(v, seed) for v in variants for seed in plan.config.seeds]
+    plan = plan._replace(pruned=members)
     count = len(plan.members(1))
     mask = jax.tree.map(lambda x: np.ones((count, *x.shape), bool), plan.params)
     return iterative._make_rows(plan, 1, mask, {}, "0.1.0", "a command")[0]["id"]

@@ -1,6 +1,7 @@
 """The launcher as its user meets it, in two processes: one runs, one forks for every mistake."""
 
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -131,7 +132,8 @@ def test_a_run_writes_what_the_readme_promises(finished, folders):
 
 def test_a_run_prints_its_progress_and_a_summary(finished, folders):
     lines = finished.stdout.splitlines()
-    assert [line.split()[:2] for line in lines[:2]] == [["round", "0/1"], ["round", "1/1"]]
+    assert re.match(r"1 members, 1 side by side on 1 device; 2 rounds; \d", lines[0])
+    assert [line.split()[:2] for line in lines[1:3]] == [["round", "0/1"], ["round", "1/1"]]
     assert [line.split()[0] for line in lines if line.startswith(("dense", "random"))] == [
         "dense",
         "random",

@@ -8,6 +8,7 @@ import pytest
 
 from experiments import datasets, trainer
 from experiments.datasets import Split
+from supermask_jax import population
 from supermask_jax.training import Stream
 
 MEMBERS, SEEDS = 9, 3
@@ -31,9 +32,9 @@ def dataset():
 def test_an_epoch_sees_every_example_at_most_once_and_drops_the_rest():
     keys = jax.random.split(jax.random.key(0), 2)
     table = trainer.batch_table(keys, num_examples=23, num_steps=10, batch_size=5)
-    assert table.shape == (2, 10, 5) and table.dtype == jnp.int32
+    assert table.shape == (2, 10, 5) and table.dtype == jnp.uint16
     epochs = np.asarray(table[:, :8]).reshape(2, 2, 20)
-    assert (epochs >= 0).all() and (epochs < 23).all()
+    assert (epochs < 23).all()
     assert all(len(set(order)) == 20 for seed in epochs for order in seed)
     assert len(np.unique(epochs.reshape(4, 20), axis=0)) == 4, "orders repeat"
     longer = trainer.batch_table(keys[1:], num_examples=23, num_steps=12, batch_size=5)
@@ -82,11 +83,14 @@ def test_measure_is_the_mean_over_the_split(dataset, monkeypatch):
     np.testing.assert_allclose([measured["loss"], measured["accuracy"]], expected, rtol=1e-5)
 
 
-def train(dataset, members_at_once):
+def train(dataset, members_at_once, max_memory=float("inf")):
     laboratory = trainer.Trainer(
         apply,
         dataset,
         OPTIMIZER,
+        params=make_params(0),
+        context={},
+        num_orders=SEEDS,
         num_steps=STEPS,
         batch_size=BATCH,
         eval_every=EVAL_EVERY,
@@ -100,7 +104,11 @@ def train(dataset, members_at_once):
     streams = Stream(orders, jax.random.split(jax.random.key(1), MEMBERS), {})
     done = []
     batch_keys = jax.random.split(jax.random.key(2), SEEDS)
-    return laboratory.train(params, streams, batch_keys, done.append), done
+    laboratory.prepare(MEMBERS, max_memory)
+    trained = laboratory.train(
+        lambda chosen: population.take(params, chosen), streams, batch_keys, done.append
+    )
+    return trained, done
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,117 @@
+"""What a sweep will take, said before it starts: members, memory and time."""
+
+import math
+import os
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import jaxprs_in_params
+from jax.sharding import Mesh
+
+from supermask_jax import population
+
+PRODUCT = 1024  # rows and columns of the matrices that measure the speed
+REPEATS = 4
+
+
+class Forecast(NamedTuple):
+    """What a sweep will take.
+
+    Attributes:
+      members: of the largest population.
+      rounds: how many are to be trained, the dense one included.
+      side_by_side: how many of them train together, group after group.
+      devices: of all processes.
+      memory: bytes, at most, on this process's devices and for results on the host.
+      budget: bytes that it may take.
+      flops: floating-point operations of all trainings.
+      speed: floating-point operations per second of matrix products on all devices.
+    """
+
+    members: int
+    rounds: int
+    side_by_side: int
+    devices: int
+    memory: float
+    budget: float
+    flops: float
+    speed: float
+
+    def __str__(self) -> str:
+        """One line for people."""
+        least = timedelta(seconds=round(self.flops / self.speed))
+        return (
+            f"{self.members} members, {self.side_by_side} side by side on {self.devices} "
+            f"device{'s' * (self.devices > 1)}; {self.rounds} rounds; "
+            f"{self.memory / 1e9:.2f} of {self.budget / 1e9:.2f} GB; at least {least} "
+            f"({self.flops:.1e} operations at {self.speed / 1e9:,.0f} GFLOP/s)"
+        )
+
+
+def available_memory() -> float:
+    """Bytes that are free for arrays: on the accelerators of this process or in main memory."""
+    devices = jax.local_devices()
+    if devices[0].platform != "cpu":
+        limits = [(device.memory_stats() or {}).get("bytes_limit", 0) for device in devices]
+        return float(sum(limits)) or float("inf")
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return 1024.0 * next(int(x.split()[1]) for x in lines if x.startswith("MemAvailable"))
+    except OSError:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+
+
+def count_products(fn: Callable[..., Any], *args: Any) -> float:
+    """Floating-point operations of the matrix products and convolutions of a function's call.
+
+    Args:
+      fn: any function that JAX can trace.
+      args: its arguments, or their shapes and types.
+
+    >>> count_products(lambda x: x @ x, jnp.ones((2, 2)))
+    16.0
+    """
+    return _operations(jax.make_jaxpr(fn)(*args).jaxpr)
+
+
+def _operations(jaxpr: Any) -> float:
+    total = 0.0
+    for equation in jaxpr.eqns:
+        name, params = equation.primitive.name, equation.params
+        if name == "dot_general":
+            (contracted, _), _ = params["dimension_numbers"]
+            lhs = equation.invars[0].aval
+            depth = math.prod(lhs.shape[axis] for axis in contracted)
+            total += 2.0 * depth * equation.outvars[0].aval.size
+        elif name == "conv_general_dilated":
+            kernel = equation.invars[1].aval
+            outputs = kernel.shape[params["dimension_numbers"].rhs_spec[0]]
+            total += 2.0 * kernel.size / outputs * equation.outvars[0].aval.size
+        else:
+            inner = sum(map(_operations, jaxprs_in_params(params)))
+            total += inner * params.get("length", 1)
+    return total
+
+
+def product_speed(mesh: Mesh) -> float:
+    """Floating-point operations per second of large matrix products on all devices at once."""
+
+    def products(matrix: jax.Array, nothing: tuple) -> tuple[jax.Array, tuple]:
+        def multiply(_: int, x: jax.Array) -> jax.Array:
+            return x @ matrix
+
+        return jax.lax.fori_loop(0, REPEATS, multiply, matrix), nothing
+
+    devices = mesh.size
+    identity = jnp.broadcast_to(jnp.eye(PRODUCT), (devices, PRODUCT, PRODUCT))
+    matrices = population.shard(identity, mesh)
+    program = jax.jit(population.map_members(products, mesh=mesh))
+    jax.block_until_ready(program(matrices, ()))
+    start = time.perf_counter()
+    jax.block_until_ready(program(matrices, ()))
+    return devices * REPEATS * 2 * PRODUCT**3 / (time.perf_counter() - start)

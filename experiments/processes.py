@@ -1,0 +1,30 @@
+"""One experiment over many processes: who they are, and which of them speaks."""
+
+import jax
+
+
+def start(coordinator: str | None, count: int | None, index: int | None) -> None:
+    """Join the processes of a run; must precede any other use of JAX.
+
+    On SLURM, Kubernetes, Open MPI and TPU pods JAX finds all three arguments itself.
+
+    Args:
+      coordinator: ``host:port`` of process 0.
+      count: how many processes there are.
+      index: which of them this is.
+
+    Raises:
+      ValueError: if something is missing that JAX cannot find.
+    """
+    try:
+        jax.distributed.initialize(coordinator, count, index)
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"--distributed: {error} Outside of a cluster that JAX knows give --coordinator, "
+            "--num_processes and --process_index."
+        ) from error
+
+
+def is_first() -> bool:
+    """Whether this process prints and writes tables; there is one such in every run."""
+    return jax.process_index() == 0
