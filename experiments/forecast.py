@@ -3,7 +3,7 @@
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,11 +46,15 @@ class Forecast(NamedTuple):
         """One line for people."""
         least = timedelta(seconds=round(self.flops / self.speed))
         return (
-            f"{self.members} members, {self.side_by_side} side by side on {self.devices} "
-            f"device{'s' * (self.devices > 1)}; {self.rounds} rounds; "
+            f"{_count(self.members, 'member')}, {self.side_by_side} side by side on "
+            f"{_count(self.devices, 'device')}; {_count(self.rounds, 'round')}; "
             f"{self.memory / 1e9:.2f} of {self.budget / 1e9:.2f} GB; at least {least} "
             f"({self.flops:.1e} operations at {self.speed / 1e9:,.0f} GFLOP/s)"
         )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def available_memory() -> float:
@@ -76,26 +80,35 @@ def count_products(fn: Callable[..., Any], *args: Any) -> float:
     >>> count_products(lambda x: x @ x, jnp.ones((2, 2)))
     16.0
     """
-    return _operations(jax.make_jaxpr(fn)(*args).jaxpr)
+    equations = _equations(jax.make_jaxpr(fn)(*args).jaxpr)
+    return sum(times * _operations(equation) for equation, times in equations)
 
 
-def _operations(jaxpr: Any) -> float:
-    total = 0.0
+def largest_value(fn: Callable[..., Any], *args: Any) -> int:
+    """Bytes of the largest array that a function's call computes, before XLA fuses anything."""
+    equations = _equations(jax.make_jaxpr(fn)(*args).jaxpr)
+    return max(x.aval.size * x.aval.dtype.itemsize for eqn, _ in equations for x in eqn.outvars)
+
+
+def _equations(jaxpr: Any, times: int = 1) -> Iterator[tuple[Any, int]]:
+    """All equations, also of functions that are called, and how often each is done."""
     for equation in jaxpr.eqns:
-        name, params = equation.primitive.name, equation.params
-        if name == "dot_general":
-            (contracted, _), _ = params["dimension_numbers"]
-            lhs = equation.invars[0].aval
-            depth = math.prod(lhs.shape[axis] for axis in contracted)
-            total += 2.0 * depth * equation.outvars[0].aval.size
-        elif name == "conv_general_dilated":
-            kernel = equation.invars[1].aval
-            outputs = kernel.shape[params["dimension_numbers"].rhs_spec[0]]
-            total += 2.0 * kernel.size / outputs * equation.outvars[0].aval.size
-        else:
-            inner = sum(map(_operations, jaxprs_in_params(params)))
-            total += inner * params.get("length", 1)
-    return total
+        yield equation, times
+        for inner in jaxprs_in_params(equation.params):
+            yield from _equations(inner, times * equation.params.get("length", 1))
+
+
+def _operations(equation: Any) -> float:
+    name, params = equation.primitive.name, equation.params
+    if name == "dot_general":
+        (contracted, _), _ = params["dimension_numbers"]
+        depth = math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
+    elif name == "conv_general_dilated":
+        kernel = equation.invars[1].aval
+        depth = kernel.size / kernel.shape[params["dimension_numbers"].rhs_spec[0]]
+    else:
+        return 0.0
+    return 2.0 * depth * equation.outvars[0].aval.size
 
 
 def product_speed(mesh: Mesh) -> float:

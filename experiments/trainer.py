@@ -14,14 +14,15 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.stages import Compiled
 
 from experiments.datasets import Dataset, Split
-from experiments.forecast import count_products
+from experiments.forecast import count_products, largest_value
 from supermask_jax import population
 from supermask_jax.training import Loss, Metrics, Stream, TrainState, make_training
 
 PyTree = Any
 Apply = Callable[[PyTree, jax.Array], jax.Array]
 
-EVAL_BATCH = 1000
+EVAL_BATCH = 1000  # images, fewer if their largest layer took more than
+EVAL_BYTES = 2**25
 
 
 class Trained(NamedTuple):
@@ -111,10 +112,12 @@ class Trainer:
             eval_every=eval_every,
             chunk_evals=chunk_evals,
         )
+        image = np.empty((1, *dataset.image_shape), np.float32)
+        eval_batch = min(EVAL_BATCH, max(1, EVAL_BYTES // largest_value(apply, params, image)))
         self._data: dict[str, PyTree] = {
             "train": dataset.train._asdict(),
-            "validation": eval_batches(dataset.validation),
-            "test": eval_batches(dataset.test),
+            "validation": eval_batches(dataset.validation, eval_batch),
+            "test": eval_batches(dataset.test, eval_batch),
         }
         num_examples = len(dataset.train.labels)
         self._make_batches = jax.jit(
@@ -147,7 +150,7 @@ class Trainer:
         while programs.group.memory > max_memory:
             if count <= programs.group.mesh.size:
                 raise MemoryError(
-                    f"training {programs.group.members} members at once takes "
+                    f"training {programs.group.members} at a time takes "
                     f"{programs.group.memory / 1e9:.2f} GB of memory, and "
                     f"{max(max_memory, 0) / 1e9:.2f} GB are left for it; raise --max_memory."
                 )
@@ -352,10 +355,10 @@ def normalise(images: jax.Array) -> jax.Array:
     return images.astype(jnp.float32) / 255
 
 
-def eval_batches(split: Split) -> PyTree:
-    """A split cut into equal batches `[N, B, ...]` of at most `EVAL_BATCH`."""
+def eval_batches(split: Split, most: int = EVAL_BATCH) -> PyTree:
+    """A split cut into equal batches `[N, B, ...]` of at most so many images."""
     count = len(split.labels)
-    size = max(b for b in range(1, min(count, EVAL_BATCH) + 1) if count % b == 0)
+    size = max(b for b in range(1, min(count, most) + 1) if count % b == 0)
     return {name: x.reshape(-1, size, *x.shape[1:]) for name, x in split._asdict().items()}
 
 

@@ -86,6 +86,30 @@ MISTAKES = {
         [*SMALL, "--workdir={done}", "--config.learning_rate=0.1"],
         "error: {done} holds a run with other settings (learning_rate: 0.0012 -> 0.1); choose",
     ),
+    "slice": (
+        [CONFIG, WORKDIR, "--slice=3/3"],
+        "error: --slice is '3/3', expected i/n with i from 0 to n - 1.",
+    ),
+    "slices": (
+        [CONFIG, WORKDIR, "--slice=0/99"],
+        "error: --slice asks for 99 parts of ",
+    ),
+    "other slice": (
+        [*SMALL, "--workdir={done}", "--slice=0/1"],
+        "error: {done} holds a run with other settings (slice: None -> '0/1'); choose",
+    ),
+    "memory": (
+        [*SMALL, "--workdir={little}", "--max_memory=0.001"],
+        "error: training 1 at a time takes ",
+    ),
+    "processes": (
+        [CONFIG, WORKDIR, "--num_processes=2"],
+        "error: --coordinator, --num_processes and --process_index need --distributed.",
+    ),
+    "no coordinator": (
+        [CONFIG, WORKDIR, "--distributed"],
+        "error: --distributed: coordinator_address should be defined. Outside of a cluster",
+    ),
     "below a file": ([CONFIG, "--workdir={done}/results.csv/x"], "error: [Errno 20] Not a dir"),
 }
 
@@ -99,7 +123,7 @@ def python(*words, **more):
 def folders(tmp_path_factory):
     base = tmp_path_factory.mktemp("runs")
     (base / "empty").mkdir()
-    return {name: base / name for name in ("done", "empty", "new")}
+    return {name: base / name for name in ("done", "empty", "little", "new")}
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +156,7 @@ def test_a_run_writes_what_the_readme_promises(finished, folders):
 
 def test_a_run_prints_its_progress_and_a_summary(finished, folders):
     lines = finished.stdout.splitlines()
-    assert re.match(r"1 members, 1 side by side on 1 device; 2 rounds; \d", lines[0])
+    assert re.match(r"1 member, 1 side by side on 1 device; 2 rounds; \d", lines[0])
     assert [line.split()[:2] for line in lines[1:3]] == [["round", "0/1"], ["round", "1/1"]]
     assert [line.split()[0] for line in lines if line.startswith(("dense", "random"))] == [
         "dense",

@@ -74,17 +74,16 @@ def make_params(seed, scale=1.0):
     return jax.device_get({"kernel": kernel, "bias": jnp.arange(10) / 10})
 
 
-def test_measure_is_the_mean_over_the_split(dataset, monkeypatch):
-    monkeypatch.setattr(trainer, "EVAL_BATCH", 16)
-    batches = trainer.eval_batches(dataset.test)
+def test_measure_is_the_mean_over_the_split(dataset):
+    batches = trainer.eval_batches(dataset.test, 16)
     assert batches["labels"].shape == (5, 14)
     measured = trainer.measure(apply, make_params(0), batches)
     expected = numpy_measure(make_params(0), dataset.test)
     np.testing.assert_allclose([measured["loss"], measured["accuracy"]], expected, rtol=1e-5)
 
 
-def train(dataset, members_at_once, max_memory=float("inf")):
-    laboratory = trainer.Trainer(
+def make_trainer(dataset, members_at_once):
+    return trainer.Trainer(
         apply,
         dataset,
         OPTIMIZER,
@@ -97,6 +96,10 @@ def train(dataset, members_at_once, max_memory=float("inf")):
         chunk_evals=2,
         members_at_once=members_at_once,
     )
+
+
+def train(dataset, members_at_once, max_memory=float("inf")):
+    laboratory = make_trainer(dataset, members_at_once)
     assert laboratory.eval_steps.tolist() == EVAL_STEPS
     starts = [make_params(i, scale=1.0 + i) for i in range(MEMBERS)]
     params = jax.tree.map(lambda *leaves: np.stack(leaves), *starts)
@@ -204,3 +207,33 @@ def test_progress_counts_the_steps_of_all_members_chunk_by_chunk(one_by_one):
     _, done = one_by_one
     assert done == [8 * MEMBERS, 5 * MEMBERS, 0]
     assert sum(done) == MEMBERS * STEPS
+
+
+@pytest.mark.parametrize("members_at_once", [1, 2])
+def test_groups_that_fit_train_what_all_train_side_by_side(dataset, members_at_once):
+    whole, steps = train(dataset, members_at_once)
+    memory = make_trainer(dataset, members_at_once).prepare(MEMBERS).memory
+    parts, steps_of_parts = train(dataset, members_at_once, max_memory=memory - 1)
+    assert len(steps_of_parts) > len(steps) and sum(steps_of_parts) == sum(steps)
+    jax.tree.map(np.testing.assert_array_equal, parts, whole)
+
+
+def test_groups_become_smaller_until_they_fit(dataset):
+    laboratory = make_trainer(dataset, 1)
+    sizes = [laboratory.prepare(64).members]
+    while sizes[-1] > len(jax.devices()):
+        memory = laboratory.prepare(sizes[-1]).memory
+        sizes.append(laboratory.prepare(64, max_memory=memory - 1).members)
+    assert sizes == [64, 32, 16, 8, 4]
+    with pytest.raises(MemoryError, match=r"4 at a time takes .* raise --max_memory"):
+        laboratory.prepare(64, max_memory=laboratory.prepare(4).memory - 1)
+
+
+def test_memory_grows_by_one_state_and_stream_per_member(dataset):
+    laboratory = make_trainer(dataset, 1)
+    sizes = 8, 16, 64
+    memory = [laboratory.prepare(size).memory for size in sizes]
+    slopes = np.diff(memory) / np.diff(sizes)
+    params = 4 * (64 * 10 + 10)
+    held = 4 * params  # the current and the best parameters, two moments of Adam
+    assert (slopes >= held).all() and (slopes < 1.1 * held).all()

@@ -1,0 +1,71 @@
+import jax
+import jax.numpy as jnp
+import pytest
+
+from experiments import forecast
+from experiments.networks import make_network
+from experiments.trainer import make_loss
+from supermask_jax import population
+
+FORECAST = forecast.Forecast(
+    members=45, rounds=25, side_by_side=24, devices=2, memory=3.1e9, budget=8e9, flops=7.2e14,
+    speed=2e11,
+)  # fmt: skip
+
+
+def test_a_forecast_is_one_line():
+    assert str(FORECAST) == (
+        "45 members, 24 side by side on 2 devices; 25 rounds; 3.10 of 8.00 GB; "
+        "at least 1:00:00 (7.2e+14 operations at 200 GFLOP/s)"
+    )
+    alone = FORECAST._replace(members=1, side_by_side=1, devices=1, rounds=1)
+    assert str(alone).startswith("1 member, 1 side by side on 1 device; 1 round; ")
+
+
+def dense(rows, inputs, outputs, products):
+    return 2 * rows * inputs * outputs * products
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "operations"),
+    [
+        (
+            "lenet300",
+            (28, 28, 1),
+            dense(60, 784, 300, 2) + dense(60, 300, 100, 3) + dense(60, 100, 10, 3),
+        ),
+        (
+            "conv2",
+            (32, 32, 3),
+            # The first layer needs no gradient of its images.
+            dense(60 * 32 * 32, 9 * 3, 64, 2)
+            + dense(60 * 32 * 32, 9 * 64, 64, 3)
+            + dense(60, 16 * 16 * 64, 256, 3)
+            + dense(60, 256, 256, 3)
+            + dense(60, 256, 10, 3),
+        ),
+    ],
+)
+def test_products_of_a_training_step_are_counted(name, shape, operations):
+    network = make_network(name, shape)
+    params = jax.eval_shape(network.init, jax.random.key(0))
+    batch = {
+        "images": jax.ShapeDtypeStruct((60, *shape), jnp.uint8),
+        "labels": jax.ShapeDtypeStruct((60,), jnp.int32),
+    }
+    grad = jax.grad(make_loss(network.apply), has_aux=True)
+    counted = forecast.count_products(grad, params, batch, jax.random.key(0), {})
+    assert counted == pytest.approx(operations, rel=0.04)
+
+
+def test_the_machine_has_memory_and_speed():
+    assert 1e8 < forecast.available_memory() < 1e15
+    assert forecast.product_speed(population.make_mesh()) > 1e8
+
+
+def test_the_largest_value_of_conv2_is_its_first_layer():
+    network = make_network("conv2", (32, 32, 3))
+    params = jax.eval_shape(network.init, jax.random.key(0))
+    assert forecast.largest_value(network.apply, params, jnp.zeros((2, 32, 32, 3))) == (
+        4 * 2 * 32 * 32 * 64
+    )
