@@ -10,7 +10,7 @@ more than one machine.
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -97,11 +97,11 @@ def main(arguments: list[str]) -> None:
         plan = runner.make_plan(config, DATA_DIR.value, SLICE.value)
         workdir = results.open_workdir(WORKDIR.value, config.to_dict(), SLICE.value)
     except (ValueError, TypeError, OSError) as error:
-        _fail(error)
+        fail(error)
     try:
         rows = runner.run(plan, workdir, _command(), _max_memory())
     except MemoryError as error:
-        _fail(error)
+        fail(error)
     if processes.is_first():
         _report(rows, workdir, config.figure, draw)
 
@@ -134,33 +134,39 @@ def _max_memory() -> float | None:
     return None if MAX_MEMORY.value is None else 1e9 * MAX_MEMORY.value
 
 
-def _parse_flags(arguments: list[str]) -> list[str]:
+def parse_flags(arguments: list[str]) -> list[str]:
     """What is left of the arguments when all flags are read; a wrong one ends the program."""
     try:
         return flags.FLAGS(arguments)
     except AttributeError as error:  # what config_flags makes of a key that is not there
         sys.exit(f"error: --config has no such setting: {error}")
     except (flags.Error, OSError) as error:
-        _fail(error)
+        fail(error)
 
 
-def _fail(error: Exception) -> NoReturn:
+def fail(error: Exception) -> NoReturn:
     """End with an error in one line: config_flags puts tracebacks in front of what happened."""
     last = str(error).strip().splitlines()[-1].strip()
     sys.exit(f"error: {last.removeprefix('ValueError: ')}")
 
 
-def _command() -> str:
-    """What was typed, without what only says where to run."""
-    words = iter(sys.argv[1:])
+def without(words: Sequence[str], dropped: Sequence[flags.FlagHolder]) -> list[str]:
+    """The words of a command line but for some flags and their values."""
+    names = {flag.name for flag in dropped}
+    left = iter(words)
     kept = []
-    for word in words:
+    for word in left:
         name, has_value, _ = word.lstrip("-").partition("=")
-        if name not in [flag.name for flag in PLACES]:
+        if name not in names:
             kept.append(word)
         elif not has_value and name != DISTRIBUTED.name:
-            next(words, None)
-    return shlex.join(["python", "-m", "experiments.run", *kept])
+            next(left, None)
+    return kept
+
+
+def _command() -> str:
+    """What was typed, without what only says where to run."""
+    return shlex.join(["python", "-m", "experiments.run", *without(sys.argv[1:], PLACES)])
 
 
 def _one_device_per_core() -> None:
@@ -174,4 +180,4 @@ def _one_device_per_core() -> None:
 if __name__ == "__main__":
     flags.mark_flag_as_required("config")
     _one_device_per_core()
-    app.run(main, flags_parser=_parse_flags)
+    app.run(main, flags_parser=parse_flags)

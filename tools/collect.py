@@ -5,6 +5,8 @@
 writes results/mask_criteria_lenet300_mnist.csv with the rows of all finished rounds, and beside
 it .config.json (the settings that the runs share, with all their variants and seeds) and
 .environment.json (what each ran on). The runs may differ in variants, seeds and rounds only.
+
+The slices of one sweep join into the table that a single run would have written.
 """
 
 import sys
@@ -21,7 +23,7 @@ OUTPUT = flags.DEFINE_string("output", None, "Path of the table without its suff
 
 
 # What runs of one table may differ in.
-JOINED = ("variants", "seeds", *results.MAY_CHANGE)
+JOINED = ("variants", "seeds", "slice", *results.MAY_CHANGE)
 
 
 def main(arguments: list[str]) -> None:
@@ -42,6 +44,7 @@ def collect(workdirs: Sequence[Path], output: Path) -> list[results.Row]:
     if not workdirs:
         raise ValueError("name at least one folder of a run.")
     configs = [results.read_json(folder / "config.json") for folder in workdirs]
+    check_slices(configs, [results.read_rows(folder / "results.csv") for folder in workdirs])
     config = join_configs(configs)
     rows: dict[str, results.Row] = {}
     for folder in workdirs:
@@ -54,8 +57,11 @@ def collect(workdirs: Sequence[Path], output: Path) -> list[results.Row]:
                 raise ValueError(f"{folder} has other numbers for row {row['id']} than before.")
     order = ["dense", *(str(Variant.parse(text)) for text in config["variants"])]
     table = sorted(
-        rows.values(), key=lambda row: (row["round"], order.index(row["variant"]), row["seed"])
-    )
+        rows.values(),
+        key=lambda row: (
+            row["round"], order.index(row["variant"]), config["seeds"].index(row["seed"])
+        ),
+    )  # fmt: skip
     environments = [results.read_json(folder / "environment.json") for folder in workdirs]
     results.write_rows(output.with_name(output.name + ".csv"), table)
     results.write_json(output.with_name(output.name + ".config.json"), config)
@@ -81,8 +87,31 @@ def join_configs(configs: Sequence[dict[str, Any]]) -> dict[str, Any]:
         name: list(dict.fromkeys(item for config in configs for item in config[name]))
         for name in ("variants", "seeds")
     }
-    num_rounds = max(config["num_rounds"] for config in configs)
-    return {**first, **joined, "seeds": sorted(joined["seeds"]), "num_rounds": num_rounds}
+    if any(config["seeds"] != first["seeds"] for config in configs):
+        joined["seeds"] = sorted(joined["seeds"])
+    joined["num_rounds"] = max(config["num_rounds"] for config in configs)
+    shared = {name: value for name, value in first.items() if name != "slice"}
+    return shared | joined
+
+
+def check_slices(configs: Sequence[dict[str, Any]], tables: Sequence[list[results.Row]]) -> None:
+    """Make sure that slices are all there and equally far.
+
+    Raises:
+      ValueError: if one is missing or behind; names it.
+    """
+    rounds = {
+        config["slice"]: max((row["round"] for row in rows), default=-1)
+        for config, rows in zip(configs, tables, strict=True)
+        if "slice" in config
+    }
+    for count in {part.partition("/")[2] for part in rounds}:
+        expected = [f"{index}/{count}" for index in range(int(count))]
+        if missing := [part for part in expected if part not in rounds]:
+            raise ValueError(f"of {count} slices {', '.join(missing)} are missing.")
+        last = max(rounds[part] for part in expected)
+        if behind := [part for part in expected if rounds[part] < last]:
+            raise ValueError(f"slices {', '.join(behind)} have not finished round {last}.")
 
 
 if __name__ == "__main__":

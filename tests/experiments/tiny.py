@@ -19,10 +19,10 @@ def config(**changes) -> ConfigDict:
     return tiny
 
 
-def run(workdir: Path, tiny: ConfigDict) -> list[results.Row]:
+def run(workdir: Path, tiny: ConfigDict, part: str | None = None) -> list[results.Row]:
     """Plan and run into a folder, as the launcher does."""
-    results.open_workdir(str(workdir), tiny.to_dict())
-    return iterative.run(iterative.make_plan(tiny), workdir, "a command")
+    results.open_workdir(str(workdir), tiny.to_dict(), part)
+    return iterative.run(iterative.make_plan(tiny, part=part), workdir, "a command")
 
 
 @functools.cache

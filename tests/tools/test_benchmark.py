@@ -1,60 +1,121 @@
 import csv
-import functools
-import importlib
+import re
+import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from absl import flags
 
-from experiments import networks
+from tools import benchmark, contenders
+from tools.contenders import Mapping, Task
 
-
-@pytest.fixture
-def own_flags():
-    return flags.FlagValues()
+LENET = Task("lenet300", 4)
 
 
-@pytest.fixture
-def benchmark(own_flags, monkeypatch):
-    """The module with flags of its own: other tools use the same names."""
-    for name in ("DEFINE_enum", "DEFINE_integer", "DEFINE_string"):
-        define = functools.partial(getattr(flags, name), flag_values=own_flags)
-        monkeypatch.setattr(flags, name, define)
-    monkeypatch.delitem(sys.modules, "tools.benchmark", raising=False)
-    yield importlib.import_module("tools.benchmark")
-    del sys.modules["tools.benchmark"]
+def run(*flags):
+    return subprocess.run(
+        [sys.executable, "-m", "tools.benchmark", *flags],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
 
 
-def test_it_prints_and_writes_a_table(benchmark, own_flags, tmp_path, capsys):
-    output = tmp_path / "table.csv"
-    own_flags(["_", "--network=lenet300", "--steps=1", "--turns=1", f"--output={output}"])
-    benchmark.main([])
-    printed = capsys.readouterr().out.splitlines()[1:]
-    with output.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert len(rows) == len(printed) == 3
-    assert float(rows[0]["ratio"]) == 1
-    for row, line in zip(rows, printed, strict=True):
-        assert row["network"] == "lenet300" and float(row["ms_per_step"]) > 0
-        assert line.split()[0] == "lenet300" and f" {row['program']} " in line
+def operations(products):
+    return sum(2 * np.prod(product) * count for product, count in products.items())
 
 
-def test_both_programs_take_the_same_steps(benchmark):
-    network = networks.make_network("lenet300", (4, 4, 1))
+def test_the_products_of_a_step_are_those_of_its_layers():
+    dense = 784 * 300 * 2 + 300 * 100 * 3 + 100 * 10 * 3
+    assert operations(contenders.training_products(LENET)) == 2 * 60 * dense
+    images = 784 * 300 + 300 * 100 + 100 * 10
+    assert operations(contenders.validation_products(LENET)) == pytest.approx(2 * 50 * images)
+    layers = [(32 * 32, 27, 64, 2), (32 * 32, 576, 64, 3), (1, 16 * 16 * 64, 256, 3)]
+    layers += [(1, 256, 256, 3), (1, 256, 10, 3)]
+    expected = sum(2 * 60 * np.prod(layer) for layer in layers)
+    assert operations(contenders.training_products(Task("conv2", 1))) == expected
+
+
+@pytest.mark.parametrize("name", ["map/2", "vmap/1", "3xvmap/2"])
+def test_every_mapping_trains_all_members(name):
+    ours = contenders.Population(LENET, 4, Mapping.parse(name))
+    before = jax.device_get(ours._states)
+    assert 0 < ours.turn() < 1e5 and ours.compile_s > 0 and ours.peak_mb >= 0
+    after = jax.device_get(ours._states)
+    assert (after.step - before.step == LENET.steps).all()
+    assert np.isfinite(after.best_loss).all(), "validation was left out"
+    kernels = before.params["dense1"]["kernel"], after.params["dense1"]["kernel"]
+    assert ((kernels[0] == 0) == (kernels[1] == 0)).mean() > 0.99, "masked weights moved"
+    assert (kernels[0] != kernels[1]).any(axis=(1, 2)).all()
+
+
+def test_the_floor_times_training_and_validation():
+    training, validation = contenders.Floor(LENET, 1).turn()
+    assert 0 < training < 1e3 and 0 < validation < 1e3
+
+
+@pytest.mark.parametrize("name", ["lenet300", "conv2"])
+def test_pytorch_does_the_same_step(name):
+    """From the same weights on the same batch: the same loss and the same gradient."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    task = Task(name, 1)
+    reference = contenders.Torch(task, 1)
+    network = contenders.networks.make_network(name, task.input_shape)
     params = network.init(jax.random.key(0))
-    data = benchmark.make_data((4, 4, 1))
-    indices = np.arange(12, dtype=np.int32).reshape(3, 4)
-    programs = (
-        benchmark.alone(benchmark.make_step(network)),
-        benchmark.in_training(network, num_steps=3),
-    )
-    ends = []
-    for program in programs:
-        state = jax.tree.map(jnp.copy, (params, benchmark.OPTIMIZER.init(params)))
-        ends.append(program(state, indices, data)[0])
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), *ends)
-    moved = np.abs(ends[0]["output"]["kernel"] - params["output"]["kernel"]).max()
-    assert moved > 1e-4
+    layers = [m for m in reference._net if hasattr(m, "weight")]
+    with torch.no_grad():
+        for layer, own in zip(layers, params.values(), strict=True):
+            kernel = np.asarray(own["kernel"])
+            if kernel.ndim == 2 and name == "conv2" and len(kernel) == 16 * 16 * 64:
+                kernel = kernel.reshape(16, 16, 64, -1).transpose(2, 0, 1, 3).reshape(kernel.shape)
+            kernel = kernel.T if kernel.ndim == 2 else kernel.transpose(3, 2, 0, 1)
+            layer.weight.copy_(torch.tensor(np.ascontiguousarray(kernel)))
+            layer.bias.copy_(torch.tensor(np.asarray(own["bias"])))
+    batch = jax.tree.map(lambda x: x[:60], contenders.make_data(task)["train"]._asdict())
+    loss = contenders.make_loss(network.apply)
+    (value, _), grads = jax.value_and_grad(loss, has_aux=True)(params, batch, jax.random.key(0), {})
+    theirs = reference._loss(reference._images[:60], reference._labels[:60])
+    theirs.backward()
+    assert float(theirs) == pytest.approx(float(value), rel=1e-4)
+    ours = [jnp.sum(own["kernel"] ** 2) for own in grads.values()]
+    squares = [(layer.weight.grad**2).sum().item() for layer in layers]
+    np.testing.assert_allclose(squares, ours, rtol=1e-3)
+
+
+def test_a_small_benchmark_writes_its_table_and_figure(tmp_path):
+    done = run(
+        "--networks=lenet300", "--members=2", "--mappings=map/1", "--steps=2", "--turns=1",
+        "--notorch", f"--table={tmp_path / 'small'}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "small.csv").open(newline="") as file:
+        [row] = csv.DictReader(file)
+    assert list(row) == list(benchmark.Row._fields)
+    assert (row["network"], row["members"], row["mapping"]) == ("lenet300", "2", "map/1")
+    assert float(row["ms_per_member_step"]) > 0 and row["torch_ratio"] == "nan"
+    assert (tmp_path / "small.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_page_on_performance_has_the_committed_tables():
+    root = Path(__file__).parents[2]
+    page = (root / "docs" / "performance.md").read_text()
+    tables = re.findall(r"--table=(results/benchmark\S*)", page)
+    assert tables
+    for table in tables:
+        assert benchmark.markdown(benchmark.read(root / f"{table}.csv")) in page
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--networks=lenet", "error: unknown network 'lenet'; known: lenet300, conv2"),
+        ("--members=0", "error: --members has '0', expected numbers of 1 or more."),
+        ("--mappings=all", "error: mapping 'all' is not map/D, vmap/D or kxvmap/D."),
+        ("--mappings=map", "error: mapping 'map' needs a number of devices after its slash."),
+    ],
+)
+def test_mistakes_get_one_line(flag, message):
+    done = run(flag)
+    assert done.returncode == 1 and done.stderr.startswith(message)
+    assert len(done.stderr.splitlines()) == 1

@@ -1,0 +1,110 @@
+"""Slices of a sweep: which members, run by jobs, joined into the table of one run."""
+
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from experiments import iterative, results
+from experiments.iterative import Member, Slice, Variant
+from tests.experiments import tiny
+from tools import collect
+
+CONFIG = "--config=experiments/configs/mask_criteria.py:lenet300,tiny"
+
+
+def launch(*flags):
+    return subprocess.run(
+        [sys.executable, "-m", "tools.launch", "--cluster=local", *flags],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+@given(st.integers(1, 5), st.permutations(range(4)), st.integers(1, 4))
+def test_slices_part_the_members_and_keep_their_order(num_variants, seeds, count):
+    variants = [Variant.parse(name) for name in list(iterative.CRITERIA)[:num_variants]]
+    members = [Member(variant, seed) for variant in variants for seed in seeds]
+    slices = [Slice(index, count).take(members) for index in range(count)]
+    assert sorted(map(members.index, sum(slices, ()))) == list(range(len(members)))
+    for part in slices:
+        assert list(part) == sorted(part, key=members.index)
+    assert max(map(len, slices)) - min(map(len, slices)) <= 1
+    if count == len(seeds):
+        assert all(len({member.seed for member in part}) == 1 for part in slices)
+
+
+@pytest.mark.parametrize("text", ["", "1", "2/2", "-1/2", "a/b", "0/0", "1/2/3"])
+def test_what_is_no_slice_is_refused(text):
+    with pytest.raises(ValueError, match="expected i/n with i from 0 to n - 1"):
+        Slice.parse(text)
+
+
+@pytest.fixture(scope="module")
+def sliced(tmp_path_factory):
+    """Three slices of four members, and the whole sweep, by the same committed code."""
+    base = tmp_path_factory.mktemp("slices")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(results, "code_version", lambda: "0.1.0+g0123456789")
+        config = tiny.config(seeds=(1, 0))
+        tiny.run(base / "whole", config)
+        folders = [base / f"slice_{index}" for index in range(3)]
+        for index, folder in enumerate(folders):
+            tiny.run(folder, config, f"{index}/3")
+    return base, folders
+
+
+def test_slices_join_into_the_bytes_of_one_run(sliced):
+    base, folders = sliced
+    collect.collect(folders[::-1], base / "joined")
+    assert (base / "joined.csv").read_bytes() == (base / "whole" / "results.csv").read_bytes()
+    joined = results.read_json(base / "joined.config.json")
+    assert joined == results.read_json(base / "whole" / "config.json")
+
+
+def test_missing_slices_are_named(sliced):
+    base, folders = sliced
+    with pytest.raises(ValueError, match="of 3 slices 0/3, 2/3 are missing"):
+        collect.collect(folders[1:2], base / "part")
+
+
+def test_slices_that_are_behind_are_named():
+    configs = [{"slice": "0/2"}, {"slice": "1/2"}]
+    with pytest.raises(ValueError, match="slices 1/2 have not finished round 3"):
+        collect.check_slices(configs, [[{"round": 3}], [{"round": 2}]])
+
+
+def test_jobs_do_the_slices(tmp_path):
+    pytest.importorskip("submitit")
+    done = launch(
+        "--slices=2", CONFIG, f"--config.variants={tiny.VARIANTS}", "--workdir", str(tmp_path)
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "slice 0/2 finished\nslice 1/2 finished\nto join them: python -m tools.c" in done.stdout
+    slices = [results.read_rows(tmp_path / f"slice_{index}" / "results.csv") for index in (0, 1)]
+    assert [{row["seed"] for row in rows} for rows in slices] == [{0}, {1}]
+
+    def numbers(rows):
+        return sorted(repr({k: v for k, v in row.items() if k != "command"}) for row in rows)
+
+    whole = results.read_rows(tiny.finished() / "results.csv")
+    assert numbers([*slices[0], *slices[1]]) == numbers(whole)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--slices=0"], "error: flag --slices=0: 0 is below"),
+        (["--slices=99"], "error: --slice asks for 99 parts of"),
+        (["--slices=2", "--slice=0/2"], "error: --slice is set by tools.launch; give --slices."),
+        (["--slices=2", "--config.variants=('rando',)"], "error: unknown criterion 'rando'"),
+        (["--slices=2", "--worker=1"], "error: Unknown command line flag 'worker'"),
+    ],
+)
+def test_mistakes_are_found_before_anything_is_submitted(flags, message, tmp_path):
+    pytest.importorskip("submitit")
+    done = launch(CONFIG, f"--workdir={tmp_path / 'new'}", *flags)
+    assert done.returncode == 1
+    assert done.stderr.startswith(message) and len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "new" / "slice_0").exists()
