@@ -174,9 +174,10 @@ def draw(rows: Sequence[Row]) -> Figure:
         if torch == torch:
             axes.axhline(torch, color="0.2", linestyle="--", label="PyTorch")
         ticks = sorted({row.members for row in own})
-        axes.set(title=name, xlabel="members", xscale="log", yscale="log")
+        axes.set(title=name, xlabel="members", xscale="log")
         axes.set_xticks(ticks, [str(tick) for tick in ticks], minor=False)
         axes.set_xticks([], minor=True)
+        axes.set_ylim(bottom=0)
     figure.axes[0].set_ylabel("ms per member-step")
     figure.axes[-1].legend(fontsize="small")
     return figure

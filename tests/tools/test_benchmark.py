@@ -77,7 +77,7 @@ def test_pytorch_does_the_same_step(name):
     (value, _), grads = jax.value_and_grad(loss, has_aux=True)(params, batch, jax.random.key(0), {})
     theirs = reference._loss(reference._images[:60], reference._labels[:60])
     theirs.backward()
-    assert float(theirs) == pytest.approx(float(value), rel=1e-4)
+    assert theirs.item() == pytest.approx(float(value), rel=1e-4)
     ours = [jnp.sum(own["kernel"] ** 2) for own in grads.values()]
     squares = [(layer.weight.grad**2).sum().item() for layer in layers]
     np.testing.assert_allclose(squares, ours, rtol=1e-3)

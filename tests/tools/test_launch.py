@@ -95,7 +95,7 @@ def test_jobs_do_the_slices(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--slices=0"], "error: flag --slices=0: 0 is below"),
+        (["--slices=0"], "error: flag --slices=0: 0 is not a positive integer"),
         (["--slices=99"], "error: --slice asks for 99 parts of"),
         (["--slices=2", "--slice=0/2"], "error: --slice is set by tools.launch; give --slices."),
         (["--slices=2", "--config.variants=('rando',)"], "error: unknown criterion 'rando'"),
