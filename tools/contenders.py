@@ -4,6 +4,7 @@ Each trains as many steps as it is asked to in a turn, with its share of the val
 paper's grid (5,000 images every 100 steps), and tells milliseconds per member-step.
 """
 
+import importlib
 import resource
 import sys
 import time
@@ -312,8 +313,7 @@ class Torch:
 
     def __init__(self, task: Task, threads: int) -> None:
         """Make network and data; `threads` are PyTorch's."""
-        import torch
-
+        torch: Any = importlib.import_module("torch")
         torch.set_num_threads(threads)
         self._torch, self._steps = torch, task.steps
         data = make_data(task)
@@ -366,8 +366,7 @@ class Torch:
 
 
 def _torch_network(task: Task) -> Any:
-    from torch import nn
-
+    nn: Any = importlib.import_module("torch.nn")
     widths = networks.NETWORKS[task.network]
     side, _, inputs = task.input_shape
     layers: list[Any] = []
