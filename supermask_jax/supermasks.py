@@ -1,0 +1,202 @@
+"""Supermasks learned by gradient: a logit per weight, sampled masks, frozen weights.
+
+Source: Zhou et al. 2019, section 5. Each weight is kept with the probability sigmoid(logit),
+drawn anew in every step; the gradient passes through the draw as if it were the probability
+(straight-through). The weights never change. Logits have the structure of the parameters `[...]`;
+those of leaves that are not prunable are zeros that nothing reads: such leaves are kept whole.
+
+On any network, with your own `loss(params, batch)`:
+
+>>> from supermask_jax.trees import prunable_leaves
+>>> params = {"kernel": jnp.array([[1.0, -1.0], [2.0, 0.5]]), "bias": jnp.zeros(2)}
+>>> loss = lambda params, batch: jnp.sum((batch @ params["kernel"] + params["bias"] - 1.0) ** 2)
+>>> prunable = prunable_leaves(params)
+>>> logits = init_logits(params, prunable)
+>>> of_logits = loss_of_logits(loss, params, prunable)
+>>> grads = jax.grad(of_logits)(logits, jax.random.key(0), jnp.ones((3, 2)))
+>>> grads["kernel"].shape, float(expected_density(logits, prunable))
+((2, 2), 0.5)
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from supermask_jax.trees import (
+    Key,
+    PyTree,
+    check_structure,
+    check_trees,
+    concrete,
+    leaf_keys,
+    none_prunable,
+)
+
+
+def init_logits(params: PyTree, prunable: PyTree, value: float | jax.Array = 0.0) -> PyTree:
+    """Equal logits for all prunable weights; sigmoid(`value`) is the density that they start at.
+
+    Args:
+      params: arrays or shapes `[...]`.
+      prunable: static, from `trees.prunable_leaves`.
+      value: a number, Python or traced.
+
+    Raises:
+      ValueError: no prunable leaf, or a value that is not finite.
+
+    >>> init_logits(jnp.ones((1, 2)), True, 3.0).tolist()
+    [[3.0, 3.0]]
+    """
+    check_trees(params=params)
+    check_structure(params=params, prunable=prunable)
+    if not any(jax.tree.leaves(prunable)):
+        raise ValueError(none_prunable(params))
+    known = concrete(value)
+    if known is not None and not (known.shape == () and jnp.isfinite(known)):
+        raise ValueError(f"the initial logit is {value}, expected a finite number.")
+    return jax.tree.map(
+        lambda w, yes: jnp.full(w.shape, value if yes else 0.0, w.dtype), params, prunable
+    )
+
+
+def sample(key: Key, logits: PyTree, prunable: PyTree) -> PyTree:
+    """A mask drawn from independent Bernoulli variables, as numbers that are exactly 0 or 1.
+
+    The derivative is that of `expected`, in forward and in reverse mode; ones where not prunable.
+
+    Args:
+      key: typed; the same key draws the same mask.
+      logits: `[...]` per leaf.
+      prunable: static, from `trees.prunable_leaves`.
+
+    Raises:
+      ValueError, TypeError: trees that differ, leaves that are not arrays, no typed key.
+
+    >>> sample(jax.random.key(0), jnp.array([[9.0, -9.0]]), True).tolist()
+    [[1.0, 0.0]]
+    """
+
+    def draw(key: Key, probability: jax.Array, yes: bool) -> jax.Array:
+        if not yes:
+            return probability
+        return _straight_through(jax.random.bernoulli(key, probability), probability)
+
+    probabilities = expected(logits, prunable)
+    return jax.tree.map(draw, leaf_keys(key, logits), probabilities, prunable)
+
+
+def expected(logits: PyTree, prunable: PyTree) -> PyTree:
+    """The mean of `sample`: sigmoid(logits), and ones where not prunable."""
+    _check(logits, prunable)
+    return jax.tree.map(
+        lambda m, yes: jax.nn.sigmoid(m) if yes else jnp.ones_like(m), logits, prunable
+    )
+
+
+def most_probable(logits: PyTree, prunable: PyTree) -> PyTree:
+    """The mask (bools) that keeps what is at least as likely kept as not: logits of 0 or more."""
+    _check(logits, prunable)
+    return jax.tree.map(
+        lambda m, yes: m >= 0 if yes else jnp.ones(m.shape, bool), logits, prunable
+    )
+
+
+def expected_density(logits: PyTree, prunable: PyTree) -> jax.Array:
+    """Mean kept / prunable weights of `sample`: the mean of sigmoid(logits), a scalar."""
+    pairs = zip(
+        jax.tree.leaves(expected(logits, prunable)), jax.tree.leaves(prunable), strict=True
+    )
+    leaves = [probability for probability, yes in pairs if yes]
+    return sum(jnp.sum(leaf) for leaf in leaves) / sum(leaf.size for leaf in leaves)
+
+
+def masked_params(
+    mask: PyTree,
+    weights: PyTree,
+    prunable: PyTree,
+    *,
+    rescale: bool | jax.Array = False,
+    count_gradient: bool = True,
+) -> PyTree:
+    """The network that a mask makes of frozen weights: weight x mask, or x size / kept as well.
+
+    Args:
+      mask: `[...]` per leaf: of `sample`, of `expected`, or bools.
+      weights: `[...]` per leaf.
+      prunable: static, from `trees.prunable_leaves`; other leaves stay as they are.
+      rescale: dynamic weight rescaling: each leaf times its size / the sum of its mask. Python
+        or traced, so that one program trains members with and without.
+      count_gradient: let gradients pass through the sum too, as in the paper.
+
+    Returns:
+      Parameters `[...]`. A leaf whose mask is all zeros is all zeros, rescaled or not.
+
+    Raises:
+      ValueError, TypeError: trees or shapes that differ, leaves that are not arrays.
+
+    >>> mask, weights = jnp.array([[1.0, 0.0, 0.0, 1.0]]), jnp.array([[3.0, 1.0, 1.0, -2.0]])
+    >>> masked_params(mask, weights, True, rescale=True).tolist()
+    [[6.0, 0.0, 0.0, -4.0]]
+    """
+    check_trees(weights=weights, mask=mask)
+    check_structure(weights=weights, prunable=prunable)
+
+    def masked(m: jax.Array, w: jax.Array, yes: bool) -> jax.Array:
+        if not yes:
+            return w
+        m = m.astype(w.dtype)
+        if rescale is False:
+            return w * m
+        kept = jnp.sum(m) if count_gradient else jax.lax.stop_gradient(jnp.sum(m))
+        factor = m.size / jnp.where(kept > 0, kept, m.size)
+        return w * m * jnp.where(rescale, factor, 1).astype(w.dtype)
+
+    return jax.tree.map(masked, mask, weights, prunable)
+
+
+def loss_of_logits(
+    loss: Callable[..., Any],
+    weights: PyTree,
+    prunable: PyTree,
+    *,
+    rescale: bool | jax.Array = False,
+    count_gradient: bool = True,
+) -> Callable[..., Any]:
+    """Turn a loss of parameters into a loss of logits, for `jax.grad` and any optimizer.
+
+    Args:
+      loss: ``(params, *arguments) -> anything``: your network on a batch, say.
+      weights: frozen, `[...]` per leaf.
+      prunable: static, from `trees.prunable_leaves`.
+      rescale, count_gradient: see `masked_params`.
+
+    Returns:
+      ``(logits, key, *arguments)``, which draws one mask from the key.
+    """
+
+    def of_logits(logits: PyTree, key: Key, *arguments: Any) -> Any:
+        mask = sample(key, logits, prunable)
+        params = masked_params(
+            mask, weights, prunable, rescale=rescale, count_gradient=count_gradient
+        )
+        return loss(params, *arguments)
+
+    return of_logits
+
+
+@jax.custom_jvp
+def _straight_through(drawn: jax.Array, probability: jax.Array) -> jax.Array:
+    return drawn.astype(probability.dtype)
+
+
+@_straight_through.defjvp
+def _straight_through_jvp(primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
+    # `b + p - stop_gradient(p)` has this gradient too, but is not exactly 0 or 1.
+    return _straight_through(*primals), tangents[1]
+
+
+def _check(logits: PyTree, prunable: PyTree) -> None:
+    check_trees(logits=logits)
+    check_structure(logits=logits, prunable=prunable)
