@@ -11,7 +11,6 @@ finished round on disk is not done again.
 import collections
 import functools
 import math
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,11 +22,19 @@ import optax
 from jax import lax
 from ml_collections import ConfigDict
 
-from experiments import datasets, processes, results
+from experiments import processes, results
 from experiments.checkpoints import Checkpoints
-from experiments.forecast import Forecast, available_memory, product_speed
-from experiments.networks import Network, make_network
+from experiments.checks import (
+    check_integer,
+    check_list,
+    check_positive,
+    check_precision,
+    check_seeds,
+)
+from experiments.forecast import Forecast
+from experiments.problems import ADVANCE, BATCHES, INIT, LOSS, Problem, load_problem, seed_keys
 from experiments.progress import RoundProgress
+from experiments.slices import Slice
 from experiments.trainer import Trained, Trainer, empty, write
 from supermask_jax import population, rates, rounds, trees
 from supermask_jax.actions import MASK_ONE, MASK_ZERO
@@ -37,16 +44,12 @@ from supermask_jax.transforms import freeze_pruned
 
 PyTree = Any
 
-# What a key is for: folded into the key of a seed and a round.
-INIT, BATCHES, ADVANCE, LOSS = range(4)
-
 # Settings that decide which members are trained, when they are saved and how they are shown,
 # but not the numbers of any one of them.
 SCOPE = (
     "runner", "experiment", "figure", "variants", "seeds", "num_rounds", "chunk_evals",
     "keep_checkpoints",
 )  # fmt: skip
-PRECISIONS = ("default", "bfloat16", "tensorfloat32", "float32")
 POSITIVE = ("epochs", "batch_size", "eval_every", "chunk_evals", "keep_checkpoints")
 
 
@@ -85,41 +88,6 @@ class Member(NamedTuple):
     seed: int
 
 
-class Slice(NamedTuple):
-    """A part of a sweep: the `index`-th of `count`, its members in the order of their seeds.
-
-    With as many slices as seeds each has one seed and all variants, so that no dense network
-    is trained twice.
-    """
-
-    index: int
-    count: int
-
-    @classmethod
-    def parse(cls, text: str) -> "Slice":
-        """Read ``i/n``, for example 0/4 to 3/4.
-
-        Raises:
-          ValueError: anything else.
-        """
-        match = re.fullmatch(r"(\d+)/(\d+)", text)
-        if not match or not int(match[1]) < int(match[2]):
-            raise ValueError(f"--slice is {text!r}, expected i/n with i from 0 to n - 1.")
-        return cls(int(match[1]), int(match[2]))
-
-    def take(self, members: Sequence[Member]) -> tuple[Member, ...]:
-        """The slice's members of a sweep, in the sweep's order.
-
-        Raises:
-          ValueError: if there are more slices than members.
-        """
-        if self.count > len(members):
-            raise ValueError(f"--slice asks for {self.count} parts of {len(members)} members.")
-        by_seed = sorted(range(len(members)), key=lambda i: members[i].seed)
-        first, stop = (len(members) * i // self.count for i in (self.index, self.index + 1))
-        return tuple(members[i] for i in sorted(by_seed[first:stop]))
-
-
 class Settings(NamedTuple):
     """A configuration with its types; `experiments.configs.base` has the values."""
 
@@ -148,10 +116,7 @@ class Plan(NamedTuple):
 
     config: Settings
     pruned: tuple[Member, ...]  # the members of the rounds after the dense one
-    dataset: datasets.Dataset
-    network: Network
-    params: PyTree  # shapes and types of one network's parameters
-    prunable: PyTree
+    problem: Problem
     rates: PyTree
     num_steps: int
 
@@ -192,17 +157,10 @@ def make_plan(config: ConfigDict, data_dir: str | None = None, part: str | None 
     settings = Settings(**config.to_dict())
     _check_settings(settings)
     variants = tuple(Variant.parse(text) for text in settings.variants)
-    _check_list("variants", [str(variant) for variant in variants])
+    check_list("variants", [str(variant) for variant in variants])
     members = [Member(variant, seed) for variant in variants for seed in settings.seeds]
-    dataset = datasets.load(settings.dataset, data_dir)
-    num_train = len(dataset.train.labels)
-    if settings.batch_size > num_train:
-        raise ValueError(
-            f"config.batch_size is {settings.batch_size}, above the {num_train} images."
-        )
-    height, width, channels = dataset.image_shape
-    network = make_network(settings.network, (height, width, channels), dataset.num_classes)
-    params = jax.eval_shape(network.init, jax.random.key(0))
+    problem = load_problem(settings.network, settings.dataset, settings.batch_size, data_dir)
+    params = problem.params
     if "conv1" in params and not any("conv" in pattern for pattern, _ in settings.rates):
         raise ValueError(
             f"config.rates has no rule for the convolutions of {settings.network}; choose the "
@@ -211,12 +169,9 @@ def make_plan(config: ConfigDict, data_dir: str | None = None, part: str | None 
     return Plan(
         config=settings,
         pruned=Slice.parse(part or "0/1").take(members),
-        dataset=dataset,
-        network=network,
-        params=params,
-        prunable=trees.prunable_leaves(params),
+        problem=problem,
         rates=rates.rates_by_path(params, settings.rates, settings.default_rate),
-        num_steps=settings.epochs * (num_train // settings.batch_size),
+        num_steps=settings.epochs * problem.steps_per_epoch,
     )
 
 
@@ -278,12 +233,12 @@ class Laboratory:
     def __init__(self, plan: Plan) -> None:
         config = plan.config
         self._plan = plan
-        mask = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, bool), plan.params)
+        mask = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, bool), plan.problem.params)
         self._trainer = Trainer(
-            plan.network.apply,
-            plan.dataset,
+            plan.problem.network.apply,
+            plan.problem.dataset,
             freeze_pruned(optax.adam(config.learning_rate)),
-            params=plan.params,
+            params=plan.problem.params,
             context={"mask": mask},
             num_orders=len(plan.seeds),
             num_steps=plan.num_steps,
@@ -306,24 +261,10 @@ class Laboratory:
         Raises:
           MemoryError: if what is allowed does not suffice.
         """
-        budget = available_memory() if max_memory is None else max_memory
         # What all members started from and ended with stays in main memory during a round.
         held = _num_bytes(abstract_outcome(self._plan, max(todo)))
-        on_host = held if jax.default_backend() == "cpu" else 0
-        sizes = {len(self._plan.members(round)) for round in todo}
-        groups = {size: self._trainer.prepare(size, budget - on_host) for size in sizes}
-        group = groups[max(groups)]
-        trainings = sum(len(self._plan.members(round)) for round in todo)
-        return Forecast(
-            members=max(groups),
-            rounds=len(todo),
-            side_by_side=min(max(groups), group.members),
-            devices=group.mesh.size,
-            memory=on_host + max(group.memory for group in groups.values()),
-            budget=budget,
-            flops=trainings * self._trainer.operations(),
-            speed=product_speed(group.mesh),
-        )
+        sizes = [len(self._plan.members(round)) for round in todo]
+        return self._trainer.forecast(sizes, held, max_memory)
 
     def start(self, round: int, previous: Outcome | None) -> rounds.RoundState:
         """The states `[P, ...]` that a round starts from, on the host.
@@ -358,13 +299,13 @@ class Laboratory:
 
     def _dense_state(self) -> rounds.RoundState:
         def begin(keys: jax.Array) -> rounds.RoundState:
-            return lax.map(lambda key: rounds.begin(self._plan.network.init(key)), keys)
+            return lax.map(lambda key: rounds.begin(self._plan.problem.network.init(key)), keys)
 
         return jax.device_get(jax.jit(begin)(self._keys(0, INIT)))
 
     def _next_state(self, round: int, previous: Outcome) -> rounds.RoundState:
         members = self._plan.members(round)
-        num_keep = rates.keep_counts(self._plan.params, self._plan.rates, round)
+        num_keep = rates.keep_counts(self._plan.problem.params, self._plan.rates, round)
         keys, places = self._keys(round, ADVANCE), self._places(round)
         state = empty(abstract_outcome(self._plan, round).state)
         for variant, advance in self._advance.items():
@@ -384,7 +325,7 @@ class Laboratory:
             criterion=CRITERIA[variant.criterion],
             mask_one=MASK_ONE[variant.mask_one],
             mask_zero=MASK_ZERO[variant.mask_zero],
-            prunable=self._plan.prunable,
+            prunable=self._plan.problem.prunable,
         )
 
         def advance_one(key: jax.Array, own: Outcome, num_keep: PyTree) -> rounds.RoundState:
@@ -400,8 +341,7 @@ class Laboratory:
         return jax.jit(advance_seeds)
 
     def _keys(self, round: int, purpose: int) -> jax.Array:
-        keys = [jax.random.fold_in(jax.random.key(s), round) for s in self._plan.seeds]
-        return jnp.stack([jax.random.fold_in(key, purpose) for key in keys])
+        return seed_keys(self._plan.seeds, round, purpose)
 
 
 def abstract_outcome(plan: Plan, round: int) -> Outcome:
@@ -410,7 +350,7 @@ def abstract_outcome(plan: Plan, round: int) -> Outcome:
 
     def leaves(dtype: Any = None) -> PyTree:
         return jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct((count, *x.shape), dtype or x.dtype), plan.params
+            lambda x: jax.ShapeDtypeStruct((count, *x.shape), dtype or x.dtype), plan.problem.params
         )
 
     return Outcome(rounds.RoundState(leaves(), leaves(), leaves(bool)), leaves())
@@ -433,7 +373,7 @@ def _make_rows(
     plan: Plan, round: int, mask: PyTree, table: dict, code_version: str, command: str
 ) -> list[results.Row]:
     settings = {k: v for k, v in plan.config._asdict().items() if k not in SCOPE}
-    densities = _densities(mask, plan.prunable)
+    densities = _densities(mask, plan.problem.prunable)
     rows = []
     for i, member in enumerate(plan.members(round)):
         criterion, mask_one, mask_zero = member.variant or ("", "", "")
@@ -453,8 +393,7 @@ def _make_rows(
                 "variant": str(member.variant or "dense"),
                 **own,
                 "density": densities[i],
-                # str: the shortest decimal that reads back as the same float32
-                **{name: results.COLUMNS[name](str(values[i])) for name, values in table.items()},
+                **results.measured(table, i, results.COLUMNS),
                 "code_version": code_version,
                 "command": command,
             }
@@ -471,31 +410,9 @@ def _densities(mask: PyTree, prunable: PyTree) -> list[float]:
 
 def _check_settings(config: Settings) -> None:
     for name in POSITIVE:
-        _check_integer(name, getattr(config, name), 1)
+        check_integer(name, getattr(config, name), 1)
     for name in ("num_rounds", "members_at_once"):
-        _check_integer(name, getattr(config, name), 0)
-    _check_list("seeds", config.seeds)
-    for seed in config.seeds:
-        _check_integer("seeds", seed, 0)
-        if seed >= 2**32:
-            raise ValueError(f"config.seeds has {seed}, expected less than 2**32.")
-    if config.matmul_precision not in PRECISIONS:
-        raise ValueError(
-            f"config.matmul_precision is {config.matmul_precision!r}, "
-            f"expected one of {', '.join(PRECISIONS)}."
-        )
-    if not (config.learning_rate > 0 and math.isfinite(config.learning_rate)):
-        raise ValueError(f"config.learning_rate is {config.learning_rate}, expected more than 0.")
-
-
-def _check_integer(name: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"config.{name} has {value!r}, expected an integer of {least} or more.")
-
-
-def _check_list(name: str, values: Sequence[Any]) -> None:
-    if not isinstance(values, Sequence) or isinstance(values, str) or not values:
-        raise ValueError(f"config.{name} is {values!r}, expected a list of at least one.")
-    twice = sorted({str(value) for value in values if list(values).count(value) > 1})
-    if twice:
-        raise ValueError(f"config.{name} has {', '.join(twice)} more than once.")
+        check_integer(name, getattr(config, name), 0)
+    check_seeds(config.seeds)
+    check_precision(config.matmul_precision)
+    check_positive("learning_rate", config.learning_rate)

@@ -13,6 +13,8 @@ from rich.text import Text
 from experiments import processes
 from experiments.results import Row
 
+SECONDS_PER_LINE = 60
+
 
 class RoundProgress:
     """Shows the round, the rate in member-steps per second and the time left.
@@ -21,14 +23,22 @@ class RoundProgress:
       num_rounds: the number of the last round.
       member_steps: steps of all members of all rounds to come.
       console: where to write.
+      noun: what a round is called.
     """
 
-    def __init__(self, num_rounds: int, member_steps: int, console: Console | None = None) -> None:
+    def __init__(
+        self,
+        num_rounds: int,
+        member_steps: int,
+        console: Console | None = None,
+        noun: str = "round",
+    ) -> None:
         self._console = console or Console(quiet=not processes.is_first())
         self._num_rounds = num_rounds
         self._total = member_steps
         self._done = 0
-        self._start = self._round_start = time.monotonic()
+        self._noun = noun
+        self._start = self._round_start = self._last_line = time.monotonic()
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -59,29 +69,37 @@ class RoundProgress:
     def start_round(self, number: int) -> None:
         """Say which round is being trained."""
         self._round_start = time.monotonic()
-        self._bar.update(self._task, description=f"round {number}/{self._num_rounds}")
+        self._bar.update(self._task, description=f"{self._noun} {number}/{self._num_rounds}")
 
     def advance(self, member_steps: int) -> None:
-        """Count steps as done."""
+        """Count steps as done; without a bar, say so once in a while."""
         self._done += member_steps
         self._bar.advance(self._task, member_steps)
+        now = time.monotonic()
+        if self._bar.disable and now - self._last_line > SECONDS_PER_LINE:
+            self._last_line = now
+            self.announce(f"{self._done / self._total:.0%} done, {self._left(now)} left")
 
     def finish_round(self, number: int, rows: Sequence[Row]) -> None:
         """Print a line about a round that is on disk."""
         now = time.monotonic()
-        left = (now - self._start) / max(self._done, 1) * (self._total - self._done)
+        self._last_line = now
         density = sum(row["density"] for row in rows) / len(rows)
         accuracies = [row["test_accuracy"] for row in rows if math.isfinite(row["test_accuracy"])]
         accuracy = sum(accuracies) / max(len(accuracies), 1)
         diverged = len(rows) - len(accuracies)
         note = f"  {diverged} diverged" if diverged else ""
         self._console.print(
-            f"round {number:>2}/{self._num_rounds}  {len(rows)} members  "
+            f"{self._noun} {number:>2}/{self._num_rounds}  {len(rows)} members  "
             f"{density:7.2%} of the weights  mean test accuracy {accuracy:.2%}  "
-            f"{now - self._round_start:.1f} s  {timedelta(seconds=round(left))} left{note}",
+            f"{now - self._round_start:.1f} s  {self._left(now)} left{note}",
             highlight=False,
             soft_wrap=True,
         )
+
+    def _left(self, now: float) -> timedelta:
+        left = (now - self._start) / max(self._done, 1) * (self._total - self._done)
+        return timedelta(seconds=round(left))
 
 
 class _Rate(ProgressColumn):

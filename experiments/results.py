@@ -10,7 +10,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,9 @@ Row = dict[str, Any]
 # Settings of a run that may change when it is taken up again.
 MAY_CHANGE = ("num_rounds", "chunk_evals", "keep_checkpoints")
 
-COLUMNS: dict[str, type] = {
+Columns = Mapping[str, Callable[[str], Any]]
+
+COLUMNS: Columns = {
     "id": str,
     "experiment": str,
     "network": str,
@@ -62,51 +64,63 @@ def row_id(settings: Mapping[str, Any], member: Mapping[str, Any], code_version:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def write_rows(path: Path, rows: Iterable[Row]) -> None:
-    """Write a table of `COLUMNS` as CSV, at once or not at all."""
+def measured(table: Mapping[str, np.ndarray], index: int, columns: Columns) -> Row:
+    """A member's entries of a table of float32 arrays `[P]`, as far as there are columns."""
+    # str: the shortest decimal that reads back as the same float32
+    return {
+        name: columns[name](str(values[index])) for name, values in table.items() if name in columns
+    }
+
+
+def write_rows(path: Path, rows: Iterable[Row], columns: Columns = COLUMNS) -> None:
+    """Write a table as CSV, at once or not at all."""
 
     def write(temporary: Path) -> None:
         with temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            writer = csv.DictWriter(file, columns, lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
 
     replace_file(path, write)
 
 
-def read_rows(path: Path) -> list[Row]:
+def read_rows(path: Path, columns: Columns = COLUMNS) -> list[Row]:
     """Read a table that `write_rows` wrote, with its types; a missing one has no rows.
 
     Raises:
-      ValueError: if the columns are not `COLUMNS`.
+      ValueError: if the table has other columns.
     """
     if not path.exists():
         return []
     with path.open(newline="") as file:
         reader = csv.DictReader(file)
-        if list(reader.fieldnames or ()) != list(COLUMNS):
+        if list(reader.fieldnames or ()) != list(columns):
             raise ValueError(
                 f"{path} is not a table of this version: its columns are {reader.fieldnames}."
             )
-        return [{name: kind(row[name]) for name, kind in COLUMNS.items()} for row in reader]
+        return [{name: kind(row[name]) for name, kind in columns.items()} for row in reader]
 
 
 def write_curves(
-    path: Path, members: Sequence[Row], steps: np.ndarray, curves: dict[str, Any]
+    path: Path,
+    members: Sequence[Row],
+    steps: np.ndarray,
+    curves: dict[str, Any],
+    names: Sequence[str] = ("variant", "seed", "round"),
 ) -> None:
     """Write the learning curves of a round as Parquet, one row per member and evaluation.
 
     Args:
       path: the file.
-      members: the P rows of the round; variant, seed and round go along.
+      members: the P rows of the round.
       steps: int `[E]`, the step of every evaluation.
       curves: arrays `[P, E]`. ``train_*`` are means over the steps from an evaluation to the
         next one, missing for the last.
+      names: columns of the rows that go along.
     """
     count = len(steps)
     columns: dict[str, Any] = {
-        name: np.repeat([member[name] for member in members], count)
-        for name in ("variant", "seed", "round")
+        name: np.repeat([member[name] for member in members], count) for name in names
     }
     columns["step"] = np.tile(steps, len(members))
     columns |= {name: np.asarray(values).ravel() for name, values in curves.items()}
@@ -204,7 +218,8 @@ def open_workdir(folder: str, config: Mapping[str, Any], part: str | None = None
                 f"{workdir} holds a run with other settings ({changes}); "
                 "choose another --workdir or delete that folder."
             )
-        settings["num_rounds"] = max(before["num_rounds"], settings["num_rounds"])
+        if "num_rounds" in settings:
+            settings["num_rounds"] = max(before["num_rounds"], settings["num_rounds"])
     if processes.is_first():
         write_json(file, settings)
         write_json(workdir / "environment.json", environment())

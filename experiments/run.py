@@ -19,9 +19,9 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 from rich.console import Console
 
-from experiments import iterative, processes, results
+from experiments import processes, results
 from experiments.plots import FIGURES, save
-from experiments.summary import summary
+from experiments.summary import summary, supermask_summary
 from supermask_jax.trees import lookup
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -80,8 +80,6 @@ PLACES = (
     PROCESS_INDEX,
 )
 
-RUNNERS = {"iterative": iterative}
-
 
 def main(arguments: list[str]) -> None:
     """Check everything, run, draw the figure and print the summary."""
@@ -110,7 +108,8 @@ def _report(rows: list[results.Row], workdir: Path, name: str, draw: Callable) -
     figure = workdir / "figures" / f"{name}.png"
     save(draw(rows), figure)
     console = Console()
-    console.print(summary(rows, width=console.width))
+    summarise = summary if "round" in rows[0] else supermask_summary
+    console.print(summarise(rows, width=console.width))
     for kind, path in (("table", workdir / "results.csv"), ("figure", figure)):
         console.print(f"{kind:<7}{path}", highlight=False, soft_wrap=True)
 

@@ -1,7 +1,7 @@
 """Results as a table to read: variants against the weights left."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from rich import box
@@ -55,6 +55,55 @@ def summary(rows: Sequence[Row], width: int = 80) -> Table:
     for curve, name in zip(curves, names, strict=True):
         table.add_row(Text("\n".join(name)), *(_cell(curve, number) for number in rounds))
     return table
+
+
+def supermask_summary(rows: Sequence[Row], width: int = 80) -> Table:
+    """Test accuracy of supermasks, mean and range over seeds, each at the density where the mean
+    validation accuracy is best; of heuristic masks also the mean of every seed's best density.
+
+    Args:
+      rows: a table of `experiments.one_shot` or `experiments.learned`.
+      width: of the console; narrow ones fold.
+    """
+    heuristic = "power" in rows[0]
+    by = "power" if heuristic else "initial_logit"
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        name = f"{row['criterion']}, {row['weights']}" if heuristic else row["variant"]
+        groups.setdefault(name, []).append(row)
+    table = Table(
+        title=f"{rows[0]['network']} on {rows[0]['dataset']}: test accuracy (%)",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        width=min(width, 100),
+    )
+    heads = [by.replace("_", " "), "weights kept", "test accuracy"]
+    for head in ("supermask", *heads, *["best of all densities"] * heuristic):
+        table.add_column(head, justify="left" if head == "supermask" else "right")
+    lines = []
+    for name, own in groups.items():
+        at = _chosen([r for r in own if r[by] == value] for value in {r[by] for r in own})
+        density = 100 * float(np.mean([row["density"] for row in at]))
+        cells = [f"{at[0][by]:g}", f"{density:.3g} %", _range([row["test_accuracy"] for row in at])]
+        if heuristic:
+            seeds = {row["seed"] for row in own}
+            cells.append(
+                _range([max(r["test_accuracy"] for r in own if r["seed"] == s) for s in seeds])
+            )
+        lines.append((np.mean([row["test_accuracy"] for row in at]), name, cells))
+    for _, name, cells in sorted(lines, key=lambda line: -line[0]):
+        table.add_row(name, *cells)
+    return table
+
+
+def _chosen(groups: Iterable[list[Row]]) -> list[Row]:
+    """The rows of the setting with the highest mean validation accuracy."""
+    return max(groups, key=lambda own: np.mean([row["validation_accuracy"] for row in own]))
+
+
+def _range(values: Sequence[float]) -> str:
+    mean, low, high = (100 * f(values) for f in (np.mean, np.min, np.max))
+    return f"{mean:.2f}" if len(values) == 1 else f"{mean:.2f} ({low:.2f} to {high:.2f})"
 
 
 def _in_lines(variant: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +14,13 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.stages import Compiled
 
 from experiments.datasets import Dataset, Split
-from experiments.forecast import count_products, largest_value
+from experiments.forecast import (
+    Forecast,
+    available_memory,
+    count_products,
+    largest_value,
+    product_speed,
+)
 from supermask_jax import population
 from supermask_jax.training import Loss, Metrics, Stream, TrainState, make_training
 
@@ -25,14 +31,27 @@ EVAL_BATCH = 1000  # images, fewer if their largest layer took more than
 EVAL_BYTES = 2**25
 
 
+class Objective(NamedTuple):
+    """What a population is trained and measured by.
+
+    Attributes:
+      loss: of a batch ``{"images", "labels"}``.
+      measure: ``(params, split, context) -> metrics`` with at least loss and accuracy, over a
+        split made by `eval_batches`.
+    """
+
+    loss: Loss
+    measure: Callable[[PyTree, PyTree, Mapping[str, PyTree]], Metrics]
+
+
 class Trained(NamedTuple):
     """A trained population of P members, as numpy arrays.
 
     Attributes:
-      params: the last step's parameters, leaves `[P, ...]`.
-      table: `[P]` each: early_stop_step, validation_loss, validation_accuracy, test_accuracy
-        at the evaluation with the lowest validation loss, final_test_accuracy at the last step;
-        NaN for a member that diverged, whose parameters are not finite.
+      params: the last step's parameters, or the best, leaves `[P, ...]`.
+      table: `[P]` each: early_stop_step, and for every metric of the objective validation_NAME and
+        test_NAME at the evaluation with the lowest validation loss, final_test_NAME at the last
+        step; NaN for a member that diverged, whose parameters are not finite.
       curves: `[P, E]` each, one entry per evaluation.
     """
 
@@ -73,6 +92,8 @@ class Trainer:
     Args:
       apply: ``(params, images) -> logits``.
       dataset: train, validation and test.
+      objective: by default that of `classification`.
+      keep_best: return the parameters with the lowest validation loss, not the last.
       optimizer: from optax; gets the members' context as extra arguments.
       params: shapes and types of one member's parameters.
       context: shapes and types of one member's context.
@@ -98,26 +119,28 @@ class Trainer:
         eval_every: int,
         chunk_evals: int,
         members_at_once: int,
+        objective: Objective | None = None,
+        keep_best: bool = False,
     ) -> None:
-        self._apply = apply
+        self._objective = objective or classification(apply)
+        self._keep_best = keep_best
         self._params = params
         self._context = context
         self._members_at_once = members_at_once
         self._training = make_training(
-            make_loss(apply),
-            lambda params, data, context: measure(apply, params, data["validation"]),
+            self._objective.loss,
+            lambda params, data, context: self._objective.measure(
+                params, data["validation"], context
+            ),
             optimizer,
             get_batch,
             num_steps=num_steps,
             eval_every=eval_every,
             chunk_evals=chunk_evals,
         )
-        image = np.empty((1, *dataset.image_shape), np.float32)
-        eval_batch = min(EVAL_BATCH, max(1, EVAL_BYTES // largest_value(apply, params, image)))
         self._data: dict[str, PyTree] = {
             "train": dataset.train._asdict(),
-            "validation": eval_batches(dataset.validation, eval_batch),
-            "test": eval_batches(dataset.test, eval_batch),
+            **eval_data(apply, params, dataset),
         }
         num_examples = len(dataset.train.labels)
         self._make_batches = jax.jit(
@@ -159,15 +182,41 @@ class Trainer:
         self._programs[members] = programs
         return programs.group
 
+    def forecast(self, populations: Sequence[int], held: int, max_memory: float | None) -> Forecast:
+        """Compile trainings to come and say what they will take.
+
+        Args:
+          populations: the members of every training.
+          held: bytes that wait in main memory meanwhile.
+          max_memory: bytes that this process may take; None is what is free now.
+
+        Raises:
+          MemoryError: if what is allowed does not suffice.
+        """
+        budget = available_memory() if max_memory is None else max_memory
+        on_host = held if jax.default_backend() == "cpu" else 0
+        groups = {size: self.prepare(size, budget - on_host) for size in set(populations)}
+        group = groups[max(groups)]
+        return Forecast(
+            members=max(groups),
+            rounds=len(populations),
+            side_by_side=min(max(groups), group.members),
+            devices=group.mesh.size,
+            memory=on_host + max(group.memory for group in groups.values()),
+            budget=budget,
+            flops=sum(populations) * self.operations(),
+            speed=product_speed(group.mesh),
+        )
+
     def operations(self) -> float:
         """Floating-point operations of the products in one member's training."""
         data = self._data | {"batches": self._batches}
         order, step, key = np.int32(0), np.int32(0), jax.random.key(0)
         batch = jax.eval_shape(get_batch, data, order, step)
-        grad = jax.grad(make_loss(self._apply), has_aux=True)
+        grad = jax.grad(self._objective.loss, has_aux=True)
         per_step = count_products(grad, self._params, batch, key, self._context)
         per_eval = count_products(
-            functools.partial(measure, self._apply), self._params, data["validation"]
+            self._objective.measure, self._params, data["validation"], self._context
         )
         _, num_steps, _ = self._batches.shape
         return num_steps * per_step + len(self.eval_steps) * per_eval
@@ -231,8 +280,9 @@ class Trainer:
             states, metrics = programs.run_chunk(states, streams, start, data)
             chunks.append(jax.block_until_ready(metrics))
             advance(members * self._steps_of_chunk(first))
-        tested = programs.run_test((), (states.best_params, states.params), data)[1]
-        last = states.params, states.best_step
+        ends = states.best_params, states.params, streams.context
+        tested = programs.run_test((), ends, data)[1]
+        last = states.best_params if self._keep_best else states.params, states.best_step
         del states
         params, best_step, tested, chunks = population.take(
             population.gather((*last, tested, chunks)), slice(members)
@@ -245,11 +295,8 @@ class Trainer:
     ) -> Trained:
         curves = {name: values[:, : len(self.eval_steps)] for name, values in curves.items()}
         best = np.arange(len(best_step)), np.searchsorted(self.eval_steps, best_step)
-        measured = {
-            "validation_loss": curves["validation_loss"][best],
-            "validation_accuracy": curves["validation_accuracy"][best],
-            "test_accuracy": tested["best"],
-            "final_test_accuracy": tested["last"],
+        measured = tested | {
+            name: values[best] for name, values in curves.items() if name.startswith("validation_")
         }
         finite = _all_finite(params)
         table = {name: np.where(finite, x, np.float32(np.nan)) for name, x in measured.items()}
@@ -285,17 +332,27 @@ class Trainer:
         states = _abstract(jax.eval_shape(init, params), sharded)
         run_chunk = jax.jit(mapped(self._training.run_chunk), donate_argnums=0)
         run_chunk = run_chunk.lower(states, streams, first, data).compile()
-        run_test = jax.jit(mapped(self._test)).lower((), (params, params), data).compile()
+        ends = params, params, streams.context
+        run_test = jax.jit(mapped(self._test)).lower((), ends, data).compile()
         memory = len(mesh.local_devices) * _memory(run_chunk)
         return Programs(Group(members, mesh, width, memory), init, run_chunk, run_test)
 
-    def _test(self, nothing: tuple, params: tuple[PyTree, PyTree], data: PyTree):
-        best, last = (measure(self._apply, p, data["test"])["accuracy"] for p in params)
-        return nothing, {"best": best, "last": last}
+    def _test(self, nothing: tuple, ends: tuple[PyTree, PyTree, Any], data: PyTree):
+        best, last, context = ends
+        tested = {}
+        for prefix, params in (("test", best), ("final_test", last)):
+            metrics = self._objective.measure(params, data["test"], context)
+            tested |= {f"{prefix}_{name}": jnp.float32(x) for name, x in metrics.items()}
+        return nothing, tested
 
     def _steps_of_chunk(self, first: int) -> int:
         last = min(first + self._training.chunk_evals, self._training.num_evals - 1)
         return int(self.eval_steps[last] - self.eval_steps[first])
+
+
+def classification(apply: Apply) -> Objective:
+    """Mean softmax cross-entropy and accuracy of the network itself."""
+    return Objective(make_loss(apply), lambda params, split, context: measure(apply, params, split))
 
 
 def make_loss(apply: Apply) -> Loss:
@@ -353,6 +410,16 @@ def batch_table(
 def normalise(images: jax.Array) -> jax.Array:
     """Pixels of 0 to 255 as float32 of 0 to 1."""
     return images.astype(jnp.float32) / 255
+
+
+def eval_data(apply: Apply, params: PyTree, dataset: Dataset) -> dict[str, PyTree]:
+    """Validation and test in batches whose largest layer takes no more than `EVAL_BYTES`."""
+    image = np.empty((1, *dataset.image_shape), np.float32)
+    size = min(EVAL_BATCH, max(1, EVAL_BYTES // largest_value(apply, params, image)))
+    return {
+        "validation": eval_batches(dataset.validation, size),
+        "test": eval_batches(dataset.test, size),
+    }
 
 
 def eval_batches(split: Split, most: int = EVAL_BATCH) -> PyTree:

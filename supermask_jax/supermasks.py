@@ -109,7 +109,8 @@ def expected_density(logits: PyTree, prunable: PyTree) -> jax.Array:
         jax.tree.leaves(expected(logits, prunable)), jax.tree.leaves(prunable), strict=True
     )
     leaves = [probability for probability, yes in pairs if yes]
-    return sum(jnp.sum(leaf) for leaf in leaves) / sum(leaf.size for leaf in leaves)
+    total = jnp.sum(jnp.stack([jnp.sum(leaf) for leaf in leaves]))
+    return total / sum(leaf.size for leaf in leaves)
 
 
 def masked_params(

@@ -10,10 +10,18 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from experiments import results
-from experiments.plots import mask_criteria, mask_one_actions, mask_zero_actions
+from experiments.plots import (
+    heuristic_supermasks,
+    learned_supermasks,
+    mask_criteria,
+    mask_one_actions,
+    mask_zero_actions,
+)
 from experiments.plots.curves import Row
 
 FIGURES: dict[str, Callable[[Sequence[Row]], Figure]] = {
+    "heuristic_supermasks": heuristic_supermasks.draw,
+    "learned_supermasks": learned_supermasks.draw,
     "mask_criteria": mask_criteria.draw,
     "mask_one_actions": mask_one_actions.draw,
     "mask_zero_actions": mask_zero_actions.draw,

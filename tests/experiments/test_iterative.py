@@ -59,10 +59,10 @@ def test_rows_hold_sensible_numbers(rows):
 
 def test_density_is_the_exact_count(rows):
     plan = iterative.make_plan(tiny.config())
-    sizes = jax.tree.map(lambda x: x.size, plan.params)
-    prunable = jax.tree.leaves(plan.prunable)
+    sizes = jax.tree.map(lambda x: x.size, plan.problem.params)
+    prunable = jax.tree.leaves(plan.problem.prunable)
     for row in rows:
-        kept = jax.tree.leaves(rates.keep_counts(plan.params, plan.rates, row["round"]))
+        kept = jax.tree.leaves(rates.keep_counts(plan.problem.params, plan.rates, row["round"]))
         total = sum(n for n, yes in zip(jax.tree.leaves(sizes), prunable, strict=True) if yes)
         left = sum(n for n, yes in zip(kept, prunable, strict=True) if yes)
         assert row["density"] == left / total

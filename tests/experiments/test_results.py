@@ -101,7 +101,7 @@ def first_id(plan, **changes):
     members = [iterative.Member(v, seed) for v in variants for seed in plan.config.seeds]
     plan = plan._replace(pruned=members)
     count = len(plan.members(1))
-    mask = jax.tree.map(lambda x: np.ones((count, *x.shape), bool), plan.params)
+    mask = jax.tree.map(lambda x: np.ones((count, *x.shape), bool), plan.problem.params)
     return iterative._make_rows(plan, 1, mask, {}, "0.1.0", "a command")[0]["id"]
 
 

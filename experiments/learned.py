@@ -1,0 +1,476 @@
+"""Learned supermasks: logits trained on frozen weights, variants x initial logits x seeds at once.
+
+seeds -> w_0 [S, ...] -> untrained weights [P, ...]; logits [P, ...]
+train all P members -> rows, curves, checkpoint (the logits of the lowest validation loss)
+optionally: the most probable masks and their weights -> trained as tickets
+"""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+from ml_collections import ConfigDict
+
+from experiments import processes, results
+from experiments.checkpoints import Checkpoints
+from experiments.checks import (
+    check_finite,
+    check_integer,
+    check_list,
+    check_positive,
+    check_precision,
+    check_seeds,
+)
+from experiments.problems import (
+    BATCHES,
+    DRAWS,
+    INIT,
+    LOSS,
+    Problem,
+    load_problem,
+    seed_keys,
+)
+from experiments.progress import RoundProgress
+from experiments.retraining import retrain
+from experiments.slices import Slice
+from experiments.trainer import Apply, Objective, Trained, Trainer, make_loss, measure
+from experiments.untrained import WEIGHTS, untrained_weights
+from supermask_jax import supermasks, trees
+from supermask_jax.training import Metrics, Stream
+
+PyTree = Any
+
+POSITIVE = ("epochs", "batch_size", "eval_every", "chunk_evals", "num_draws")
+METRICS = ("loss", "accuracy", "most_probable_accuracy", "expected_accuracy", "density")
+# Settings that decide which members are trained and how they are shown, but no member's numbers.
+SCOPE = ("runner", "experiment", "figure", "variants", "initial_logits", "seeds", "chunk_evals")
+
+COLUMNS: results.Columns = {
+    "id": str,
+    "experiment": str,
+    "network": str,
+    "dataset": str,
+    "variant": str,
+    "weights": str,
+    "rescale": lambda text: text == "True",
+    "initial_logit": float,
+    "seed": int,
+    "density": float,
+    "early_stop_step": int,
+    "validation_loss": float,
+    "validation_accuracy": float,
+    "test_accuracy": float,
+    "test_most_probable_accuracy": float,
+    "test_expected_accuracy": float,
+    "final_test_accuracy": float,
+    "retrained_test_accuracy": float,
+    "code_version": str,
+    "command": str,
+}
+
+
+class Variant(NamedTuple):
+    """What is frozen, a name of `WEIGHTS`, and whether weights are rescaled dynamically."""
+
+    weights: str
+    rescale: bool
+
+    @classmethod
+    def parse(cls, text: str) -> "Variant":
+        """Read ``weights[:rescale]``.
+
+        Raises:
+          ValueError: anything else.
+        """
+        weights, colon, rescale = str(text).partition(":")
+        trees.lookup("kind of weights", weights, WEIGHTS)
+        if colon and rescale != "rescale":
+            raise ValueError(f"variant {text!r} is not weights or weights:rescale.")
+        return cls(weights, bool(colon))
+
+    def __str__(self) -> str:
+        """The text that `parse` reads back."""
+        return self.weights + ":rescale" * self.rescale
+
+
+class Member(NamedTuple):
+    """Who learns in a slot of the population."""
+
+    variant: Variant
+    initial_logit: float
+    seed: int
+
+
+class Settings(NamedTuple):
+    """A configuration with its types; `experiments.configs.base` has the values."""
+
+    runner: str
+    experiment: str
+    figure: str
+    network: str
+    dataset: str
+    variants: Sequence[str]
+    initial_logits: Sequence[float]
+    seeds: Sequence[int]
+    learning_rate: float
+    momentum: float
+    epochs: int
+    batch_size: int
+    eval_every: int
+    num_draws: int
+    count_gradient: bool
+    retrain_epochs: int
+    retrain_learning_rate: float
+    matmul_precision: str
+    members_at_once: int
+    chunk_evals: int
+
+
+class Plan(NamedTuple):
+    """A checked configuration and what follows from it, before any computation."""
+
+    config: Settings
+    members: tuple[Member, ...]
+    problem: Problem
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds of the members, in order of first appearance."""
+        return list(dict.fromkeys(member.seed for member in self.members))
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of a training."""
+        return self.config.epochs * self.problem.steps_per_epoch
+
+
+class Found(NamedTuple):
+    """What a population has learned, as numpy arrays.
+
+    Attributes:
+      logits: at the lowest validation loss, `[P, ...]` per leaf.
+      table: `[P]` each, see `Trained`.
+    """
+
+    logits: PyTree
+    table: dict[str, np.ndarray]
+
+
+def make_plan(config: ConfigDict, data_dir: str | None = None, part: str | None = None) -> Plan:
+    """Check a configuration and load its data.
+
+    Args:
+      config: see `experiments.configs.base.learned`.
+      data_dir: folder of prepared data sets.
+      part: the slice of the sweep to do, as `Slice.parse` reads it; None is all of it.
+
+    Raises:
+      ValueError: a wrong setting, with what is allowed.
+      FileNotFoundError: data that is not there, with how to get it.
+    """
+    settings = Settings(**config.to_dict())
+    _check_settings(settings)
+    variants = [Variant.parse(text) for text in settings.variants]
+    check_list("variants", [str(variant) for variant in variants])
+    members = [
+        Member(variant, float(logit), seed)
+        for variant in variants
+        for logit in settings.initial_logits
+        for seed in settings.seeds
+    ]
+    problem = load_problem(settings.network, settings.dataset, settings.batch_size, data_dir)
+    return Plan(settings, Slice.parse(part or "0/1").take(members), problem)
+
+
+def run(
+    plan: Plan, workdir: Path, command: str, max_memory: float | None = None
+) -> list[results.Row]:
+    """Learn the masks of an experiment, unless they are on disk.
+
+    Args:
+      plan: from `make_plan`.
+      workdir: gets ``results.csv``, ``curves/`` and ``checkpoints/``.
+      command: what was typed, for the table.
+      max_memory: bytes that this process may take; None is what is free now.
+
+    Raises:
+      MemoryError: if what is allowed does not suffice.
+    """
+    file = workdir / "results.csv"
+    rows = results.read_rows(file, COLUMNS)
+    if len(rows) == len(plan.members):
+        return rows
+    checkpoints = Checkpoints(workdir / "checkpoints", keep=1)
+    learner = Learner(plan)
+    code_version = results.code_version()
+    learn_steps, retrain_steps = plan.num_steps, _retrain_steps(plan)
+    total = len(plan.members) * (learn_steps + retrain_steps)
+    with (
+        RoundProgress(1, total, noun="training") as progress,
+        jax.default_matmul_precision(plan.config.matmul_precision),
+    ):
+        if checkpoints.rounds():
+            found = checkpoints.load(0, learner.abstract_found())
+            progress.advance(len(plan.members) * learn_steps)
+        else:
+            progress.announce(str(learner.forecast(max_memory)))
+            progress.start_round(1)
+            trained = learner.train(progress.advance)
+            found = Found(trained.params, trained.table)
+            rows = _make_rows(plan, found.table, code_version, command)
+            if processes.is_first():
+                results.write_curves(
+                    workdir / "curves" / "learning.parquet",
+                    rows,
+                    learner.eval_steps,
+                    trained.curves,
+                    ("variant", "initial_logit", "seed"),
+                )
+            checkpoints.save(0, found)
+        if plan.config.retrain_epochs:
+            found.table["retrained_test_accuracy"] = learner.retrain(found, progress.advance)
+        rows = _make_rows(plan, found.table, code_version, command)
+        if processes.is_first():
+            results.write_rows(file, rows, COLUMNS)
+        progress.finish_round(1, rows)
+    checkpoints.close()
+    return rows
+
+
+class Learner:
+    """The program of a plan: one training of logits for all members."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        config, problem = plan.config, plan.problem
+        key = jax.eval_shape(jax.random.key, 0)
+        self._trainer = Trainer(
+            problem.network.apply,
+            problem.dataset,
+            optax.sgd(config.learning_rate, momentum=config.momentum),
+            params=problem.params,
+            context={
+                "weights": problem.params,
+                "rescale": jax.ShapeDtypeStruct((), bool),
+                "draws": key,
+            },
+            num_orders=len(plan.seeds),
+            num_steps=plan.num_steps,
+            batch_size=config.batch_size,
+            eval_every=config.eval_every,
+            chunk_evals=config.chunk_evals,
+            members_at_once=config.members_at_once,
+            objective=masked_classification(
+                problem.network.apply, problem.prunable, config.num_draws, config.count_gradient
+            ),
+            keep_best=True,
+        )
+        self.eval_steps = self._trainer.eval_steps
+
+    def forecast(self, max_memory: float | None) -> Any:
+        """Compile the training and say what it will take; see `Trainer.forecast`."""
+        held = 2 * sum(x.nbytes for x in jax.tree.leaves(self.abstract_found().logits))
+        return self._trainer.forecast([len(self._plan.members)], held, max_memory)
+
+    def train(self, advance: Callable[[int], None]) -> Trained:
+        """Learn the masks of all members.
+
+        Args:
+          advance: called with the number of member-steps done since the last call.
+        """
+        members, seeds = self._plan.members, self._plan.seeds
+        places = self._places()
+        streams = Stream(
+            batches=jnp.asarray(places),
+            key=seed_keys(seeds, 0, LOSS)[places],
+            context={
+                "weights": self._weights(),
+                "rescale": jnp.array([member.variant.rescale for member in members]),
+                "draws": seed_keys(seeds, 0, DRAWS)[places],
+            },
+        )
+        starts = np.array([member.initial_logit for member in members], np.float32)
+        make = jax.vmap(
+            functools.partial(
+                supermasks.init_logits, self._plan.problem.params, self._plan.problem.prunable
+            )
+        )
+
+        def start_params(chosen: slice) -> PyTree:
+            return jax.device_get(make(jnp.asarray(starts[chosen])))
+
+        return self._trainer.train(start_params, streams, seed_keys(seeds, 0, BATCHES), advance)
+
+    def retrain(self, found: Found, advance: Callable[[int], None]) -> np.ndarray:
+        """Test accuracies `[P]` of the most probable masks' networks, trained as tickets."""
+        config, problem = self._plan.config, self._plan.problem
+        prunable = problem.prunable
+
+        def ticket(logits: PyTree, weights: PyTree, rescale: jax.Array) -> tuple[PyTree, PyTree]:
+            mask = supermasks.most_probable(logits, prunable)
+            return supermasks.masked_params(mask, weights, prunable, rescale=rescale), mask
+
+        rescale = np.array([member.variant.rescale for member in self._plan.members])
+        weights, masks = jax.jit(jax.vmap(ticket))(found.logits, self._weights(), rescale)
+        return retrain(
+            problem,
+            weights,
+            masks,
+            [member.seed for member in self._plan.members],
+            learning_rate=config.retrain_learning_rate,
+            epochs=config.retrain_epochs,
+            eval_every=config.eval_every,
+            members_at_once=config.members_at_once,
+            advance=advance,
+        )
+
+    def abstract_found(self) -> Found:
+        """Shapes and types of what is found, as `Checkpoints.load` needs them."""
+        count = len(self._plan.members)
+        names = [
+            f"{when}_{name}" for when in ("validation", "test", "final_test") for name in METRICS
+        ]
+        table = {name: np.empty(count, np.float32) for name in names}
+        return Found(
+            jax.tree.map(lambda x: np.empty((count, *x.shape), x.dtype), self._plan.problem.params),
+            {"early_stop_step": np.empty(count, np.int32), **table},
+        )
+
+    def _weights(self) -> PyTree:
+        """The frozen weights of all members, `[P, ...]` per leaf."""
+        problem, names = self._plan.problem, list(WEIGHTS)
+
+        def of_member(key: jax.Array, name: jax.Array) -> PyTree:
+            w_i = problem.network.init(key)
+            kinds = [
+                functools.partial(untrained_weights, kind, key, w_i, problem.prunable)
+                for kind in names
+            ]
+            return lax.switch(name, kinds)
+
+        keys = seed_keys(self._plan.seeds, 0, INIT)[self._places()]
+        kinds = jnp.array([names.index(m.variant.weights) for m in self._plan.members])
+        return jax.device_get(jax.jit(lambda x: lax.map(lambda y: of_member(*y), x))((keys, kinds)))
+
+    def _places(self) -> np.ndarray:
+        """The place of every member's seed among the seeds, `[P]`."""
+        seeds = self._plan.seeds
+        return np.array([seeds.index(member.seed) for member in self._plan.members], np.int32)
+
+
+def masked_classification(
+    apply: Apply, prunable: PyTree, num_draws: int, count_gradient: bool
+) -> Objective:
+    """Cross-entropy of a network masked by a draw; the parameters to train are logits.
+
+    Measured are the means over `num_draws` masks drawn with the member's own key, the accuracies
+    of the most probable mask and of the expected one, and the expected density.
+    """
+    plain = make_loss(apply)
+
+    def loss(logits: PyTree, batch: PyTree, key: jax.Array, context: Mapping[str, PyTree], /):
+        of_logits = supermasks.loss_of_logits(
+            plain,
+            context["weights"],
+            prunable,
+            rescale=context["rescale"],
+            count_gradient=count_gradient,
+        )
+        return of_logits(logits, key, batch, key, {})
+
+    def measure_logits(logits: PyTree, split: PyTree, context: Mapping[str, PyTree]) -> Metrics:
+        def of_mask(mask: PyTree) -> Metrics:
+            params = supermasks.masked_params(
+                mask, context["weights"], prunable, rescale=context["rescale"]
+            )
+            return measure(apply, params, split)
+
+        def of_draw(key: jax.Array) -> Metrics:
+            return of_mask(supermasks.sample(key, logits, prunable))
+
+        draws = lax.map(of_draw, jax.random.split(context["draws"], num_draws))
+        most_probable = of_mask(supermasks.most_probable(logits, prunable))
+        return jax.tree.map(jnp.mean, draws) | {
+            "most_probable_accuracy": most_probable["accuracy"],
+            "expected_accuracy": of_mask(supermasks.expected(logits, prunable))["accuracy"],
+            "density": supermasks.expected_density(logits, prunable),
+        }
+
+    return Objective(loss, measure_logits)
+
+
+def row_key(config: Mapping[str, Any]) -> Callable[[results.Row], tuple]:
+    """The order of a table's rows: by variant, initial logit and seed, as configured."""
+    variants = [str(Variant.parse(text)) for text in config["variants"]]
+    return lambda row: (
+        variants.index(row["variant"]),
+        config["initial_logits"].index(row["initial_logit"]),
+        config["seeds"].index(row["seed"]),
+    )
+
+
+def alone(config: ConfigDict, row: results.Row) -> ConfigDict:
+    """The configuration that computes one row only."""
+    config = ConfigDict(config.to_dict())
+    config.update(
+        variants=[row["variant"]], initial_logits=[row["initial_logit"]], seeds=[row["seed"]]
+    )
+    return config
+
+
+def _make_rows(
+    plan: Plan, table: dict[str, np.ndarray], code_version: str, command: str
+) -> list[results.Row]:
+    settings = {k: v for k, v in plan.config._asdict().items() if k not in SCOPE}
+    table = {"retrained_test_accuracy": np.full(len(plan.members), np.float32(np.nan)), **table}
+    rows = []
+    for i, member in enumerate(plan.members):
+        own = {
+            "weights": member.variant.weights,
+            "rescale": member.variant.rescale,
+            "initial_logit": member.initial_logit,
+            "seed": member.seed,
+        }
+        rows.append(
+            {
+                "id": results.row_id(settings, own, code_version),
+                "experiment": plan.config.experiment,
+                "network": plan.config.network,
+                "dataset": plan.config.dataset,
+                "variant": str(member.variant),
+                **own,
+                "density": float(str(table["test_density"][i])),
+                **results.measured(table, i, COLUMNS),
+                "code_version": code_version,
+                "command": command,
+            }
+        )
+    return rows
+
+
+def _retrain_steps(plan: Plan) -> int:
+    return plan.config.retrain_epochs * plan.problem.steps_per_epoch
+
+
+def _check_settings(config: Settings) -> None:
+    for name in POSITIVE:
+        check_integer(name, getattr(config, name), 1)
+    for name in ("members_at_once", "retrain_epochs"):
+        check_integer(name, getattr(config, name), 0)
+    check_seeds(config.seeds)
+    check_precision(config.matmul_precision)
+    check_positive("learning_rate", config.learning_rate)
+    check_positive("retrain_learning_rate", config.retrain_learning_rate)
+    check_list("initial_logits", config.initial_logits)
+    for logit in config.initial_logits:
+        check_finite("initial_logits", logit)
+    if not (isinstance(config.momentum, int | float) and 0 <= config.momentum < 1):
+        raise ValueError(f"config.momentum is {config.momentum!r}, expected from 0 to below 1.")
+    if not isinstance(config.count_gradient, bool):
+        raise ValueError(f"config.count_gradient is {config.count_gradient!r}, expected a bool.")

@@ -1,0 +1,328 @@
+"""Heuristic supermasks: one-shot masks of trained networks, measured on untrained weights.
+
+seeds -> dense networks, by `iterative` in the folder ``dense``
+seed by seed: scores of all criteria -> one program makes a mask for every power, in turn,
+and measures it on every kind of untrained weights -> rows; no mask is kept
+"""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax import lax
+from ml_collections import ConfigDict
+
+from experiments import iterative, processes, results
+from experiments.checkpoints import Checkpoints
+from experiments.checks import check_integer, check_list
+from experiments.iterative import abstract_outcome
+from experiments.problems import ADVANCE, Problem, seed_keys
+from experiments.progress import RoundProgress
+from experiments.retraining import retrain
+from experiments.trainer import eval_data, measure
+from experiments.untrained import WEIGHTS, untrained_weights
+from supermask_jax import masks, population, rates, trees
+from supermask_jax.criteria import CRITERIA
+
+PyTree = Any
+
+# Settings of the one-shot masks; the others are those of the dense network's training.
+OWN = ("criteria", "weights", "powers", "retrain_power", "retrain_epochs")
+
+COLUMNS: results.Columns = {
+    "id": str,
+    "experiment": str,
+    "network": str,
+    "dataset": str,
+    "criterion": str,
+    "weights": str,
+    "seed": int,
+    "power": int,
+    "density": float,
+    "validation_accuracy": float,
+    "test_accuracy": float,
+    "retrained_test_accuracy": float,
+    "code_version": str,
+    "command": str,
+}
+
+
+class Plan(NamedTuple):
+    """A checked configuration: that of the dense networks and what is done with them."""
+
+    dense: iterative.Plan
+    criteria: Sequence[str]
+    weights: Sequence[str]
+    powers: Sequence[int]
+    retrain_power: int
+    retrain_epochs: int
+
+    @property
+    def problem(self) -> Problem:
+        """What is learned."""
+        return self.dense.problem
+
+    def members(self, seed: int) -> list[str]:
+        """The criteria of a seed."""
+        return [m.variant.criterion for m in self.dense.pruned if m.seed == seed and m.variant]
+
+
+def make_plan(config: ConfigDict, data_dir: str | None = None, part: str | None = None) -> Plan:
+    """Check a configuration and load its data.
+
+    Args:
+      config: see `experiments.configs.base.one_shot`.
+      data_dir: folder of prepared data sets.
+      part: the slice of criteria x seeds to do; None is all of it.
+
+    Raises:
+      ValueError: a wrong setting, with what is allowed.
+      FileNotFoundError: data that is not there, with how to get it.
+    """
+    settings = config.to_dict()
+    own = {name: settings.pop(name) for name in OWN}
+    for name in ("criteria", "weights", "powers"):
+        check_list(name, own[name])
+    for name in own["criteria"]:
+        trees.lookup("criterion", name, CRITERIA)
+    for name in own["weights"]:
+        trees.lookup("kind of weights", name, WEIGHTS)
+    for power in own["powers"]:
+        check_integer("powers", power, 0)
+    check_integer("retrain_power", own["retrain_power"], -1)
+    check_integer("retrain_epochs", own["retrain_epochs"], 1)
+    if own["retrain_power"] not in (-1, *own["powers"]):
+        raise ValueError(f"config.retrain_power is {own['retrain_power']}, not one of the powers.")
+    dense = ConfigDict(settings | {"variants": own["criteria"], "num_rounds": 0})
+    return Plan(iterative.make_plan(dense, data_dir, part), **own)
+
+
+def run(
+    plan: Plan, workdir: Path, command: str, max_memory: float | None = None
+) -> list[results.Row]:
+    """Measure the masks of the seeds that are not in the table yet.
+
+    Args:
+      plan: from `make_plan`.
+      workdir: gets ``results.csv``, and the dense networks in ``dense``.
+      command: what was typed, for the table.
+      max_memory: bytes that this process may take; None is what is free now.
+
+    Raises:
+      MemoryError: if what is allowed does not suffice.
+    """
+    file = workdir / "results.csv"
+    rows = results.read_rows(file, COLUMNS)
+    done = {row["seed"] for row in rows}
+    todo = [seed for seed in plan.dense.seeds if seed not in done]
+    if not todo:
+        return rows
+    iterative.run(plan.dense, workdir / "dense", command, max_memory)
+    checkpoints = Checkpoints(workdir / "dense" / "checkpoints", plan.dense.config.keep_checkpoints)
+    dense = checkpoints.load(0, abstract_outcome(plan.dense, 0))
+    checkpoints.close()
+    bench = Bench(plan)
+    code_version = results.code_version()
+    with (
+        RoundProgress(len(todo), len(todo), noun="seed") as progress,
+        jax.default_matmul_precision(plan.dense.config.matmul_precision),
+    ):
+        for number, seed in enumerate(todo, 1):
+            progress.start_round(number)
+            place = plan.dense.seeds.index(seed)
+            outcome: iterative.Outcome = population.take(dense, place)
+            measured = bench.measure(seed, outcome.state.w_i, outcome.w_f)
+            new = _make_rows(plan, seed, measured, code_version, command)
+            rows += new
+            progress.advance(1)
+            progress.finish_round(number, new)
+            if processes.is_first():
+                results.write_rows(file, sorted(rows, key=row_key(_lists(plan))), COLUMNS)
+    return sorted(rows, key=row_key(_lists(plan)))
+
+
+class Measured(NamedTuple):
+    """What one seed's masks are worth: C criteria, N powers, K kinds of weights, numpy arrays.
+
+    Attributes:
+      density: kept / prunable weights, `[N]`.
+      validation_accuracy: `[C, N, K]`.
+      test_accuracy: `[C, N, K]`.
+      retrained_test_accuracy: `[C, N, K]`, NaN where not asked for.
+    """
+
+    density: np.ndarray
+    validation_accuracy: np.ndarray
+    test_accuracy: np.ndarray
+    retrained_test_accuracy: np.ndarray
+
+
+class Bench:
+    """The program that makes and measures masks, compiled once for a number of criteria."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        problem = plan.problem
+        self._mesh = population.make_mesh()
+        self._data = population.replicate(
+            eval_data(problem.network.apply, problem.params, problem.dataset), self._mesh
+        )
+        counts = [
+            rates.keep_counts(problem.params, plan.dense.rates, power) for power in plan.powers
+        ]
+        self._counts = jax.tree.map(lambda *n: np.array(n, np.int32), *counts)
+        self._program = jax.jit(population.map_members(self._measure_one, mesh=self._mesh))
+
+    def measure(self, seed: int, w_i: PyTree, w_f: PyTree) -> Measured:
+        """All masks of one seed.
+
+        Args:
+          seed: for the random ties and weights.
+          w_i: the initialisation, `[...]` per leaf.
+          w_f: the trained weights.
+        """
+        criteria = self._plan.members(seed)
+        key = seed_keys([seed], 0, ADVANCE)[0]
+
+        def score(w_i: PyTree, w_f: PyTree) -> PyTree:
+            return population.stack([CRITERIA[name](w_i, w_f) for name in criteria])
+
+        scores = population.pad(jax.jit(score)(w_i, w_f), self._mesh.size)
+        shared = population.replicate((key, w_i, self._counts), self._mesh)
+        _, accuracies = self._program((), population.shard(scores, self._mesh), *shared, self._data)
+        validation, test = population.take(population.gather(accuracies), slice(len(criteria)))
+        retrained = np.full_like(test, np.nan)
+        if self._plan.retrain_power >= 0:
+            place = list(self._plan.powers).index(self._plan.retrain_power)
+            retrained[:, place] = self._retrain(seed, key, w_i, scores, len(criteria), place)
+        return Measured(self._densities(), validation, test, retrained)
+
+    def _measure_one(
+        self, nothing: tuple, scores: PyTree, key: jax.Array, w_i: PyTree, counts: PyTree,
+        data: PyTree,
+    ) -> tuple[tuple, tuple[jax.Array, jax.Array]]:  # fmt: skip
+        """Validation and test accuracies `[N, K]` of one criterion's masks."""
+        apply = self._plan.problem.network.apply
+
+        def of_network(params: PyTree) -> tuple[jax.Array, jax.Array]:
+            validation, test = (
+                measure(apply, params, data[split])["accuracy"] for split in ("validation", "test")
+            )
+            return validation, test
+
+        def at_power(num_keep: PyTree) -> tuple[jax.Array, jax.Array]:
+            mask, weights = self._tickets(key, scores, w_i, num_keep)
+            networks = population.stack([masks.apply(mask, kind) for kind in weights])
+            return lax.map(of_network, networks)
+
+        return nothing, lax.map(at_power, counts)
+
+    def _tickets(
+        self, key: jax.Array, scores: PyTree, w_i: PyTree, num_keep: PyTree
+    ) -> tuple[PyTree, list[PyTree]]:
+        """A mask, and what it is to be laid on."""
+        prunable = self._plan.problem.prunable
+        prune_key, weights_key = jax.random.split(key)
+        everything = masks.ones(w_i)
+        pruned = masks.prune(prune_key, scores, everything, num_keep)
+        mask = jax.tree.map(lambda yes, m, one: m if yes else one, prunable, pruned, everything)
+        weights = [
+            untrained_weights(kind, weights_key, w_i, prunable, mask) for kind in self._plan.weights
+        ]
+        return mask, weights
+
+    def _retrain(
+        self, seed: int, key: jax.Array, w_i: PyTree, scores: PyTree, count: int, place: int
+    ) -> np.ndarray:
+        """Test accuracies `[C, K]` after training the kept weights of one power's masks."""
+        num_keep = population.take(self._counts, place)
+
+        def tickets(scores: PyTree) -> tuple[PyTree, PyTree]:
+            mask, weights = self._tickets(key, scores, w_i, num_keep)
+            return population.stack([mask] * len(weights)), population.stack(weights)
+
+        mask, weights = jax.jit(lambda x: lax.map(tickets, x))(
+            population.take(scores, slice(count))
+        )
+        flat = functools.partial(jax.tree.map, lambda x: x.reshape(-1, *x.shape[2:]))
+        kinds, config = len(self._plan.weights), self._plan.dense.config
+        accuracies = retrain(
+            self._plan.problem,
+            flat(weights),
+            flat(mask),
+            [seed] * (count * kinds),
+            learning_rate=config.learning_rate,
+            epochs=self._plan.retrain_epochs,
+            eval_every=config.eval_every,
+            members_at_once=config.members_at_once,
+        )
+        return accuracies.reshape(count, kinds)
+
+    def _densities(self) -> np.ndarray:
+        problem = self._plan.problem
+        kept, total = np.zeros(len(self._plan.powers), np.int64), 0
+        for counts, leaf, yes in zip(
+            *(jax.tree.leaves(x) for x in (self._counts, problem.params, problem.prunable)),
+            strict=True,
+        ):
+            if yes:
+                kept, total = kept + counts, total + leaf.size
+        return kept / total
+
+
+def row_key(config: Mapping[str, Any]) -> Callable[[results.Row], tuple]:
+    """The order of a table's rows: by power, criterion, weights and seed, as configured."""
+    names = {"powers": "power", "criteria": "criterion", "weights": "weights", "seeds": "seed"}
+    orders = {column: list(config[name]) for name, column in names.items()}
+    return lambda row: tuple(order.index(row[column]) for column, order in orders.items())
+
+
+def alone(config: ConfigDict, row: results.Row) -> ConfigDict:
+    """The configuration that computes one row and as little else as possible."""
+    config = ConfigDict(config.to_dict())
+    config.update(
+        criteria=[row["criterion"]],
+        weights=[row["weights"]],
+        seeds=[row["seed"]],
+        powers=[row["power"]],
+    )
+    return config
+
+
+def _lists(plan: Plan) -> dict[str, Any]:
+    own = {name: getattr(plan, name) for name in ("powers", "criteria", "weights")}
+    return own | {"seeds": plan.dense.config.seeds}
+
+
+def _make_rows(
+    plan: Plan, seed: int, measured: Measured, code_version: str, command: str
+) -> list[results.Row]:
+    config = plan.dense.config
+    settings = {k: v for k, v in config._asdict().items() if k not in iterative.SCOPE}
+    settings["retrain_epochs"] = plan.retrain_epochs
+    rows = []
+    for c, criterion in enumerate(plan.members(seed)):
+        for n, power in enumerate(plan.powers):
+            for k, weights in enumerate(plan.weights):
+                own = {"criterion": criterion, "weights": weights, "seed": seed, "power": power}
+                values = {
+                    name: getattr(measured, name)[c : c + 1, n, k]
+                    for name in ("validation_accuracy", "test_accuracy", "retrained_test_accuracy")
+                }
+                rows.append(
+                    {
+                        "id": results.row_id(settings, own, code_version),
+                        "experiment": config.experiment,
+                        "network": config.network,
+                        "dataset": config.dataset,
+                        **own,
+                        "density": float(measured.density[n]),
+                        **results.measured(values, 0, COLUMNS),
+                        "code_version": code_version,
+                        "command": command,
+                    }
+                )
+    return rows
