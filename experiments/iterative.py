@@ -11,7 +11,7 @@ finished round on disk is not done again.
 import collections
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,7 +50,31 @@ SCOPE = (
     "runner", "experiment", "figure", "variants", "seeds", "num_rounds", "chunk_evals",
     "keep_checkpoints",
 )  # fmt: skip
+# Settings that list members; runs of different lists may be joined into one table.
+LISTS = ("variants", "seeds")
 POSITIVE = ("epochs", "batch_size", "eval_every", "chunk_evals", "keep_checkpoints")
+
+
+COLUMNS: results.Columns = {
+    "id": str,
+    "experiment": str,
+    "network": str,
+    "dataset": str,
+    "variant": str,
+    "criterion": str,
+    "mask_one": str,
+    "mask_zero": str,
+    "seed": int,
+    "round": int,
+    "density": float,
+    "early_stop_step": int,
+    "validation_loss": float,
+    "validation_accuracy": float,
+    "test_accuracy": float,
+    "final_test_accuracy": float,
+    "code_version": str,
+    "command": str,
+}
 
 
 class Variant(NamedTuple):
@@ -195,7 +219,7 @@ def run(
     config, table = plan.config, workdir / "results.csv"
     laboratory = Laboratory(plan)
     checkpoints = Checkpoints(workdir / "checkpoints", config.keep_checkpoints)
-    rows = results.read_rows(table)
+    rows = results.read_rows(table, COLUMNS)
     first = _first_to_do(plan, rows, checkpoints.rounds())
     rows = [row for row in rows if row["round"] < first]
     outcome = None
@@ -219,8 +243,10 @@ def run(
             rows += new
             if processes.is_first():
                 curves = workdir / "curves" / f"round_{round:02}.parquet"
-                results.write_curves(curves, new, laboratory.eval_steps, trained.curves)
-                results.write_rows(table, rows)
+                results.write_curves(
+                    curves, new, ("variant", "seed", "round"), laboratory.eval_steps, trained.curves
+                )
+                results.write_rows(table, rows, COLUMNS)
             checkpoints.save(round, outcome)
             progress.finish_round(round, new)
     checkpoints.close()
@@ -344,6 +370,24 @@ class Laboratory:
         return seed_keys(self._plan.seeds, round, purpose)
 
 
+def row_key(config: Mapping[str, Any]) -> Callable[[results.Row], tuple]:
+    """The order of a table's rows: by round, variant and seed, as configured."""
+    variants = ["dense", *(str(Variant.parse(text)) for text in config["variants"])]
+    return lambda row: (
+        row["round"],
+        variants.index(row["variant"]),
+        config["seeds"].index(row["seed"]),
+    )
+
+
+def alone(config: ConfigDict, row: results.Row) -> ConfigDict:
+    """The configuration that trains one row's member, up to its round."""
+    config = ConfigDict(config.to_dict())
+    variants = config.variants if row["round"] == 0 else [row["variant"]]
+    config.update(variants=variants, seeds=[row["seed"]], num_rounds=row["round"])
+    return config
+
+
 def abstract_outcome(plan: Plan, round: int) -> Outcome:
     """Shapes and types of a round's outcome, as `Checkpoints.load` needs them."""
     count = len(plan.members(round))
@@ -393,7 +437,7 @@ def _make_rows(
                 "variant": str(member.variant or "dense"),
                 **own,
                 "density": densities[i],
-                **results.measured(table, i, results.COLUMNS),
+                **results.measured(table, i, COLUMNS),
                 "code_version": code_version,
                 "command": command,
             }

@@ -50,6 +50,8 @@ POSITIVE = ("epochs", "batch_size", "eval_every", "chunk_evals", "num_draws")
 METRICS = ("loss", "accuracy", "most_probable_accuracy", "expected_accuracy", "density")
 # Settings that decide which members are trained and how they are shown, but no member's numbers.
 SCOPE = ("runner", "experiment", "figure", "variants", "initial_logits", "seeds", "chunk_evals")
+# Settings that list members; runs of different lists may be joined into one table.
+LISTS = ("variants", "initial_logits", "seeds")
 
 COLUMNS: results.Columns = {
     "id": str,
@@ -228,9 +230,9 @@ def run(
                 results.write_curves(
                     workdir / "curves" / "learning.parquet",
                     rows,
+                    ("variant", "initial_logit", "seed"),
                     learner.eval_steps,
                     trained.curves,
-                    ("variant", "initial_logit", "seed"),
                 )
             checkpoints.save(0, found)
         if plan.config.retrain_epochs:

@@ -29,6 +29,8 @@ from supermask_jax.criteria import CRITERIA
 
 PyTree = Any
 
+# Settings that list members; runs of different lists may be joined into one table.
+LISTS = ("powers", "criteria", "weights", "seeds")
 # Settings of the one-shot masks; the others are those of the dense network's training.
 OWN = ("criteria", "weights", "powers", "retrain_power", "retrain_epochs")
 
@@ -289,6 +291,8 @@ def alone(config: ConfigDict, row: results.Row) -> ConfigDict:
         seeds=[row["seed"]],
         powers=[row["power"]],
     )
+    if config.retrain_power != row["power"]:
+        config.retrain_power = -1
     return config
 
 

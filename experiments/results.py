@@ -1,7 +1,7 @@
 """Tables of results: one row per member and round, with what is needed to make it again.
 
-Accuracies are fractions, losses are in nats, density is kept / prunable weights. Round 0 is
-the dense network, one row per seed, variant ``dense``.
+Accuracies are fractions, losses are in nats, density is kept / prunable weights. Every runner
+has its own columns: what the row is about, the density, what was measured, and how it was made.
 """
 
 import csv
@@ -30,27 +30,6 @@ MAY_CHANGE = ("num_rounds", "chunk_evals", "keep_checkpoints")
 
 Columns = Mapping[str, Callable[[str], Any]]
 
-COLUMNS: Columns = {
-    "id": str,
-    "experiment": str,
-    "network": str,
-    "dataset": str,
-    "variant": str,
-    "criterion": str,
-    "mask_one": str,
-    "mask_zero": str,
-    "seed": int,
-    "round": int,
-    "density": float,
-    "early_stop_step": int,
-    "validation_loss": float,
-    "validation_accuracy": float,
-    "test_accuracy": float,
-    "final_test_accuracy": float,
-    "code_version": str,
-    "command": str,
-}
-
 
 def row_id(settings: Mapping[str, Any], member: Mapping[str, Any], code_version: str) -> str:
     """Twelve hexadecimal digits that name a row by all that decides its numbers.
@@ -72,7 +51,7 @@ def measured(table: Mapping[str, np.ndarray], index: int, columns: Columns) -> R
     }
 
 
-def write_rows(path: Path, rows: Iterable[Row], columns: Columns = COLUMNS) -> None:
+def write_rows(path: Path, rows: Iterable[Row], columns: Columns) -> None:
     """Write a table as CSV, at once or not at all."""
 
     def write(temporary: Path) -> None:
@@ -84,7 +63,7 @@ def write_rows(path: Path, rows: Iterable[Row], columns: Columns = COLUMNS) -> N
     replace_file(path, write)
 
 
-def read_rows(path: Path, columns: Columns = COLUMNS) -> list[Row]:
+def read_rows(path: Path, columns: Columns) -> list[Row]:
     """Read a table that `write_rows` wrote, with its types; a missing one has no rows.
 
     Raises:
@@ -104,19 +83,19 @@ def read_rows(path: Path, columns: Columns = COLUMNS) -> list[Row]:
 def write_curves(
     path: Path,
     members: Sequence[Row],
+    names: Sequence[str],
     steps: np.ndarray,
     curves: dict[str, Any],
-    names: Sequence[str] = ("variant", "seed", "round"),
 ) -> None:
-    """Write the learning curves of a round as Parquet, one row per member and evaluation.
+    """Write learning curves as Parquet, one row per member and evaluation.
 
     Args:
       path: the file.
-      members: the P rows of the round.
+      members: P rows.
+      names: columns of the rows that go along.
       steps: int `[E]`, the step of every evaluation.
       curves: arrays `[P, E]`. ``train_*`` are means over the steps from an evaluation to the
         next one, missing for the last.
-      names: columns of the rows that go along.
     """
     count = len(steps)
     columns: dict[str, Any] = {

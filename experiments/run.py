@@ -21,6 +21,7 @@ from rich.console import Console
 
 from experiments import processes, results
 from experiments.plots import FIGURES, save
+from experiments.runners import RUNNERS
 from experiments.summary import summary, supermask_summary
 from supermask_jax.trees import lookup
 

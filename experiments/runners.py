@@ -1,8 +1,10 @@
 """The kinds of experiments by the name that configurations give them."""
 
+import csv
+from pathlib import Path
 from types import ModuleType
 
-from experiments import iterative, learned, one_shot
+from experiments import iterative, learned, one_shot, results
 
 # Each has COLUMNS, LISTS, make_plan, run, row_key and alone.
 RUNNERS: dict[str, ModuleType] = {
@@ -10,3 +12,18 @@ RUNNERS: dict[str, ModuleType] = {
     "learned": learned,
     "one_shot": one_shot,
 }
+
+
+def read_table(path: Path) -> list[results.Row]:
+    """The rows of a runner's table; its columns tell which runner's.
+
+    Raises:
+      FileNotFoundError: if there is no such file.
+      ValueError: if no runner writes such a table.
+    """
+    with path.open(newline="") as file:
+        header = next(csv.reader(file), [])
+    for runner in RUNNERS.values():
+        if header == list(runner.COLUMNS):
+            return results.read_rows(path, runner.COLUMNS)
+    raise ValueError(f"{path} is not a table of this version: its columns are {header}.")

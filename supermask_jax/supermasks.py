@@ -98,16 +98,12 @@ def expected(logits: PyTree, prunable: PyTree) -> PyTree:
 def most_probable(logits: PyTree, prunable: PyTree) -> PyTree:
     """The mask (bools) that keeps what is at least as likely kept as not: logits of 0 or more."""
     _check(logits, prunable)
-    return jax.tree.map(
-        lambda m, yes: m >= 0 if yes else jnp.ones(m.shape, bool), logits, prunable
-    )
+    return jax.tree.map(lambda m, yes: m >= 0 if yes else jnp.ones(m.shape, bool), logits, prunable)
 
 
 def expected_density(logits: PyTree, prunable: PyTree) -> jax.Array:
     """Mean kept / prunable weights of `sample`: the mean of sigmoid(logits), a scalar."""
-    pairs = zip(
-        jax.tree.leaves(expected(logits, prunable)), jax.tree.leaves(prunable), strict=True
-    )
+    pairs = zip(jax.tree.leaves(expected(logits, prunable)), jax.tree.leaves(prunable), strict=True)
     leaves = [probability for probability, yes in pairs if yes]
     total = jnp.sum(jnp.stack([jnp.sum(leaf) for leaf in leaves]))
     return total / sum(leaf.size for leaf in leaves)
