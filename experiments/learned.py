@@ -52,6 +52,7 @@ METRICS = ("loss", "accuracy", "most_probable_accuracy", "expected_accuracy", "d
 SCOPE = ("runner", "experiment", "figure", "variants", "initial_logits", "seeds", "chunk_evals")
 # Settings that list members; runs of different lists may be joined into one table.
 LISTS = ("variants", "initial_logits", "seeds")
+CURVES = Path("curves") / "learning.parquet"  # in the folder of a run
 
 COLUMNS: results.Columns = {
     "id": str,
@@ -228,7 +229,7 @@ def run(
             rows = _make_rows(plan, found.table, code_version, command)
             if processes.is_first():
                 results.write_curves(
-                    workdir / "curves" / "learning.parquet",
+                    workdir / CURVES,
                     rows,
                     ("variant", "initial_logit", "seed"),
                     learner.eval_steps,

@@ -46,9 +46,7 @@ def row_id(settings: Mapping[str, Any], member: Mapping[str, Any], code_version:
 def measured(table: Mapping[str, np.ndarray], index: int, columns: Columns) -> Row:
     """A member's entries of a table of float32 arrays `[P]`, as far as there are columns."""
     # str: the shortest decimal that reads back as the same float32
-    return {
-        name: columns[name](str(values[index])) for name, values in table.items() if name in columns
-    }
+    return {name: read(str(table[name][index])) for name, read in columns.items() if name in table}
 
 
 def write_rows(path: Path, rows: Iterable[Row], columns: Columns) -> None:
@@ -104,6 +102,16 @@ def write_curves(
     columns["step"] = np.tile(steps, len(members))
     columns |= {name: np.asarray(values).ravel() for name, values in curves.items()}
     replace_file(path, lambda temporary: pq.write_table(pa.table(columns), temporary))
+
+
+def read_curves(path: Path) -> dict[str, np.ndarray]:
+    """The columns of a file that `write_curves` wrote.
+
+    Raises:
+      FileNotFoundError: if there is none.
+    """
+    table = pq.read_table(path)
+    return {name: table[name].to_numpy() for name in table.column_names}
 
 
 def read_json(path: Path) -> Any:

@@ -19,8 +19,8 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 from rich.console import Console
 
-from experiments import processes, results
-from experiments.plots import FIGURES, save
+from experiments import learned, processes, results
+from experiments.plots import FIGURES, learning_curves, save
 from experiments.runners import RUNNERS
 from experiments.summary import summary, supermask_summary
 from supermask_jax.trees import lookup
@@ -108,9 +108,12 @@ def main(arguments: list[str]) -> None:
 def _report(rows: list[results.Row], workdir: Path, name: str, draw: Callable) -> None:
     figure = workdir / "figures" / f"{name}.png"
     save(draw(rows), figure)
+    if (curves := workdir / learned.CURVES).exists():
+        drawn = learning_curves.draw(results.read_curves(curves))
+        save(drawn, workdir / "figures" / "learning_curves.png")
     console = Console()
-    summarise = summary if "round" in rows[0] else supermask_summary
-    console.print(summarise(rows, width=console.width))
+    iterative = "round" in rows[0]
+    console.print(summary(rows, console.width) if iterative else supermask_summary(rows))
     for kind, path in (("table", workdir / "results.csv"), ("figure", figure)):
         console.print(f"{kind:<7}{path}", highlight=False, soft_wrap=True)
 

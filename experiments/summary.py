@@ -8,6 +8,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from experiments.best_masks import BestMasks, best_masks, is_heuristic
 from experiments.plots.curves import (
     DENSE,
     Curve,
@@ -57,53 +58,69 @@ def summary(rows: Sequence[Row], width: int = 80) -> Table:
     return table
 
 
-def supermask_summary(rows: Sequence[Row], width: int = 80) -> Table:
-    """Test accuracy of supermasks, mean and range over seeds, each at the density where the mean
-    validation accuracy is best; of heuristic masks also the mean of every seed's best density.
+def supermask_summary(rows: Sequence[Row]) -> Table:
+    """Test accuracy of supermasks at the density where the mean validation accuracy is best.
 
     Args:
       rows: a table of `experiments.one_shot` or `experiments.learned`.
-      width: of the console; narrow ones fold.
     """
-    heuristic = "power" in rows[0]
-    by = "power" if heuristic else "initial_logit"
-    groups: dict[str, list[Row]] = {}
-    for row in rows:
-        name = f"{row['criterion']}, {row['weights']}" if heuristic else row["variant"]
-        groups.setdefault(name, []).append(row)
+    network, dataset = setting(rows)
     table = Table(
-        title=f"{rows[0]['network']} on {rows[0]['dataset']}: test accuracy (%)",
+        title=f"{network} on {dataset}",
         box=box.SIMPLE_HEAD,
         show_edge=False,
-        width=min(width, 100),
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
     )
-    heads = [by.replace("_", " "), "weights kept", "test accuracy"]
-    for head in ("supermask", *heads, *["best of all densities"] * heuristic):
-        table.add_column(head, justify="left" if head == "supermask" else "right")
-    lines = []
-    for name, own in groups.items():
-        at = _chosen([r for r in own if r[by] == value] for value in {r[by] for r in own})
-        density = 100 * float(np.mean([row["density"] for row in at]))
-        cells = [f"{at[0][by]:g}", f"{density:.3g} %", _range([row["test_accuracy"] for row in at])]
-        if heuristic:
-            seeds = {row["seed"] for row in own}
-            cells.append(
-                _range([max(r["test_accuracy"] for r in own if r["seed"] == s) for s in seeds])
-            )
-        lines.append((np.mean([row["test_accuracy"] for row in at]), name, cells))
-    for _, name, cells in sorted(lines, key=lambda line: -line[0]):
-        table.add_row(name, *cells)
+    seeds = num_seeds(rows)
+    table.caption = f"Test accuracy (%) at the density that is best on validation: {seeds}"
+    table.caption += "." if seeds == "1 seed" else ", mean ± half the min-max range."
+    if is_heuristic(rows):
+        table.caption += " max: the mean of every seed's best density."
+        _add_heuristic(table, best_masks(rows))
+    else:
+        _add_learned(table, best_masks(rows))
     return table
 
 
-def _chosen(groups: Iterable[list[Row]]) -> list[Row]:
-    """The rows of the setting with the highest mean validation accuracy."""
-    return max(groups, key=lambda own: np.mean([row["validation_accuracy"] for row in own]))
+def _add_heuristic(table: Table, found: Sequence[BestMasks]) -> None:
+    """A line per mask criterion, the best first, and a column per kind of weights."""
+    kinds = list(dict.fromkeys(masks.weights for masks in found))
+    table.add_column("criterion", overflow="fold")
+    for kind in kinds:
+        table.add_column(kind.replace("_", " "), justify="right")
+    cells: dict[str, dict[str, BestMasks]] = {}
+    for masks in found:
+        cells.setdefault(masks.criterion, {})[masks.weights] = masks
+    for criterion, own in sorted(cells.items(), key=lambda item: -_best_mean(item[1].values())):
+        table.add_row(criterion, *(_two_lines(own[kind]) if kind in own else "-" for kind in kinds))
 
 
-def _range(values: Sequence[float]) -> str:
-    mean, low, high = (100 * f(values) for f in (np.mean, np.min, np.max))
-    return f"{mean:.2f}" if len(values) == 1 else f"{mean:.2f} ({low:.2f} to {high:.2f})"
+def _add_learned(table: Table, found: Sequence[BestMasks]) -> None:
+    """A line per kind of weights, the best first."""
+    table.add_column("frozen weights", overflow="fold")
+    for head in ("initial logit", "weights left", "test accuracy"):
+        table.add_column(head, justify="right")
+    for masks in sorted(found, key=lambda masks: -masks.accuracies.mean()):
+        table.add_row(
+            masks.weights.replace("_", " ") + ", rescaled" * masks.rescale,
+            f"{masks.setting:g}",
+            f"{masks.density:.3g} %",
+            _mean(masks.accuracies),
+        )
+
+
+def _two_lines(masks: BestMasks) -> str:
+    return f"{_mean(masks.accuracies, 1)}\nmax {masks.maxima.mean():.1f}"
+
+
+def _best_mean(found: Iterable[BestMasks]) -> float:
+    return max(float(masks.accuracies.mean()) for masks in found)
+
+
+def _mean(accuracies: np.ndarray, digits: int = 2) -> str:
+    spread = "" if len(accuracies) == 1 else f" ± {np.ptp(accuracies) / 2:.{digits}f}"
+    return f"{accuracies.mean():.{digits}f}{spread}"
 
 
 def _in_lines(variant: str) -> list[str]:

@@ -127,8 +127,8 @@ def _permute(key: Key, values: jax.Array) -> jax.Array:
 
 
 def _permute_kept(key: Key, values: jax.Array, kept: jax.Array) -> jax.Array:
-    places = jnp.argsort(~kept.ravel(), stable=True)
-    moved = jnp.zeros_like(values.ravel()).at[places].set(values.ravel()[_random_order(key, kept)])
+    flat, places = jnp.ravel(values), jnp.argsort(~kept.ravel(), stable=True)
+    moved = jnp.zeros_like(flat).at[places].set(flat[_random_order(key, kept)])
     return jnp.where(kept, moved.reshape(values.shape), values)
 
 

@@ -3,27 +3,29 @@
     python -m tools.collect runs/a runs/b --output=results/mask_criteria_lenet300_mnist
 
 writes results/mask_criteria_lenet300_mnist.csv with the rows of all finished rounds, and beside
-it .config.json (the settings that the runs share, with all their variants and seeds) and
-.environment.json (what each ran on). The runs may differ in variants, seeds and rounds only.
+it .config.json (the settings that the runs share, with all their variants and seeds),
+.environment.json (what each ran on) and, of learned masks, .curves.parquet. The runs may differ
+only in what they list (variants, seeds, initial logits, ...) and in the number of rounds.
 
 The slices of one sweep join into the table that a single run would have written.
 """
 
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from absl import app, flags
 
 from experiments import results
-from experiments.iterative import Variant
+from experiments.learned import CURVES
+from experiments.runners import RUNNERS
+from supermask_jax.trees import lookup
 
 OUTPUT = flags.DEFINE_string("output", None, "Path of the table without its suffix.", required=True)
-
-
-# What runs of one table may differ in.
-JOINED = ("variants", "seeds", "slice", *results.MAY_CHANGE)
 
 
 def main(arguments: list[str]) -> None:
@@ -44,52 +46,62 @@ def collect(workdirs: Sequence[Path], output: Path) -> list[results.Row]:
     if not workdirs:
         raise ValueError("name at least one folder of a run.")
     configs = [results.read_json(folder / "config.json") for folder in workdirs]
-    check_slices(configs, [results.read_rows(folder / "results.csv") for folder in workdirs])
-    config = join_configs(configs)
+    runner = lookup("runner", configs[0]["runner"], RUNNERS)
+    config = join_configs(configs, runner.LISTS)
+    tables = [results.read_rows(folder / "results.csv", runner.COLUMNS) for folder in workdirs]
+    check_slices(configs, tables)
     rows: dict[str, results.Row] = {}
-    for folder in workdirs:
-        for row in results.read_rows(folder / "results.csv"):
+    for folder, table in zip(workdirs, tables, strict=True):
+        for row in table:
             if row["code_version"].endswith(".dirty"):
                 raise ValueError(f"{folder} was run by changed files; commit them and run again.")
             numbers = {k: v for k, v in row.items() if k != "command"}
             known = {k: v for k, v in rows.setdefault(row["id"], row).items() if k != "command"}
             if repr(numbers) != repr(known):
                 raise ValueError(f"{folder} has other numbers for row {row['id']} than before.")
-    order = ["dense", *(str(Variant.parse(text)) for text in config["variants"])]
-    table = sorted(
-        rows.values(),
-        key=lambda row: (
-            row["round"], order.index(row["variant"]), config["seeds"].index(row["seed"])
-        ),
-    )  # fmt: skip
+    complete = math.prod(len(config[name]) for name in runner.LISTS)
+    if "slice" in configs[0] and "num_rounds" not in config and len(rows) < complete:
+        raise ValueError(f"the slices have {len(rows)} of {complete} rows; finish them first.")
+    whole = sorted(rows.values(), key=runner.row_key(config))
     environments = [results.read_json(folder / "environment.json") for folder in workdirs]
-    results.write_rows(output.with_name(output.name + ".csv"), table)
+    results.write_rows(output.with_name(output.name + ".csv"), whole, runner.COLUMNS)
     results.write_json(output.with_name(output.name + ".config.json"), config)
     distinct = [e for i, e in enumerate(environments) if e not in environments[:i]]
     results.write_json(output.with_name(output.name + ".environment.json"), distinct)
-    return table
+    curves = [folder / CURVES for folder in workdirs if (folder / CURVES).exists()]
+    if curves:
+        joined = pa.concat_tables([pq.read_table(path) for path in curves])
+        path = output.with_name(output.name + ".curves.parquet")
+        results.replace_file(path, lambda temporary: pq.write_table(joined, temporary))
+    return whole
 
 
-def join_configs(configs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """One configuration with the variants, seeds and rounds of all.
+def join_configs(configs: Sequence[dict[str, Any]], lists: Sequence[str]) -> dict[str, Any]:
+    """One configuration with the members and rounds of all.
+
+    Args:
+      configs: of the runs.
+      lists: settings that list members, in which runs may differ.
 
     Raises:
       ValueError: if another setting differs; names it.
     """
     first = configs[0]
+    may_differ = (*lists, "slice", *results.MAY_CHANGE)
     for other in configs[1:]:
         for name in sorted(first.keys() | other.keys()):
-            if name not in JOINED and first.get(name) != other.get(name):
+            if name not in may_differ and first.get(name) != other.get(name):
                 raise ValueError(
                     f"the runs differ in {name}: {first.get(name)!r} and {other.get(name)!r}."
                 )
     joined = {
         name: list(dict.fromkeys(item for config in configs for item in config[name]))
-        for name in ("variants", "seeds")
+        for name in lists
     }
     if any(config["seeds"] != first["seeds"] for config in configs):
         joined["seeds"] = sorted(joined["seeds"])
-    joined["num_rounds"] = max(config["num_rounds"] for config in configs)
+    if "num_rounds" in first:
+        joined["num_rounds"] = max(config["num_rounds"] for config in configs)
     shared = {name: value for name, value in first.items() if name != "slice"}
     return shared | joined
 
@@ -101,7 +113,7 @@ def check_slices(configs: Sequence[dict[str, Any]], tables: Sequence[list[result
       ValueError: if one is missing or behind; names it.
     """
     rounds = {
-        config["slice"]: max((row["round"] for row in rows), default=-1)
+        config["slice"]: max((row.get("round", 0) for row in rows), default=-1)
         for config, rows in zip(configs, tables, strict=True)
         if "slice" in config
     }

@@ -15,7 +15,9 @@ from typing import Any
 
 from absl import app, flags
 
-from experiments import iterative, run
+from experiments import run
+from experiments.runners import RUNNERS
+from supermask_jax.trees import lookup
 
 SLICES = flags.DEFINE_integer(
     "slices", None, "parts of variants x seeds; as many as seeds waste no dense run", lower_bound=1
@@ -38,7 +40,8 @@ def main(arguments: Sequence[str]) -> None:
         executor = make_executor(Path(run.WORKDIR.value or "") / "logs")
         if run.SLICE.value:
             raise ValueError("--slice is set by tools.launch; give --slices.")
-        iterative.make_plan(run.CONFIG.value, run.DATA_DIR.value, f"0/{SLICES.value}")
+        runner = lookup("runner", run.CONFIG.value.runner, RUNNERS)
+        runner.make_plan(run.CONFIG.value, run.DATA_DIR.value, f"0/{SLICES.value}")
     except (ValueError, TypeError, OSError) as error:
         run.fail(error)
     folders = [f"{run.WORKDIR.value}/slice_{index}" for index in range(SLICES.value or 0)]

@@ -2,33 +2,27 @@
 
     python -m tools.rerun ID [--results=results] [--data_dir=DIR]
 
-Trains the one member from its dense network to the row's round, by the settings beside the
-table. On the machine and the versions that made the row, every number must come out equal to
-the last digit; elsewhere floating point may differ, and the differences are shown.
+Trains the one member alone, from its initialisation, by the settings beside the table. On the
+machine and the versions that made the row, every number must come out equal to the last digit;
+elsewhere floating point may differ, and the differences are shown.
 """
 
 import sys
 import tempfile
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from experiments import iterative, results
+from experiments import results
+from experiments.runners import RUNNERS, read_table
 
 RESULTS = flags.DEFINE_string("results", "results", "Folder of tables written by tools.collect.")
 DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of prepared data sets, as for a run.")
-
-MEASURED = (
-    "density",
-    "early_stop_step",
-    "validation_loss",
-    "validation_accuracy",
-    "test_accuracy",
-    "final_test_accuracy",
-)
 
 
 def main(arguments: list[str]) -> None:
@@ -37,52 +31,62 @@ def main(arguments: list[str]) -> None:
         raise app.UsageError("name the id of one row.")
     logging.set_verbosity(logging.WARNING)
     try:
-        row, config = find(arguments[1], Path(RESULTS.value))
-        plan = iterative.make_plan(config, DATA_DIR.value)
+        row, runner, config = find(arguments[1], Path(RESULTS.value))
+        plan = runner.make_plan(config, DATA_DIR.value)
     except (ValueError, TypeError, OSError) as error:
         sys.exit(f"error: {error}")
     with tempfile.TemporaryDirectory() as folder:
-        again = recompute(row, plan, Path(folder))
+        again = recompute(row, runner, plan, Path(folder))
     Console().print(comparison(row, again))
-    differing = [name for name in MEASURED if not _equal(row[name], again[name])]
+    differing = [name for name in measured(row) if not _equal(row[name], again[name])]
     if differing:
         versions = f"row by {row['code_version']}, now {again['code_version']}"
         sys.exit(f"{', '.join(differing)} differ ({versions})")
     print("every number is equal")
 
 
-def find(row_id: str, folder: Path) -> tuple[results.Row, ConfigDict]:
-    """A row by its id, with the configuration that computes it alone.
+def find(row_id: str, folder: Path) -> tuple[results.Row, ModuleType, ConfigDict]:
+    """A row by its id, with the runner and the configuration that compute it alone.
 
     Raises:
       ValueError: if no table has it.
     """
     for path in sorted(folder.glob("*.config.json")):
         table = path.with_name(path.name.replace(".config.json", ".csv"))
-        for row in results.read_rows(table):
+        for row in read_table(table):
             if row["id"] == row_id:
-                config = ConfigDict(results.read_json(path))
-                variants = config.variants if row["round"] == 0 else [row["variant"]]
-                config.update(variants=variants, seeds=[row["seed"]], num_rounds=row["round"])
-                return row, config
+                settings = results.read_json(path)
+                runner = RUNNERS[settings["runner"]]
+                return row, runner, runner.alone(ConfigDict(settings), row)
     raise ValueError(f"no table in {folder} has a row {row_id!r}.")
 
 
-def recompute(row: results.Row, plan: iterative.Plan, workdir: Path) -> results.Row:
+def recompute(row: results.Row, runner: ModuleType, plan: Any, workdir: Path) -> results.Row:
     """Train the row's member from the start and return its row as computed now."""
-    rows = iterative.run(plan, workdir, row["command"])
-    return next(
-        new for new in rows if (new["variant"], new["round"]) == (row["variant"], row["round"])
-    )
+    names = _columns(row, "dataset", "density")
+    rows = runner.run(plan, workdir, row["command"])
+    return next(new for new in rows if all(new[name] == row[name] for name in names))
+
+
+def measured(row: results.Row) -> list[str]:
+    """The columns with numbers that a run computes."""
+    return ["density", *_columns(row, "density", "code_version")]
 
 
 def comparison(row: results.Row, again: results.Row) -> Table:
     """The numbers of both rows side by side."""
-    member = f"{row['variant']}, seed {row['seed']}, round {row['round']}"
+    member = ", ".join(
+        f"{name} {row[name]}" for name in _columns(row, "dataset", "density") if row[name] != ""
+    )
     table = Table("column", "table", "now", "equal", title=f"row {row['id']}: {member}")
-    for name in MEASURED:
+    for name in measured(row):
         table.add_row(name, str(row[name]), str(again[name]), str(_equal(row[name], again[name])))
     return table
+
+
+def _columns(row: results.Row, after: str, before: str) -> list[str]:
+    names = list(row)
+    return names[names.index(after) + 1 : names.index(before)]
 
 
 def _equal(one: float, other: float) -> bool:

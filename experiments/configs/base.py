@@ -30,7 +30,7 @@ def parse(argument: str | None) -> tuple[str, bool]:
 # Learned supermasks: SGD's learning rate on the logits and epochs; lenet300 as in the paper but
 # for its 2000 epochs. Those of the convolutions are unknown.
 LEARNING = {
-    "lenet300": {"learning_rate": 100.0, "epochs": 300},
+    "lenet300": {"learning_rate": 100.0, "epochs": 400},
     "conv2": {"learning_rate": 100.0, "epochs": 100},
     "conv4": {"learning_rate": 100.0, "epochs": 100},
     "conv6": {"learning_rate": 100.0, "epochs": 100},
@@ -53,7 +53,7 @@ def learned(argument: str | None, *, experiment: str, variants: tuple[str, ...])
     config.network = network
     config.dataset = SCHEDULES[network]["dataset"]
     config.variants = variants
-    config.initial_logits = (0.0,)
+    config.initial_logits = (1.0,)  # best on validation of those of supermask_densities
     config.seeds = (0, 1, 2, 3, 4)
     config.momentum = 0.9
     config.batch_size = 250

@@ -62,7 +62,7 @@ def draw_accuracy(rows: Sequence[Row], name: Callable[[Curve], Name], title: str
             _draw_dense(axes, dense)
         for line in lines:
             _draw_line(axes, line)
-    _weights_axis(panels[-1], min(curve.weights_left.min() for curve in everything))
+    weights_axis(panels[-1], min(curve.weights_left.min() for curve in everything))
     _texts(figure, panels, rows)
     _legend(figure, lines, dense, title)
     return figure
@@ -132,7 +132,7 @@ def _draw_dense(axes: Axes, dense: Curve) -> None:
     axes.axhline(dense.mean[0], color=DENSE_COLOR, linewidth=0.9, zorder=1, label=dense.variant)
 
 
-def _weights_axis(axes: Axes, least: float) -> None:
+def weights_axis(axes: Axes, least: float) -> None:
     """A logarithmic axis that falls to the right, from 100 % to `least` or beyond."""
     right = min(least, 50.0) / 1.08
     digits = (1, 2, 3, 5, 7) if right > 9 else (1, 2, 5)

@@ -1,42 +1,73 @@
 """Figure 7 of Zhou et al. 2019: untrained networks under one-shot masks, by mask criterion."""
 
+import math
 from collections.abc import Sequence
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.plots.curves import Row
-from experiments.plots.panels import draw_points, finish, setting
+from experiments.plots import learned_supermasks
+from experiments.plots.accuracy import weights_axis
+from experiments.plots.curves import Row, num_seeds, setting
+from experiments.plots.panels import draw_points, finish, range_note
 from experiments.plots.styles import styles_for
+
+TITLES = {
+    "init": "initial weights",
+    "signed_constant": "signed constants",
+    "reinit": "initial weights, drawn again",
+    "reshuffle": "kept initial weights, reshuffled",
+}
 
 
 def draw(rows: Sequence[Row]) -> Figure:
-    """Draw a table of `experiments.one_shot`: a panel per kind of weights, a line per criterion.
+    """Draw a panel per kind of weights, a line per criterion, a point per power.
+
+    Args:
+      rows: a table of `experiments.one_shot`; rows of `experiments.learned` may be among them
+        and are drawn on top.
 
     Raises:
       ValueError: if there are no rows, or rows of several networks or data sets.
     """
-    title = setting(rows)
-    kinds = list(dict.fromkeys(row["weights"] for row in rows))
-    criteria = list(dict.fromkeys(row["criterion"] for row in rows))
-    best = {
-        name: max(row["test_accuracy"] for row in rows if row["criterion"] == name)
-        for name in criteria
-    }
-    criteria.sort(key=best.__getitem__, reverse=True)
-    figure = Figure(figsize=(3.2 * len(kinds) + 2.2, 3.8), layout="constrained")
-    panels = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
-    for axes, kind in zip(panels, kinds, strict=True):
-        for criterion, style in zip(criteria, styles_for(criteria), strict=True):
-            own = [row for row in rows if (row["weights"], row["criterion"]) == (kind, criterion)]
-            draw_points(axes, own, "power", style, criterion)
-        finish(axes, kind.replace("_", " "))
-        axes.set_xscale("log")
-        axes.invert_xaxis()
-        axes.xaxis.set_major_formatter(lambda percent, _: f"{percent:g}")
-    panels[0].set_ylabel("test accuracy (%), untrained", fontsize=9.5)
-    seeds = len({row["seed"] for row in rows})
-    figure.suptitle(f"heuristic supermasks, {title}, {seeds} seed(s)", fontsize=10.5)
+    network, dataset = setting(rows)
+    heuristic = [row for row in rows if "criterion" in row]
+    learned = [row for row in rows if "criterion" not in row]
+    kinds = list(dict.fromkeys(row["weights"] for row in heuristic))
+    height = math.ceil(len(kinds) / 2)
+    figure = Figure(figsize=(9.5, 0.8 + 3.2 * height), layout="constrained")
+    panels = list(figure.subplots(height, min(len(kinds), 2), sharey=True, squeeze=False).flat)
+    for axes, kind in zip(panels, kinds, strict=False):
+        _draw_panel(axes, [row for row in heuristic if row["weights"] == kind])
+        _draw_learned(axes, [row for row in learned if row["weights"] == kind])
+        finish(axes, TITLES[kind])
+        weights_axis(axes, 100 * min(row["density"] for row in heuristic))
+    for axes in panels[len(kinds) :]:
+        axes.remove()
+    for axes in panels[::2]:
+        axes.set_ylabel("test accuracy (%), untrained", fontsize=9.5)
+    seeds = num_seeds(heuristic)
+    figure.suptitle(f"heuristic supermasks, {network} on {dataset}, {seeds}", fontsize=10.5)
+    figure.supxlabel(range_note(seeds), x=0.01, ha="left", fontsize=7.5, color="#555555")
     figure.legend(
         *panels[0].get_legend_handles_labels(), loc="outside right upper", fontsize=8, frameon=False
     )
     return figure
+
+
+def _draw_panel(axes: Axes, rows: Sequence[Row]) -> None:
+    criteria = {row["criterion"]: 0.0 for row in rows}
+    for row in rows:
+        criteria[row["criterion"]] = max(criteria[row["criterion"]], row["test_accuracy"])
+    ranked = sorted(criteria, key=lambda name: -criteria[name])
+    for criterion, style in zip(ranked, styles_for(ranked), strict=True):
+        own = [row for row in rows if row["criterion"] == criterion]
+        draw_points(axes, own, "power", style, criterion)
+
+
+def _draw_learned(axes: Axes, rows: Sequence[Row]) -> None:
+    for rescale in sorted({row["rescale"] for row in rows}):
+        own = [row for row in rows if row["rescale"] == rescale]
+        style = learned_supermasks.STYLES[f"signed_constant{':rescale' * rescale}"]
+        name = "learned, rescaled" if rescale else "learned"
+        draw_points(axes, own, "initial_logit", style._replace(color="#e60000"), name)

@@ -1,24 +1,27 @@
 """Every configuration runs to its end, in its tiny form; quickstart in its full one."""
 
 import importlib
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from experiments import iterative, plots, results
+from experiments import datasets, plots, results
 from experiments.configs import base, quickstart
 from experiments.networks import NETWORKS
-from experiments.summary import summary
+from experiments.runners import RUNNERS, read_table
+from experiments.summary import summary, supermask_summary
 
 FILES = sorted((Path(base.__file__).parent).glob("[!_]*.py"))
 NAMES = [path.stem for path in FILES if path.stem != "base"]
+ACCURACIES = ("validation_accuracy", "test_accuracy", "density")
 
 
 def run(config, workdir):
     results.open_workdir(str(workdir), config.to_dict())
-    plan = iterative.make_plan(config)
-    return iterative.run(plan, workdir, "a command")
+    runner = RUNNERS[config.runner]
+    return runner.run(runner.make_plan(config), workdir, "a command")
 
 
 def get_config(name, argument):
@@ -28,11 +31,17 @@ def get_config(name, argument):
 def check(name, network, tmp_path):
     config = get_config(name, f"{network},tiny")
     rows = run(config, tmp_path)
-    members = len(config.variants) * len(config.seeds)
-    assert len(rows) == len(config.seeds) + config.num_rounds * members
-    assert all(np.isfinite(row["validation_loss"]) for row in rows)
+    runner = RUNNERS[config.runner]
+    count = math.prod(len(config[name]) for name in runner.LISTS)
+    iterative = config.runner == "iterative"
+    assert len(rows) == (len(config.seeds) + config.num_rounds * count if iterative else count)
+    assert repr(read_table(tmp_path / "results.csv")) == repr(rows)
+    assert rows == sorted(rows, key=runner.row_key(config.to_dict()))
+    assert all(0 <= row[name] <= 1 for row in rows for name in ACCURACIES)
     assert len(plots.FIGURES[config.figure](rows).axes) >= 1
-    assert summary(rows).row_count == 1 + len(config.variants)
+    lines = len(config.criteria if config.runner == "one_shot" else config.variants)
+    table = summary(rows) if iterative else supermask_summary(rows)
+    assert table.row_count == lines + iterative
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -63,10 +72,16 @@ def test_every_config_opens_with_its_command_and_what_to_expect(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_full_config_is_valid(name, monkeypatch):
-    monkeypatch.setattr(iterative.datasets, "load", lambda name, data_dir: fake_dataset(name))
+    monkeypatch.setattr(datasets, "load", lambda name, data_dir: fake_dataset(name))
     for network in NETWORKS:
-        plan = iterative.make_plan(get_config(name, network))
-        if name != "quickstart":
+        config = get_config(name, network)
+        plan = RUNNERS[config.runner].make_plan(config)
+        if config.runner == "one_shot":
+            assert plan.dense.num_steps == PAPER_STEPS[network]
+            assert tuple(plan.powers) == tuple(range(25)) and len(plan.dense.seeds) == 5
+        elif config.runner == "learned":
+            assert plan.problem.steps_per_epoch == {"lenet300": 220}.get(network, 180)
+        elif name != "quickstart":
             assert plan.num_steps == PAPER_STEPS[network]
             assert plan.config.num_rounds == 24 and len(plan.config.seeds) == 5
 
@@ -81,8 +96,8 @@ def fake_dataset(name):
         "digits": (1297, (8, 8, 1)),
     }[name]
     images = np.broadcast_to(np.uint8(0), (size, *shape))
-    split = iterative.datasets.Split(images, np.zeros(size, np.int32))
-    return iterative.datasets.Dataset(name, split, split, split, 10)
+    split = datasets.Split(images, np.zeros(size, np.int32))
+    return datasets.Dataset(name, split, split, split, 10)
 
 
 @pytest.mark.parametrize("argument", ["lenet", "lenet300,big", "lenet300,tiny,tiny", ",tiny"])

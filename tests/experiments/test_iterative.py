@@ -9,7 +9,7 @@ from experiments.iterative import Variant
 from supermask_jax import rates
 from tests.experiments import tiny
 
-NUMBERS = [name for name, kind in results.COLUMNS.items() if kind is not str]
+NUMBERS = [name for name, kind in iterative.COLUMNS.items() if kind is not str]
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,7 @@ def workdir():
 
 @pytest.fixture(scope="module")
 def rows(workdir):
-    return results.read_rows(workdir / "results.csv")
+    return results.read_rows(workdir / "results.csv", iterative.COLUMNS)
 
 
 def member(rows, variant, seed, round):

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from experiments import processes, results
+from experiments import iterative, processes, results
 from tests.experiments import tiny
 
 CONFIG = "--config=experiments/configs/mask_criteria.py:lenet300,tiny"
@@ -50,8 +50,8 @@ def together(tmp_path_factory):
 
 def test_processes_make_the_table_that_one_makes(together):
     workdir, _ = together
-    rows = results.read_rows(workdir / "results.csv")
-    alone = results.read_rows(tiny.finished() / "results.csv")
+    rows = results.read_rows(workdir / "results.csv", iterative.COLUMNS)
+    alone = results.read_rows(tiny.finished() / "results.csv", iterative.COLUMNS)
     for row in (*rows, *alone):
         del row["command"]
     assert rows == alone

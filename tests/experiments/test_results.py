@@ -18,7 +18,7 @@ VERSION = supermask_jax.__version__
 
 
 def make_row(**changes):
-    row = {name: kind(3) for name, kind in results.COLUMNS.items()}
+    row = {name: kind(3) for name, kind in iterative.COLUMNS.items()}
     return row | changes
 
 
@@ -26,40 +26,40 @@ def make_row(**changes):
 def test_a_table_reads_back_exactly(tmp_path, value):
     command = "python -m x '--config.seeds=(0, 1)' \"two\nlines\""
     rows = [make_row(validation_loss=value, command=command), make_row(id="007", seed=-1)]
-    results.write_rows(tmp_path / "new" / "table.csv", rows)
-    again = results.read_rows(tmp_path / "new" / "table.csv")
+    results.write_rows(tmp_path / "new" / "table.csv", rows, iterative.COLUMNS)
+    again = results.read_rows(tmp_path / "new" / "table.csv", iterative.COLUMNS)
     assert repr(again) == repr(rows)
-    assert [type(again[0][name]) for name in results.COLUMNS] == [*results.COLUMNS.values()]
+    assert [type(again[0][name]) for name in iterative.COLUMNS] == [*iterative.COLUMNS.values()]
 
 
 @pytest.mark.parametrize("before", [[], [make_row(seed=7)]])
 def test_a_table_is_written_whole_or_not_at_all(tmp_path, before):
     path = tmp_path / "table.csv"
     if before:
-        results.write_rows(path, before)
+        results.write_rows(path, before, iterative.COLUMNS)
 
     def broken():
         yield from [make_row()] * 1000
         raise RuntimeError("in the middle")
 
     with pytest.raises(RuntimeError, match="in the middle"):
-        results.write_rows(path, broken())
+        results.write_rows(path, broken(), iterative.COLUMNS)
     assert path.exists() == bool(before)
-    assert results.read_rows(path) == before
-    results.write_rows(path, [make_row()])
+    assert results.read_rows(path, iterative.COLUMNS) == before
+    results.write_rows(path, [make_row()], iterative.COLUMNS)
     assert [file.name for file in tmp_path.iterdir()] == ["table.csv"]
 
 
-@pytest.mark.parametrize("text", ["", "a,b\n1,2\n", ",".join([*results.COLUMNS, "extra"]) + "\n"])
+@pytest.mark.parametrize("text", ["", "a,b\n1,2\n", ",".join([*iterative.COLUMNS, "extra"]) + "\n"])
 def test_foreign_columns_are_refused_with_the_path(tmp_path, text):
     path = tmp_path / "foreign.csv"
     path.write_text(text)
     with pytest.raises(ValueError, match=re.escape(f"{path} is not a table of this version")):
-        results.read_rows(path)
+        results.read_rows(path, iterative.COLUMNS)
 
 
 def test_a_missing_table_has_no_rows(tmp_path):
-    assert results.read_rows(tmp_path / "none.csv") == []
+    assert results.read_rows(tmp_path / "none.csv", iterative.COLUMNS) == []
 
 
 SETTINGS = {"network": "lenet300", "learning_rate": 0.0012, "rates": (("output/kernel", 0.1),)}
@@ -171,7 +171,9 @@ def test_curves_are_one_row_per_member_and_evaluation(tmp_path):
     members = [make_row(variant="dense", seed=4, round=0), make_row(variant="x", seed=5, round=0)]
     losses = np.array([[3, 2, 1], [6, 5, np.nan]], np.float32)
     path = tmp_path / "curves" / "round_00.parquet"
-    results.write_curves(path, members, np.array([0, 10, 13]), {"train_loss": losses})
+    results.write_curves(
+        path, members, ("variant", "seed", "round"), np.array([0, 10, 13]), {"train_loss": losses}
+    )
     table = pq.read_table(path)
     assert table.column_names == ["variant", "seed", "round", "step", "train_loss"]
     columns = table.to_pydict()

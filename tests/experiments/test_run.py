@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from experiments import results
+from experiments import iterative, results
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = "--config=experiments/configs/quickstart.py:lenet300,tiny"
+LEARNED = "--config=experiments/configs/learned_supermasks.py:lenet300,tiny"
+HEURISTIC = "--config=experiments/configs/heuristic_supermasks.py:lenet300,tiny"
 SMALL = [CONFIG, "--config.seeds=(0,)", "--config.num_rounds=1", "--config.variants=('random',)"]
 
 # Flags are global to a process, so each command gets its own, but they share the imports.
@@ -57,6 +59,19 @@ MISTAKES = {
         [CONFIG, WORKDIR, "--config.batch_size=0"],
         "error: config.batch_size has 0, expected an integer of 1 or more",
     ),
+    "learning rate": (
+        [LEARNED, WORKDIR, "--config.learning_rate=-1"],
+        "error: config.learning_rate is -1.0, expected more than 0.",
+    ),
+    "infinite logit": (
+        [LEARNED, WORKDIR, "--config.initial_logits=(1e999,)"],
+        "error: config.initial_logits has inf, expected a finite number.",
+    ),
+    "power": (
+        [HEURISTIC, WORKDIR, "--config.retrain_power=3"],
+        "error: config.retrain_power is 3, not one of the powers.",
+    ),
+    "runner": ([CONFIG, WORKDIR, "--config.runner=learnd"], "error: unknown runner 'learnd'; did"),
     "precision": (
         [CONFIG, WORKDIR, "--config.matmul_precision=float31"],
         "error: config.matmul_precision is 'float31', expected one of default, bfloat16",
@@ -169,7 +184,7 @@ def test_a_run_prints_its_progress_and_a_summary(finished, folders):
 
 
 def test_the_table_says_how_to_run_it_again_anywhere(finished, folders):
-    rows = results.read_rows(folders["done"] / "results.csv")
+    rows = results.read_rows(folders["done"] / "results.csv", iterative.COLUMNS)
     assert [(row["variant"], row["seed"], row["round"]) for row in rows] == [
         ("dense", 0, 0),
         ("random", 0, 1),

@@ -168,9 +168,10 @@ def test_training_equals_a_plain_loop(dataset, one_by_one, by_hand):
             "early_stop_step": EVAL_STEPS[best],
             "validation_loss": curve[best][0],
             "validation_accuracy": curve[best][1],
-            "test_accuracy": numpy_measure(seen[best], dataset.test)[1],
-            "final_test_accuracy": numpy_measure(seen[-1], dataset.test)[1],
         }
+        for when, params in (("test", seen[best]), ("final_test", seen[-1])):
+            loss, accuracy = numpy_measure(params, dataset.test)
+            expected |= {f"{when}_loss": loss, f"{when}_accuracy": accuracy}
         assert trained.table.keys() == expected.keys()
         for name, value in expected.items():
             np.testing.assert_allclose(trained.table[name][member], value, rtol=1e-3, err_msg=name)

@@ -1,13 +1,15 @@
-"""A small experiment that several test modules look at, run once per process."""
+"""Small experiments that several test modules look at, each run once per process."""
 
 import functools
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from experiments import iterative, results
-from experiments.configs import mask_criteria
+from experiments import results
+from experiments.configs import heuristic_supermasks, learned_supermasks, mask_criteria
+from experiments.runners import RUNNERS
 
 VARIANTS = ("large_final", "random:reshuffle:freeze")
 
@@ -19,15 +21,35 @@ def config(**changes) -> ConfigDict:
     return tiny
 
 
+def learned(**changes) -> ConfigDict:
+    """Two kinds of weights, two initial logits, two seeds, and the masks' networks retrained."""
+    tiny = learned_supermasks.get_config("lenet300,tiny")
+    tiny.update(variants=("init", "signed_constant:rescale"), initial_logits=(0.0, 1.0))
+    tiny.update(retrain_epochs=1)
+    tiny.update(**changes)
+    return tiny
+
+
+def one_shot(**changes) -> ConfigDict:
+    """Two criteria, two powers, all kinds of weights, two seeds, retrained at one power."""
+    tiny = heuristic_supermasks.get_config("lenet300,tiny")
+    tiny.update(criteria=("large_final_same_sign", "random"), powers=(0, 2))
+    tiny.update(weights=("init", "signed_constant", "reinit", "reshuffle"))
+    tiny.update(retrain_power=2, retrain_epochs=1)
+    tiny.update(**changes)
+    return tiny
+
+
 def run(workdir: Path, tiny: ConfigDict, part: str | None = None) -> list[results.Row]:
     """Plan and run into a folder, as the launcher does."""
     results.open_workdir(str(workdir), tiny.to_dict(), part)
-    return iterative.run(iterative.make_plan(tiny, part=part), workdir, "a command")
+    runner = RUNNERS[tiny.runner]
+    return runner.run(runner.make_plan(tiny, part=part), workdir, "a command")
 
 
 @functools.cache
-def finished() -> Path:
-    """The folder of the whole tiny experiment."""
+def finished(make_config: Callable[[], ConfigDict] = config) -> Path:
+    """The folder of a whole tiny experiment."""
     workdir = Path(tempfile.mkdtemp(prefix="supermask_jax_"))
-    run(workdir, config())
+    run(workdir, make_config())
     return workdir

@@ -2,7 +2,7 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from experiments import results
+from experiments import iterative, results
 from tests.experiments import tiny
 from tools import collect
 
@@ -15,7 +15,7 @@ def make_rows(seeds, variants, num_rounds, command):
         for variant in variants if round else ["dense"]:
             for seed in seeds:
                 member = {"variant": variant.removesuffix(":rewind"), "seed": seed, "round": round}
-                row = {name: kind(1) for name, kind in results.COLUMNS.items()} | member
+                row = {name: kind(1) for name, kind in iterative.COLUMNS.items()} | member
                 row |= {"id": results.row_id({}, member, "0"), "validation_loss": float("nan")}
                 rows.append(row | {"command": command})
     return rows
@@ -32,15 +32,15 @@ def make_run(tmp_path):
         results.write_json(workdir / "config.json", config.to_dict())
         results.write_json(workdir / "environment.json", {"processor": machine})
         rows = make_rows(seeds, variants, num_rounds, f"command of {name}")
-        results.write_rows(workdir / "results.csv", rows)
+        results.write_rows(workdir / "results.csv", rows, iterative.COLUMNS)
         return workdir
 
     return make_run
 
 
 def change_first_row(workdir, **changes):
-    first, *rest = results.read_rows(workdir / "results.csv")
-    results.write_rows(workdir / "results.csv", [first | changes, *rest])
+    first, *rest = results.read_rows(workdir / "results.csv", iterative.COLUMNS)
+    results.write_rows(workdir / "results.csv", [first | changes, *rest], iterative.COLUMNS)
 
 
 def members(rows):
@@ -66,7 +66,9 @@ def test_runs_are_joined_in_order(make_run, tmp_path):
         (2, "random", 3),
         (2, "movement:reinit", 3),
     ]
-    assert repr(results.read_rows(tmp_path / "results" / "table.of.all.csv")) == repr(rows)
+    assert repr(
+        results.read_rows(tmp_path / "results" / "table.of.all.csv", iterative.COLUMNS)
+    ) == repr(rows)
     config = results.read_json(tmp_path / "results" / "table.of.all.config.json")
     before = results.read_json(late / "config.json")
     joined = {"seeds": [2, 3, 5], "variants": [*VARIANTS], "num_rounds": 2}
@@ -78,14 +80,14 @@ def test_runs_are_joined_in_order(make_run, tmp_path):
 def test_the_same_row_of_two_runs_counts_once(make_run, tmp_path):
     one, two = make_run("one"), make_run("two")
     rows = collect.collect([one, two], tmp_path / "table")
-    assert repr(rows) == repr(results.read_rows(one / "results.csv"))
+    assert repr(rows) == repr(results.read_rows(one / "results.csv", iterative.COLUMNS))
 
 
 @pytest.mark.parametrize("changes", [{"test_accuracy": 0.25}, {"validation_loss": 1.0}])
 def test_other_numbers_for_the_same_row_are_refused(make_run, tmp_path, changes):
     one, two = make_run("one"), make_run("two")
     change_first_row(two, **changes)
-    id = results.read_rows(one / "results.csv")[0]["id"]
+    id = results.read_rows(one / "results.csv", iterative.COLUMNS)[0]["id"]
     with pytest.raises(ValueError, match=f"{two} has other numbers for row {id}"):
         collect.collect([one, two], tmp_path / "out" / "table")
     assert not (tmp_path / "out").exists()
@@ -119,7 +121,7 @@ def main(tmp_path):
 def test_the_program_says_what_it_wrote(make_run, main, tmp_path, capsys):
     main(make_run("one"))
     assert capsys.readouterr().out == f"14 rows in {tmp_path / 'table'}.csv\n"
-    assert len(results.read_rows(tmp_path / "table.csv")) == 14
+    assert len(results.read_rows(tmp_path / "table.csv", iterative.COLUMNS)) == 14
 
 
 @pytest.mark.parametrize(
@@ -130,3 +132,21 @@ def test_the_program_ends_with_an_error(main, tmp_path, folders, message):
     with pytest.raises(SystemExit, match=message):
         main(*(tmp_path / name for name in folders))
     assert not (tmp_path / "table.csv").exists()
+
+
+@pytest.mark.parametrize("make_config", [tiny.learned, tiny.one_shot])
+def test_slices_of_supermasks_join_into_the_bytes_of_one_run(make_config, tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "code_version", lambda: "0.1.0+g0123456789")
+    config = make_config(retrain_epochs=0) if make_config is tiny.learned else make_config()
+    tiny.run(tmp_path / "whole", config)
+    slices = [tmp_path / f"slice_{index}" for index in (0, 1)]
+    for index, folder in enumerate(slices):
+        tiny.run(folder, config, f"{index}/2")
+    collect.collect(slices, tmp_path / "joined")
+    whole = (tmp_path / "whole" / "results.csv").read_bytes()
+    assert (tmp_path / "joined.csv").read_bytes() == whole
+    assert (tmp_path / "joined.curves.parquet").exists() == (make_config is tiny.learned)
+    table = slices[0] / "results.csv"
+    table.write_text("".join(table.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(ValueError, match=r"the slices have \d+ of \d+ rows; finish them first"):
+        collect.collect(slices, tmp_path / "again")

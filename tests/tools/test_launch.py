@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments import iterative, results
-from experiments.iterative import Member, Slice, Variant
+from experiments.iterative import Member, Variant
+from experiments.slices import Slice
 from tests.experiments import tiny
 from tools import collect
 
@@ -82,13 +83,16 @@ def test_jobs_do_the_slices(tmp_path):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "slice 0/2 finished\nslice 1/2 finished\nto join them: python -m tools.c" in done.stdout
-    slices = [results.read_rows(tmp_path / f"slice_{index}" / "results.csv") for index in (0, 1)]
+    slices = [
+        results.read_rows(tmp_path / f"slice_{index}" / "results.csv", iterative.COLUMNS)
+        for index in (0, 1)
+    ]
     assert [{row["seed"] for row in rows} for rows in slices] == [{0}, {1}]
 
     def numbers(rows):
         return sorted(repr({k: v for k, v in row.items() if k != "command"}) for row in rows)
 
-    whole = results.read_rows(tiny.finished() / "results.csv")
+    whole = results.read_rows(tiny.finished() / "results.csv", iterative.COLUMNS)
     assert numbers([*slices[0], *slices[1]]) == numbers(whole)
 
 

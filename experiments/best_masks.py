@@ -1,0 +1,77 @@
+"""What supermasks are worth, over seeds: by the density that validation chooses, and at most."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Row = Mapping[str, Any]
+
+
+class BestMasks(NamedTuple):
+    """One way to find supermasks, at its best density. Accuracies and densities are percents.
+
+    Attributes:
+      criterion: of heuristic masks; empty for learned ones.
+      weights: what is masked, a name of `experiments.untrained.WEIGHTS`.
+      rescale: whether weights are rescaled dynamically.
+      setting: the power or the initial logit with the best mean validation accuracy.
+      density: weights kept there, mean over seeds.
+      accuracies: test accuracy there, `[S]`.
+      maxima: the highest test accuracy of every seed over all settings, `[S]`; the paper's
+        number for heuristic masks, chosen on the test set.
+      rows: those of the setting, `[S]`.
+    """
+
+    criterion: str
+    weights: str
+    rescale: bool
+    setting: float
+    density: float
+    accuracies: np.ndarray
+    maxima: np.ndarray
+    rows: list[Row]
+
+
+def best_masks(rows: Sequence[Row]) -> list[BestMasks]:
+    """One entry per criterion and weights, or per learned variant, in the table's order.
+
+    Args:
+      rows: a table of `experiments.one_shot` or `experiments.learned`.
+    """
+    names = [(row.get("criterion", ""), row["weights"], row.get("rescale", False)) for row in rows]
+    groups = {name: [] for name in names}
+    for name, row in zip(names, rows, strict=True):
+        groups[name].append(row)
+    return [_best(*name, group) for name, group in groups.items()]
+
+
+def is_heuristic(rows: Sequence[Row]) -> bool:
+    """Whether a table has one-shot masks, not learned ones."""
+    return "power" in rows[0]
+
+
+def _best(criterion: str, weights: str, rescale: bool, rows: Sequence[Row]) -> BestMasks:
+    by = "power" if is_heuristic(rows) else "initial_logit"
+
+    def at(value: float) -> list[Row]:
+        return [row for row in rows if row[by] == value]
+
+    def validation(value: float) -> float:
+        mean = np.mean([row["validation_accuracy"] for row in at(value)])
+        return float(mean) if np.isfinite(mean) else -math.inf
+
+    setting = max(dict.fromkeys(row[by] for row in rows), key=validation)
+    seeds = dict.fromkeys(row["seed"] for row in rows)
+    maxima = [max(row["test_accuracy"] for row in rows if row["seed"] == seed) for seed in seeds]
+    return BestMasks(
+        criterion=criterion,
+        weights=weights,
+        rescale=rescale,
+        setting=setting,
+        density=100 * float(np.mean([row["density"] for row in at(setting)])),
+        accuracies=100 * np.array([row["test_accuracy"] for row in at(setting)]),
+        maxima=100 * np.array(maxima),
+        rows=at(setting),
+    )

@@ -1,0 +1,62 @@
+"""Learned supermasks over their training: validation accuracy and density."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from experiments.plots.accuracy import SIZE
+from experiments.plots.learned_supermasks import STYLES, label
+
+PANELS = {
+    "validation_accuracy": "validation accuracy (%)",
+    "validation_density": "% of weights left",
+}
+
+
+def draw(curves: Mapping[str, np.ndarray]) -> Figure:
+    """Draw the curves that a run of `experiments.learned` wrote.
+
+    Args:
+      curves: columns, one entry per member and evaluation. A line per variant and initial logit:
+        the mean over seeds, and a band of their range.
+    """
+    figure = Figure(figsize=SIZE, layout="constrained")
+    panels = figure.subplots(2, sharex=True, height_ratios=(3, 2))
+    for axes, (name, title) in zip(panels, PANELS.items(), strict=True):
+        for variant in dict.fromkeys(curves["variant"]):
+            own = curves["variant"] == variant
+            for logit in np.unique(curves["initial_logit"][own]):
+                _draw_line(axes, curves, name, variant, logit)
+        axes.set_ylabel(title, fontsize=9.5)
+        axes.grid(axis="y", color="#e4e4e4", linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=8.5)
+    best = 100 * np.nanmax(curves["validation_accuracy"])
+    panels[0].set_ylim(max(0.0, best - 12), min(100.0, best + 1))
+    panels[1].set_xlabel("step", fontsize=9.5)
+    handles = dict(zip(*panels[0].get_legend_handles_labels()[::-1], strict=True))
+    figure.legend(
+        handles.values(),
+        handles.keys(),
+        loc="outside upper center",
+        ncols=4,
+        fontsize=8.5,
+        frameon=False,
+    )
+    return figure
+
+
+def _draw_line(
+    axes: Axes, curves: Mapping[str, np.ndarray], name: str, variant: str, logit: float
+) -> None:
+    own = (curves["variant"] == variant) & (curves["initial_logit"] == logit)
+    steps = np.unique(curves["step"][own])
+    values = np.array([100 * curves[name][own & (curves["step"] == step)] for step in steps])
+    style = STYLES[variant]
+    axes.fill_between(
+        steps, values.min(axis=1), values.max(axis=1), color=style.color, alpha=0.16, linewidth=0
+    )
+    options = {k: v for k, v in style.line_options().items() if not k.startswith("marker")}
+    axes.plot(steps, values.mean(axis=1), label=label(variant), linewidth=1.2, **options)

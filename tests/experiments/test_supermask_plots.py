@@ -1,0 +1,171 @@
+import re
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from experiments import learned, one_shot, results
+from experiments.best_masks import best_masks
+from experiments.plots import FIGURES, learned_supermasks, learning_curves
+from experiments.summary import supermask_summary
+from experiments.untrained import WEIGHTS
+from tests.experiments import tiny
+from tools import figure, report
+
+SETTING = {"network": "lenet300", "dataset": "mnist"}
+
+
+def heuristic_rows(accuracy):
+    """Three powers, two criteria, two kinds of weights, two seeds."""
+    return [
+        SETTING
+        | {"criterion": criterion, "weights": weights, "power": power, "seed": seed}
+        | {"density": 0.5**power, **accuracy(criterion, weights, power, seed)}
+        for power in (0, 1, 2)
+        for criterion in ("large_final", "random")
+        for weights in ("init", "signed_constant")
+        for seed in (0, 1)
+    ]
+
+
+def peaked(criterion, weights, power, seed):
+    """Validation likes power 1 best; on test seed 1 is best at power 2."""
+    best = 0.1 * (criterion == "large_final") + 0.2 * (weights == "signed_constant")
+    return {
+        "validation_accuracy": 0.5 + best + 0.1 * (power == 1),
+        "test_accuracy": 0.5 + best + 0.1 * (power == 1) + 0.2 * (power == 2 and seed == 1),
+    }
+
+
+def learned_rows():
+    return [
+        SETTING
+        | {"variant": weights + ":rescale" * rescale, "weights": weights, "rescale": rescale}
+        | {"initial_logit": logit, "seed": seed, "density": 0.5 + 0.1 * logit}
+        | dict.fromkeys(("test_accuracy", "validation_accuracy"), 0.9 + 0.02 * logit + 0.01 * seed)
+        | dict.fromkeys(("test_most_probable_accuracy", "test_expected_accuracy"), 0.8)
+        for weights in ("init", "signed_constant")
+        for rescale in (False, True)
+        for logit in (-1.0, 1.0)
+        for seed in (0, 1)
+    ]
+
+
+def test_the_best_density_is_chosen_on_validation_and_the_maximum_on_test():
+    found = best_masks(heuristic_rows(peaked))
+    assert [(masks.criterion, masks.weights) for masks in found] == [
+        (criterion, weights)
+        for criterion in ("large_final", "random")
+        for weights in ("init", "signed_constant")
+    ]
+    assert {masks.setting for masks in found} == {1}
+    np.testing.assert_allclose(found[0].accuracies, [70, 70])
+    np.testing.assert_allclose(found[0].maxima, [70, 80])
+    np.testing.assert_allclose(found[0].density, 50)
+
+
+def test_a_setting_that_diverged_is_not_chosen():
+    rows = heuristic_rows(peaked)
+    for row in rows:
+        if row["power"] == 1:
+            row["validation_accuracy"] = float("nan")
+    assert {masks.setting for masks in best_masks(rows)} == {0}
+
+
+def printed(rows, width):
+    console = Console(width=width)
+    with console.capture() as capture:
+        console.print(supermask_summary(rows))
+    return capture.get()
+
+
+@pytest.mark.parametrize("width", [80, 100])
+@pytest.mark.parametrize("rows", [heuristic_rows(peaked), learned_rows()])
+def test_the_summary_fits_and_starts_with_the_best(rows, width):
+    text = printed(rows, width)
+    assert max(map(len, text.splitlines())) <= width and "…" not in text
+    first = supermask_summary(rows).columns[0]
+    best = "large_final" if "power" in rows[0] else "init"
+    assert next(iter(first.cells)) == best
+    assert "2 seeds" in text and "lenet300 on mnist" in text
+
+
+def test_the_summary_of_heuristic_masks_has_both_numbers():
+    assert re.search(
+        r"large_final +70\.0 ± 0\.0 +90\.0 ± 0\.0\n +max 75\.0", printed(heuristic_rows(peaked), 80)
+    )
+
+
+def test_the_report_has_both_numbers():
+    lines = report.markdown(heuristic_rows(peaked)).splitlines()
+    assert lines[0].startswith("| lenet300, mnist: criterion | weights | maximum over densities |")
+    cells = "75.00 (70.00 to 80.00; n = 2) | 70.00 (70.00 to 70.00; n = 2) | 50.00"
+    assert f"| large_final | init | {cells} |" in lines
+    lines = report.markdown(learned_rows()).splitlines()
+    assert len(lines) == 2 + 4
+    assert lines[3].startswith(
+        "| init, rescaled | 1 | 60.00 | 92.50 (92.00 to 93.00; n = 2) | 80.00"
+    )
+
+
+def lines(axes):
+    return {line.get_label(): line.get_data() for line in axes.get_lines()}
+
+
+def test_heuristic_figure_has_a_panel_per_kind_of_weights_and_learned_masks_on_top():
+    drawn = FIGURES["heuristic_supermasks"](heuristic_rows(peaked) + learned_rows())
+    assert [axes.get_title() for axes in drawn.axes] == ["initial weights", "signed constants"]
+    for axes, more in zip(drawn.axes, (0, 20), strict=True):
+        assert set(lines(axes)) == {"large_final", "random", "learned", "learned, rescaled"}
+        x, y = lines(axes)["large_final"]
+        np.testing.assert_allclose(x, [100, 50, 25])
+        np.testing.assert_allclose(y, np.array([60, 70, 70]) + more)
+    x, y = lines(drawn.axes[0])["learned"]
+    np.testing.assert_allclose((x, y), ([40, 60], [88.5, 92.5]))
+
+
+def test_learned_figure_has_a_line_per_variant_through_the_logits_in_order():
+    [axes] = FIGURES["learned_supermasks"](learned_rows()[::-1]).axes
+    assert set(lines(axes)) == {
+        "init", "init, rescaled", "signed constant", "signed constant, rescaled"
+    }  # fmt: skip
+    for x, y in lines(axes).values():
+        np.testing.assert_allclose((x, y), ([40, 60], [88.5, 92.5]))
+
+
+def test_every_kind_of_weights_has_a_style_and_a_title():
+    assert set(learned_supermasks.STYLES) == {
+        name + rescale for name in WEIGHTS for rescale in ("", ":rescale")
+    }
+    assert set(FIGURES["heuristic_supermasks"].__globals__["TITLES"]) == set(WEIGHTS)
+
+
+def test_curves_are_drawn_over_the_steps():
+    curves = results.read_curves(tiny.finished(tiny.learned) / learned.CURVES)
+    accuracy, density = learning_curves.draw(curves).axes
+    assert [len(axes.get_lines()) for axes in (accuracy, density)] == [4, 4]
+    assert all(x.tolist() == [0, 3, 6, 9, 10] for x, _ in lines(density).values())
+
+
+@pytest.mark.parametrize(
+    ("name", "make_config", "runner"),
+    [
+        ("heuristic_supermasks", tiny.one_shot, one_shot),
+        ("learned_supermasks", tiny.learned, learned),
+    ],
+)
+def test_a_figure_is_drawn_from_a_table(name, make_config, runner, tmp_path):
+    table = tiny.finished(make_config) / "results.csv"
+    drawn = figure.draw(name, [table])
+    again = FIGURES[name](results.read_rows(table, runner.COLUMNS))
+    assert [axes.get_title() for axes in drawn.axes] == [axes.get_title() for axes in again.axes]
+
+
+def test_learning_curves_are_drawn_from_their_file():
+    drawn = figure.draw("learning_curves", [tiny.finished(tiny.learned) / learned.CURVES])
+    assert len(drawn.axes) == 2
+
+
+def test_an_unknown_figure():
+    with pytest.raises(ValueError, match="unknown figure 'pie'"):
+        figure.draw("pie", [tiny.finished(tiny.learned) / "results.csv"])
