@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "masks": {"jax", "trees"},
     "rates": {"jax", "trees"},
     "rounds": {"jax", "trees", "masks"},
-    "supermasks": {"jax", "trees", "masks"},
+    "supermasks": {"jax", "trees"},
     "transforms": {"jax", "optax", "trees"},
     "training": {"jax", "optax"},
     "population": {"jax", "trees"},

@@ -1,13 +1,18 @@
 """Learned supermasks: test accuracy against density, one line per kind of weights."""
 
+import math
 from collections.abc import Sequence
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.plots.accuracy import SIZE
 from experiments.plots.curves import Row, num_seeds, setting
 from experiments.plots.panels import draw_points, finish, range_note
 from experiments.plots.styles import DASHED, Style
+
+COLLAPSE = 25.0  # percents below the best mask that ask for an enlarged panel
+ENLARGED = 8.0  # percents below the best mask that it shows
 
 STYLES = {
     "init": Style("#0072b2", "^", DASHED, filled=False),
@@ -29,19 +34,47 @@ def label(variant: str) -> str:
 def draw(rows: Sequence[Row]) -> Figure:
     """Draw a table of `experiments.learned`: a point per initial logit, the mean over seeds.
 
+    Where some masks are far below the best one there are two panels, the upper one enlarged.
+
     Raises:
       ValueError: if there are no rows, or rows of several networks or data sets.
     """
     network, dataset = setting(rows)
     figure = Figure(figsize=SIZE, layout="constrained")
-    axes = figure.subplots()
-    for variant in dict.fromkeys(row["variant"] for row in rows):
-        own = [row for row in rows if row["variant"] == variant]
-        draw_points(axes, own, "initial_logit", STYLES[variant], label(variant))
-    finish(axes, f"learned supermasks, {network} on {dataset}, {num_seeds(rows)}")
-    axes.set_xlim(100, 0)
-    axes.set_ylabel("test accuracy (%), mean over drawn masks", fontsize=9.5)
-    axes.legend(frameon=False, fontsize=8.5, title="frozen weights", title_fontsize=8.5)
-    note = "Lines join the initial logits in order. " + range_note(num_seeds(rows))
-    figure.supxlabel(note, x=0.01, ha="left", fontsize=7.5, color="#555555")
+    panels = _panels(figure, [100 * row["test_accuracy"] for row in rows])
+    for axes in panels:
+        for variant in dict.fromkeys(row["variant"] for row in rows):
+            own = [row for row in rows if row["variant"] == variant]
+            draw_points(axes, own, "initial_logit", STYLES[variant], label(variant))
+        finish(axes, "")
+        axes.set_xlim(100, 0)
+        axes.set_ylabel("test accuracy (%)", fontsize=9.5)
+    panels[0].set_title(
+        f"learned supermasks, {network} on {dataset}, {num_seeds(rows)}", fontsize=10.5
+    )
+    panels[0].set_xlabel("" if len(panels) > 1 else panels[0].get_xlabel())
+    figure.legend(
+        *panels[0].get_legend_handles_labels(),
+        loc="outside right upper",
+        fontsize=8.5,
+        title="frozen weights",
+        title_fontsize=8.5,
+        alignment="left",
+        frameon=False,
+    )
+    note = "Means over drawn masks; lines join the initial logits in order. "
+    figure.supxlabel(
+        note + range_note(num_seeds(rows)), x=0.01, ha="left", fontsize=7.5, color="#555555"
+    )
     return figure
+
+
+def _panels(figure: Figure, percents: Sequence[float]) -> list[Axes]:
+    finite = [value for value in percents if math.isfinite(value)]
+    best = max(finite, default=100.0)
+    if best - min(finite, default=0.0) < COLLAPSE:
+        return [figure.subplots()]
+    panels = list(figure.subplots(2, sharex=True, height_ratios=(3, 2)))
+    near = [value for value in finite if value > best - ENLARGED]
+    panels[0].set_ylim(min(near) - 0.5, best + 0.5)
+    return panels
