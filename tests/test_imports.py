@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "criteria": {"jax", "trees"},
     "actions": {"jax", "trees"},
     "masks": {"jax", "trees"},
+    "mask_files": {"jax", "trees"},
     "rates": {"jax", "trees"},
     "rounds": {"jax", "trees", "masks"},
     "supermasks": {"jax", "trees"},

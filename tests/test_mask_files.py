@@ -1,0 +1,153 @@
+import hashlib
+import json
+import re
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from supermask_jax import mask_files
+from tests.trees import KINDS, assert_same_bits, draw_mask
+
+MASK = {"b": np.array([True, False, True]), "w": np.arange(22).reshape(2, 11) % 3 == 0}
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "own.mask"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_tree_comes_back(kind, path):
+    mask = draw_mask(KINDS[kind](), seed=1)
+    mask_files.save(path, mask, {"kind": kind})
+    assert_same_bits(mask_files.load(path, mask), mask)
+    shapes = jax.eval_shape(lambda: KINDS[kind]())
+    assert_same_bits(mask_files.load(path, shapes), mask)
+    assert mask_files.read(path).metadata == {"kind": kind}
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (0, 3), (1,), (8,), (9,), (3, 5, 7)])
+def test_every_shape_comes_back(shape, path):
+    mask = [np.random.default_rng(0).random(shape) < 0.5]
+    mask_files.save(path, mask)
+    assert_same_bits(jax.tree.map(np.asarray, mask_files.load(path, mask)), mask)
+
+
+def test_one_bit_per_weight(path):
+    mask = {f"layer{i}/with/a/long/name": np.ones((784, 301), bool) for i in range(20)}
+    mask_files.save(path, mask, {"note": "x" * 3000})
+    assert path.stat().st_size <= 20 * 784 * 301 / 8 + 4096 + 20 * 256
+
+
+def test_the_bytes_are_those_of_the_page(path):
+    mask_files.save(path, MASK, {"seed": 3})
+    content = path.read_bytes()
+    assert content[:16] == b"supermask_jax 1\n"
+    length = int.from_bytes(content[16:24], "little")
+    header = json.loads(content[24 : 24 + length])
+    assert header == {
+        "leaves": [{"path": "b", "shape": [3]}, {"path": "w", "shape": [2, 11]}],
+        "metadata": {"seed": 3},
+    }
+    bits = "".join(f"{byte:08b}" for byte in content[24 + length : -32])
+    flat = "".join("01"[int(kept)] for kept in MASK["w"].ravel())
+    assert bits == "10100000" + flat + "00"
+    assert content[-32:] == hashlib.sha256(content[:-32]).digest()
+
+
+@pytest.mark.parametrize(
+    ("like", "message"),
+    [
+        ({"b": np.ones(3)}, "has 2 leaves, the tree has 1"),
+        ({"b": np.ones(3), "v": np.ones((2, 11))}, "has leaf 'w' [2, 11] where the tree has 'v'"),
+        ({"b": np.ones(3), "w": np.ones((11, 2))}, "where the tree has 'w' [11, 2]"),
+        ({**MASK, "x": np.ones(2)}, "has 2 leaves, the tree has 3"),
+    ],
+)
+def test_the_mask_of_another_tree_is_refused(like, message, path):
+    mask_files.save(path, MASK)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        mask_files.load(path, like)
+
+
+def test_any_damage_is_noticed(path):
+    mask_files.save(path, MASK)
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        flipped = bytearray(whole)
+        flipped[place] ^= 4
+        for damaged in (whole[:place], bytes(flipped)):
+            path.write_bytes(damaged)
+            with pytest.raises(ValueError, match=re.escape(str(path))):
+                mask_files.read(path)
+
+
+def forged(header, bits=b"", length=None):
+    header = header if isinstance(header, bytes) else json.dumps(header).encode()
+    length = len(header) if length is None else length
+    content = mask_files.MAGIC + length.to_bytes(8, "little") + header + bits
+    return content + hashlib.sha256(content).digest()
+
+
+LEAF = {"path": "w", "shape": [2]}
+FORGERIES = {
+    "no json": forged(b"\x80\x04K\x01."),
+    "a list": forged([]),
+    "a number": forged(3),
+    "no leaves": forged({"metadata": {}}),
+    "leaves of another kind": forged({"leaves": 3, "metadata": {}}),
+    "no metadata": forged({"leaves": []}),
+    "metadata of another kind": forged({"leaves": [], "metadata": []}),
+    "no shape": forged({"leaves": [{"path": "w"}], "metadata": {}}),
+    "no path": forged({"leaves": [{"shape": [2]}], "metadata": {}}, b"\x00"),
+    "a path of another kind": forged({"leaves": [LEAF | {"path": 1}], "metadata": {}}, b"\x00"),
+    "a negative axis": forged({"leaves": [LEAF | {"shape": [-8]}], "metadata": {}}),
+    "a fraction": forged({"leaves": [LEAF | {"shape": [0.5]}], "metadata": {}}, b"\x00"),
+    "a bool": forged({"leaves": [LEAF | {"shape": [True]}], "metadata": {}}, b"\x00"),
+    "a huge axis": forged({"leaves": [LEAF | {"shape": [2**62, 0]}], "metadata": {}}),
+    "a huge mask": forged({"leaves": [LEAF | {"shape": [2**30, 2**30]}], "metadata": {}}),
+    "many axes": forged({"leaves": [LEAF | {"shape": [1] * 99}], "metadata": {}}, b"\x00"),
+    "too few bits": forged({"leaves": [LEAF], "metadata": {}}),
+    "too many bits": forged({"leaves": [LEAF], "metadata": {}}, b"\x00\x00"),
+    "bits behind the end": forged({"leaves": [LEAF], "metadata": {}}, b"\x20"),
+    "deep nesting": forged(b"[" * 100_000),
+    "a header beyond the end": forged({"leaves": [], "metadata": {}}, length=2**63),
+    "a longer number than allowed": forged(b'{"leaves": [], "metadata": ' + b"1" * 5000 + b"}"),
+    "another version": forged({}).replace(b"jax 1", b"jax 2"),
+    "nothing": b"",
+    "a pickle": b"\x80\x04cos\nsystem\n",
+    "a checksum alone": mask_files.MAGIC + bytes(32),
+}
+
+
+@pytest.mark.parametrize("name", FORGERIES)
+def test_a_stranger_s_file_can_only_fail(name, path):
+    path.write_bytes(FORGERIES[name])
+    with pytest.raises(ValueError, match=re.escape(str(path))):
+        mask_files.read(path)
+
+
+@given(header=st.binary(max_size=60), bits=st.binary(max_size=9), length=st.integers(0, 99))
+def test_whatever_the_header_holds(tmp_path_factory, header, bits, length):
+    path = tmp_path_factory.mktemp("fuzz") / "x.mask"
+    path.write_bytes(forged(header, bits, length))
+    with pytest.raises(ValueError, match="is not a mask that supermask_jax wrote"):
+        mask_files.read(path)
+
+
+@pytest.mark.parametrize(
+    ("mask", "metadata", "error", "message"),
+    [
+        ({"w": np.ones(3)}, {}, TypeError, "has dtype float64, expected bool"),
+        ({"w": 1}, {}, TypeError, "not an array"),
+        (MASK, {"x": object()}, TypeError, "not JSON serializable"),
+        (MASK, {"x": "y" * 4000}, ValueError, "metadata takes 4009 bytes, allowed are 3072"),
+    ],
+)
+def test_what_cannot_be_saved(mask, metadata, error, message, path):
+    with pytest.raises(error, match=message):
+        mask_files.save(path, mask, metadata)
+    assert not list(path.parent.iterdir())
