@@ -32,6 +32,7 @@ from experiments.checks import (
     check_seeds,
 )
 from experiments.forecast import Forecast
+from experiments.keeping import SAVE_EVERY, Keeper, under_way
 from experiments.problems import ADVANCE, BATCHES, INIT, LOSS, Problem, load_problem, seed_keys
 from experiments.progress import RoundProgress
 from experiments.slices import Slice
@@ -200,7 +201,11 @@ def make_plan(config: ConfigDict, data_dir: str | None = None, part: str | None 
 
 
 def run(
-    plan: Plan, workdir: Path, command: str, max_memory: float | None = None
+    plan: Plan,
+    workdir: Path,
+    command: str,
+    max_memory: float | None = None,
+    save_every: float = SAVE_EVERY,
 ) -> list[results.Row]:
     """Do the rounds of an experiment that are not on disk yet.
 
@@ -209,11 +214,13 @@ def run(
       workdir: gets ``results.csv``, ``curves/`` and ``checkpoints/``.
       command: what was typed, for the table.
       max_memory: bytes that this process may take; None is what is free now.
+      save_every: seconds between two states of a round under way on disk.
 
     Returns:
       The rows of all rounds.
 
     Raises:
+      Stopped: by a signal, see `keeping`.
       MemoryError: if what is allowed does not suffice.
     """
     config, table = plan.config, workdir / "results.csv"
@@ -237,7 +244,8 @@ def run(
         for round in todo:
             progress.start_round(round)
             state, outcome = laboratory.start(round, outcome), None
-            trained = laboratory.train(round, state, progress.advance)
+            keeper = Keeper(under_way(workdir, code_version) / f"round_{round:02}", save_every)
+            trained = laboratory.train(round, state, progress.advance, keeper)
             outcome = Outcome(state, trained.params)
             new = _make_rows(plan, round, outcome.state.mask, trained.table, code_version, command)
             rows += new
@@ -248,6 +256,7 @@ def run(
                 )
                 results.write_rows(table, rows, COLUMNS)
             checkpoints.save(round, outcome)
+            keeper.clear()
             progress.finish_round(round, new)
     checkpoints.close()
     return rows
@@ -302,7 +311,11 @@ class Laboratory:
         return self._dense_state() if previous is None else self._next_state(round, previous)
 
     def train(
-        self, round: int, state: rounds.RoundState, advance: Callable[[int], None]
+        self,
+        round: int,
+        state: rounds.RoundState,
+        advance: Callable[[int], None],
+        keeper: Keeper | None = None,
     ) -> Trained:
         """Train a round's population.
 
@@ -310,6 +323,7 @@ class Laboratory:
           round: its number.
           state: what it starts from.
           advance: called with the number of member-steps done since the last call.
+          keeper: saves the training under way.
         """
         orders = self._places(round)
         streams = Stream(
@@ -321,7 +335,8 @@ class Laboratory:
         def start_params(chosen: slice) -> PyTree:
             return jax.device_get(self._start_params(population.take(state, chosen)))
 
-        return self._trainer.train(start_params, streams, self._keys(round, BATCHES), advance)
+        batch_keys = self._keys(round, BATCHES)
+        return self._trainer.train(start_params, streams, batch_keys, advance, keeper)
 
     def _dense_state(self) -> rounds.RoundState:
         def begin(keys: jax.Array) -> rounds.RoundState:

@@ -27,6 +27,7 @@ from experiments.checks import (
     check_precision,
     check_seeds,
 )
+from experiments.keeping import SAVE_EVERY, Keeper, under_way
 from experiments.problems import (
     BATCHES,
     DRAWS,
@@ -192,7 +193,11 @@ def make_plan(config: ConfigDict, data_dir: str | None = None, part: str | None 
 
 
 def run(
-    plan: Plan, workdir: Path, command: str, max_memory: float | None = None
+    plan: Plan,
+    workdir: Path,
+    command: str,
+    max_memory: float | None = None,
+    save_every: float = SAVE_EVERY,
 ) -> list[results.Row]:
     """Learn the masks of an experiment, unless they are on disk.
 
@@ -201,8 +206,10 @@ def run(
       workdir: gets ``results.csv``, ``curves/`` and ``checkpoints/``.
       command: what was typed, for the table.
       max_memory: bytes that this process may take; None is what is free now.
+      save_every: seconds between two states of the training under way on disk.
 
     Raises:
+      Stopped: by a signal, see `keeping`.
       MemoryError: if what is allowed does not suffice.
     """
     file = workdir / "results.csv"
@@ -224,7 +231,8 @@ def run(
         else:
             progress.announce(str(learner.forecast(max_memory)))
             progress.start_round(1)
-            trained = learner.train(progress.advance)
+            keeper = Keeper(under_way(workdir, code_version) / "learning", save_every)
+            trained = learner.train(progress.advance, keeper)
             found = Found(trained.params, trained.table)
             rows = _make_rows(plan, found.table, code_version, command)
             if processes.is_first():
@@ -236,6 +244,7 @@ def run(
                     trained.curves,
                 )
             checkpoints.save(0, found)
+            keeper.clear()
         if plan.config.retrain_epochs:
             found.table["retrained_test_accuracy"] = learner.retrain(found, progress.advance)
         rows = _make_rows(plan, found.table, code_version, command)
@@ -281,11 +290,12 @@ class Learner:
         held = 2 * sum(x.nbytes for x in jax.tree.leaves(self.abstract_found().logits))
         return self._trainer.forecast([len(self._plan.members)], held, max_memory)
 
-    def train(self, advance: Callable[[int], None]) -> Trained:
+    def train(self, advance: Callable[[int], None], keeper: Keeper | None = None) -> Trained:
         """Learn the masks of all members.
 
         Args:
           advance: called with the number of member-steps done since the last call.
+          keeper: saves the training under way.
         """
         members, seeds = self._plan.members, self._plan.seeds
         places = self._places()
@@ -308,7 +318,8 @@ class Learner:
         def start_params(chosen: slice) -> PyTree:
             return jax.device_get(make(jnp.asarray(starts[chosen])))
 
-        return self._trainer.train(start_params, streams, seed_keys(seeds, 0, BATCHES), advance)
+        batch_keys = seed_keys(seeds, 0, BATCHES)
+        return self._trainer.train(start_params, streams, batch_keys, advance, keeper)
 
     def retrain(self, found: Found, advance: Callable[[int], None]) -> np.ndarray:
         """Test accuracies `[P]` of the most probable masks' networks, trained as tickets."""

@@ -19,6 +19,7 @@ from experiments import iterative, processes, results
 from experiments.checkpoints import Checkpoints
 from experiments.checks import check_integer, check_list
 from experiments.iterative import abstract_outcome
+from experiments.keeping import SAVE_EVERY, check_stop
 from experiments.problems import ADVANCE, Problem, seed_keys
 from experiments.progress import RoundProgress
 from experiments.retraining import retrain
@@ -103,7 +104,11 @@ def make_plan(config: ConfigDict, data_dir: str | None = None, part: str | None 
 
 
 def run(
-    plan: Plan, workdir: Path, command: str, max_memory: float | None = None
+    plan: Plan,
+    workdir: Path,
+    command: str,
+    max_memory: float | None = None,
+    save_every: float = SAVE_EVERY,
 ) -> list[results.Row]:
     """Measure the masks of the seeds that are not in the table yet.
 
@@ -112,8 +117,10 @@ def run(
       workdir: gets ``results.csv``, and the dense networks in ``dense``.
       command: what was typed, for the table.
       max_memory: bytes that this process may take; None is what is free now.
+      save_every: seconds between two states of the dense training on disk.
 
     Raises:
+      Stopped: by a signal, see `keeping`.
       MemoryError: if what is allowed does not suffice.
     """
     file = workdir / "results.csv"
@@ -122,7 +129,7 @@ def run(
     todo = [seed for seed in plan.dense.seeds if seed not in done]
     if not todo:
         return rows
-    iterative.run(plan.dense, workdir / "dense", command, max_memory)
+    iterative.run(plan.dense, workdir / "dense", command, max_memory, save_every)
     checkpoints = Checkpoints(workdir / "dense" / "checkpoints", plan.dense.config.keep_checkpoints)
     dense = checkpoints.load(0, abstract_outcome(plan.dense, 0))
     checkpoints.close()
@@ -133,6 +140,7 @@ def run(
         jax.default_matmul_precision(plan.dense.config.matmul_precision),
     ):
         for number, seed in enumerate(todo, 1):
+            check_stop()
             progress.start_round(number)
             place = plan.dense.seeds.index(seed)
             outcome: iterative.Outcome = population.take(dense, place)

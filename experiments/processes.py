@@ -1,6 +1,8 @@
 """One experiment over many processes: who they are, and which of them speaks."""
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 
 
 def start(coordinator: str | None, count: int | None, index: int | None) -> None:
@@ -23,6 +25,13 @@ def start(coordinator: str | None, count: int | None, index: int | None) -> None
             f"--distributed: {error} Outside of a cluster that JAX knows give --coordinator, "
             "--num_processes and --process_index."
         ) from error
+
+
+def agree(answer: bool) -> bool:
+    """The answer of process 0, in every process; all of them must ask."""
+    if jax.process_count() == 1:
+        return answer
+    return bool(multihost_utils.broadcast_one_to_all(np.int32(answer)))
 
 
 def is_first() -> bool:

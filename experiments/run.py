@@ -3,10 +3,12 @@
     python -m experiments.run --config=experiments/configs/mask_criteria.py:lenet300 \\
         --workdir=runs/mask_criteria [--data_dir=DIR] [--config.seeds='(0,1,2)'] [--config.x=...]
 
-The same command again continues where the last one stopped. docs/clusters.md has the flags for
+The same command again continues where the last one stopped, by itself or by Ctrl-C or SIGTERM
+(exit status 75). docs/clusters.md has the flags for
 more than one machine.
 """
 
+import contextlib
 import os
 import shlex
 import sys
@@ -19,7 +21,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 from rich.console import Console
 
-from experiments import learned, processes, results
+from experiments import keeping, learned, locks, processes, results
 from experiments.plots import FIGURES, learning_curves, save
 from experiments.runners import RUNNERS
 from experiments.summary import summary, supermask_summary
@@ -45,6 +47,12 @@ MAX_MEMORY = flags.DEFINE_float(
     None,
     "GB that this process may take, by default what is free. A population that needs more trains "
     "group by group, with the same results.",
+    lower_bound=0.0,
+)
+CHECKPOINT_MINUTES = flags.DEFINE_float(
+    "checkpoint_minutes",
+    keeping.SAVE_EVERY / 60,
+    "Minutes between two states of a training under way on disk: what a kill costs at most.",
     lower_bound=0.0,
 )
 COMPILATION_CACHE = flags.DEFINE_string(
@@ -74,6 +82,7 @@ PLACES = (
     DATA_DIR,
     SLICE,
     MAX_MEMORY,
+    CHECKPOINT_MINUTES,
     COMPILATION_CACHE,
     DISTRIBUTED,
     COORDINATOR,
@@ -88,21 +97,29 @@ def main(arguments: list[str]) -> None:
         sys.exit(f"error: unknown argument {arguments[1]!r}; flags start with --.")
     logging.set_verbosity(logging.WARNING)
     config = CONFIG.value
-    try:
-        _start_processes()
-        _use_compilation_cache()
-        runner = lookup("runner", config.runner, RUNNERS)
-        draw = lookup("figure", config.figure, FIGURES)
-        plan = runner.make_plan(config, DATA_DIR.value, SLICE.value)
-        workdir = results.open_workdir(WORKDIR.value, config.to_dict(), SLICE.value)
-    except (ValueError, TypeError, OSError) as error:
-        fail(error)
-    try:
-        rows = runner.run(plan, workdir, _command(), _max_memory())
-    except MemoryError as error:
-        fail(error)
-    if processes.is_first():
-        _report(rows, workdir, config.figure, draw)
+    with contextlib.ExitStack() as stack:
+        try:
+            _start_processes()
+            _use_compilation_cache()
+            runner = lookup("runner", config.runner, RUNNERS)
+            draw = lookup("figure", config.figure, FIGURES)
+            plan = runner.make_plan(config, DATA_DIR.value, SLICE.value)
+            if WORKDIR.value and processes.is_first():
+                stack.enter_context(locks.hold(Path(WORKDIR.value)))
+            workdir = results.open_workdir(WORKDIR.value, config.to_dict(), SLICE.value)
+        except (ValueError, TypeError, OSError) as error:
+            fail(error)
+        keeping.stop_on_signals()
+        limits = _max_memory(), 60 * CHECKPOINT_MINUTES.value
+        try:
+            rows = runner.run(plan, workdir, _command(), *limits)
+        except MemoryError as error:
+            fail(error)
+        except keeping.Stopped:
+            print("stopped; the same command continues here", file=sys.stderr)
+            sys.exit(keeping.EXIT_CODE)
+        if processes.is_first():
+            _report(rows, workdir, config.figure, draw)
 
 
 def _report(rows: list[results.Row], workdir: Path, name: str, draw: Callable) -> None:

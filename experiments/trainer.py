@@ -21,6 +21,7 @@ from experiments.forecast import (
     largest_value,
     product_speed,
 )
+from experiments.keeping import Keeper
 from supermask_jax import population
 from supermask_jax.training import Loss, Metrics, Stream, TrainState, make_training
 
@@ -83,6 +84,7 @@ class Programs(NamedTuple):
     group: Group
     init: Callable[[PyTree], TrainState]
     run_chunk: Callable[..., tuple[TrainState, Metrics]]
+    outputs: tuple[TrainState, Metrics]  # shapes and types of a chunk's
     run_test: Callable[..., tuple[tuple, Metrics]]
 
 
@@ -227,14 +229,19 @@ class Trainer:
         streams: Stream,
         batch_keys: jax.Array,
         advance: Callable[[int], None] = lambda steps: None,
+        keeper: Keeper | None = None,
     ) -> Trained:
-        """Train P members to the last step.
+        """Train P members to the last step, from where a keeper has them.
 
         Args:
           start_params: gives the start parameters of a slice of the members, leaves `[p, ...]`.
           streams: `[P]`; ``batches`` are places in `batch_keys`.
           batch_keys: one key `[S]` per order of batches.
           advance: called with the number of member-steps done since the last call.
+          keeper: saves the training under way; by default nobody does.
+
+        Raises:
+          Stopped: if the keeper is asked to stop.
         """
         members = population.num_members(streams)
         if members not in self._programs:
@@ -246,11 +253,21 @@ class Trainer:
 
         def train_group(chosen: slice) -> Trained:
             own = population.take(streams, chosen)
-            return self._train_group(programs, start_params(chosen), own, data, advance)
+            name = f"members_{chosen.start}_to_{chosen.stop}"
+
+            def keep(done: int, make_tree: Callable[[], PyTree]) -> None:
+                if keeper:
+                    last = done == len(self.eval_steps)
+                    keeper.keep(name, done, make_tree, due=last and size < members)
+
+            under_way = keeper.load(name, self._under_way(programs)) if keeper else None
+            return self._train_group(
+                programs, lambda: start_params(chosen), own, data, advance, under_way, keep
+            )
 
         if size >= members:
-            return train_group(slice(members))
-        first = train_group(slice(size))
+            return train_group(slice(0, members))
+        first = train_group(slice(0, size))
         whole = empty(_abstract(population.take(first, 0), None, (members,)))
         write(whole, slice(size), first)
         for start in range(size, members, size):
@@ -261,39 +278,48 @@ class Trainer:
     def _train_group(
         self,
         programs: Programs,
-        params: PyTree,
+        start_params: Callable[[], PyTree],
         streams: Stream,
         data: PyTree,
         advance: Callable[[int], None],
+        under_way: tuple[int, PyTree] | None,
+        keep: Callable[[int, Callable[[], PyTree]], None],
     ) -> Trained:
         members = population.num_members(streams)
-        mesh = programs.group.mesh
+        mesh, num_evals = programs.group.mesh, len(self.eval_steps)
 
         def place(tree: PyTree) -> PyTree:
             return population.shard(population.pad(tree, programs.group.members), mesh)
 
-        states, streams = programs.init(place(params)), place(streams)
-        del params
-        chunks = []
-        for first in self._training.chunk_starts:
+        streams = place(streams)
+        if under_way:
+            done, saved = under_way
+            states, curves = population.shard(saved["states"], mesh), saved["curves"]
+            advance(members * self._steps_until(done))
+            del saved, under_way
+        else:
+            done, states = 0, programs.init(place(start_params()))
+            curves = jax.tree.map(
+                lambda x: np.full(x.shape, np.nan, x.dtype), self._curves(programs)
+            )
+        for first in range(done, num_evals, self._training.chunk_evals):
             start = population.replicate(np.int32(first), mesh)
             states, metrics = programs.run_chunk(states, streams, start, data)
-            chunks.append(jax.block_until_ready(metrics))
-            advance(members * self._steps_of_chunk(first))
+            stop = min(first + self._training.chunk_evals, num_evals)
+            for name, values in population.gather(metrics).items():
+                curves[name][:, first:stop] = values[:, : stop - first]
+            advance(members * (self._steps_until(stop) - self._steps_until(first)))
+            keep(stop, lambda now=states: {"states": population.gather(now), "curves": curves})
         ends = states.best_params, states.params, streams.context
         tested = programs.run_test((), ends, data)[1]
         last = states.best_params if self._keep_best else states.params, states.best_step
         del states
-        params, best_step, tested, chunks = population.take(
-            population.gather((*last, tested, chunks)), slice(members)
-        )
-        curves = {name: np.concatenate([c[name] for c in chunks], axis=1) for name in chunks[0]}
-        return self._finish(params, best_step, tested, curves)
+        params, best_step, tested = population.gather((*last, tested))
+        return self._finish(*population.take((params, best_step, tested, curves), slice(members)))
 
     def _finish(
         self, params: PyTree, best_step: np.ndarray, tested: Metrics, curves: dict
     ) -> Trained:
-        curves = {name: values[:, : len(self.eval_steps)] for name, values in curves.items()}
         best = np.arange(len(best_step)), np.searchsorted(self.eval_steps, best_step)
         measured = tested | {
             name: values[best] for name, values in curves.items() if name.startswith("validation_")
@@ -331,11 +357,13 @@ class Trainer:
         init = jax.jit(jax.vmap(self._training.init), out_shardings=sharded, donate_argnums=0)
         states = _abstract(jax.eval_shape(init, params), sharded)
         run_chunk = jax.jit(mapped(self._training.run_chunk), donate_argnums=0)
-        run_chunk = run_chunk.lower(states, streams, first, data).compile()
+        lowered = run_chunk.lower(states, streams, first, data)
+        run_chunk = lowered.compile()
         ends = params, params, streams.context
         run_test = jax.jit(mapped(self._test)).lower((), ends, data).compile()
         memory = len(mesh.local_devices) * _memory(run_chunk)
-        return Programs(Group(members, mesh, width, memory), init, run_chunk, run_test)
+        group = Group(members, mesh, width, memory)
+        return Programs(group, init, run_chunk, lowered.out_info, run_test)
 
     def _test(self, nothing: tuple, ends: tuple[PyTree, PyTree, Any], data: PyTree):
         best, last, context = ends
@@ -345,9 +373,19 @@ class Trainer:
             tested |= {f"{prefix}_{name}": jnp.float32(x) for name, x in metrics.items()}
         return nothing, tested
 
-    def _steps_of_chunk(self, first: int) -> int:
-        last = min(first + self._training.chunk_evals, self._training.num_evals - 1)
-        return int(self.eval_steps[last] - self.eval_steps[first])
+    def _under_way(self, programs: Programs) -> PyTree:
+        """Shapes and types of what a keeper saves of a group."""
+        states, _ = programs.outputs
+        return {"states": _abstract(states, None), "curves": self._curves(programs)}
+
+    def _curves(self, programs: Programs) -> dict[str, jax.ShapeDtypeStruct]:
+        _, metrics = programs.outputs
+        shape = programs.group.members, len(self.eval_steps)
+        return {name: jax.ShapeDtypeStruct(shape, x.dtype) for name, x in metrics.items()}
+
+    def _steps_until(self, done: int) -> int:
+        """Steps of a training after so many evaluations, each followed by its steps."""
+        return int(self.eval_steps[min(done, len(self.eval_steps) - 1)])
 
 
 def classification(apply: Apply) -> Objective:

@@ -1,0 +1,107 @@
+"""Trainings under way on disk, and an orderly stop: a kill costs no more than one interval."""
+
+import contextlib
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from experiments import processes
+from experiments.checkpoints import Checkpoints
+
+PyTree = Any
+
+SAVE_EVERY = 600.0  # seconds
+EXIT_CODE = 75  # "temporary failure": the same command continues
+
+_asked_to_stop = False
+
+
+class Stopped(Exception):
+    """Somebody asked the program to stop, and what it had is on disk."""
+
+
+def under_way(workdir: Path, code_version: str) -> Path:
+    """The folder of the trainings under way; other code starts them anew."""
+    return workdir / "under_way" / code_version
+
+
+class Keeper:
+    """The newest state of one training, saved at its borders every now and then.
+
+    Args:
+      folder: of this training alone, in that of `under_way`.
+      save_every: seconds between two states on disk.
+    """
+
+    def __init__(self, folder: Path, save_every: float = SAVE_EVERY) -> None:
+        self._folder = folder
+        self._save_every = save_every
+        self._last = time.monotonic()
+
+    def load(self, name: str, like: PyTree) -> tuple[int, PyTree] | None:
+        """The newest state and how many evaluations are done; None if nothing was saved.
+
+        Args:
+          name: of a group of members.
+          like: shapes and types.
+        """
+        if not (self._folder / name).exists():
+            return None
+        with contextlib.closing(Checkpoints(self._folder / name, keep=1)) as checkpoints:
+            done = max(checkpoints.rounds(), default=0)
+            return (done, checkpoints.load(done, like)) if done else None
+
+    def keep(self, name: str, done: int, make_tree: Callable[[], PyTree], *, due: bool) -> None:
+        """Save if the interval is over, the state is due or a stop was asked for.
+
+        Args:
+          name: of a group of members.
+          done: evaluations that are done.
+          make_tree: gives the state, as numpy arrays.
+          due: save in any case.
+
+        Raises:
+          Stopped: if a stop was asked for.
+        """
+        stop = processes.agree(_asked_to_stop)
+        late = time.monotonic() - self._last >= self._save_every
+        if processes.agree(late) or due or stop:
+            with contextlib.closing(Checkpoints(self._folder / name, keep=1)) as checkpoints:
+                checkpoints.save(done, make_tree())
+            self._last = time.monotonic()
+        if stop:
+            raise Stopped
+
+    def clear(self) -> None:
+        """Forget the training: its results are saved elsewhere."""
+        if processes.is_first():
+            shutil.rmtree(self._folder.parent.parent, ignore_errors=True)
+
+
+def stop_on_signals() -> None:
+    """Let SIGTERM and Ctrl-C stop the program at the next border; a second Ctrl-C at once."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _ask_to_stop)
+
+
+def check_stop() -> None:
+    """Stop here if somebody asked for it.
+
+    Raises:
+      Stopped: if so.
+    """
+    if processes.agree(_asked_to_stop):
+        raise Stopped
+
+
+def _ask_to_stop(number: int, frame: FrameType | None) -> None:
+    global _asked_to_stop
+    _asked_to_stop = True
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    name = signal.Signals(number).name
+    print(f"{name}: saving at the next border of the training, then stopping", file=sys.stderr)

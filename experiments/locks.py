@@ -1,0 +1,37 @@
+"""One process per folder of a run."""
+
+import contextlib
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+FILE = "lock"
+
+
+@contextlib.contextmanager
+def hold(workdir: Path) -> Iterator[None]:
+    """Hold a folder, made if missing, for as long as this process lives.
+
+    The system frees it with the process, however that ends; the file itself stays.
+
+    Raises:
+      ValueError: if another process holds it; names that one.
+    """
+    workdir.mkdir(parents=True, exist_ok=True)
+    with (workdir / FILE).open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise ValueError(
+                f"{workdir} is in use by {file.read().strip()}; wait for it or choose another "
+                "--workdir."
+            ) from None
+        file.truncate(0)
+        now = datetime.now().isoformat(" ", "seconds")
+        file.write(f"process {os.getpid()} on {socket.gethostname()} since {now}\n")
+        file.flush()
+        yield

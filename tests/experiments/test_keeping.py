@@ -1,0 +1,129 @@
+"""Trainings that were stopped at a border and taken up again."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import keeping, learned
+from experiments.keeping import Keeper, Stopped
+from experiments.runners import read_table
+from supermask_jax import population
+from supermask_jax.training import Stream
+from tests.experiments import tiny
+from tests.experiments.test_trainer import MEMBERS, SEEDS, dataset, make_params, make_trainer
+
+__all__ = ["dataset"]
+BORDERS = 3  # five evaluations in chunks of two
+
+
+class StoppingKeeper(Keeper):
+    """Saves at every border and is asked to stop at one of them."""
+
+    def __init__(self, folder, borders):
+        super().__init__(folder, save_every=0)
+        self.left = borders
+
+    def keep(self, *arguments, **options):
+        super().keep(*arguments, **options)
+        self.left -= 1
+        if not self.left:
+            raise Stopped
+
+
+def train(laboratory, keeper):
+    starts = [make_params(i, scale=1.0 + i) for i in range(MEMBERS)]
+    params = jax.tree.map(lambda *leaves: np.stack(leaves), *starts)
+    orders = jax.numpy.arange(MEMBERS, dtype=np.int32) % SEEDS
+    streams = Stream(orders, jax.random.split(jax.random.key(1), MEMBERS), {})
+    keys, steps = jax.random.split(jax.random.key(2), SEEDS), []
+    trained = laboratory.train(
+        lambda chosen: population.take(params, chosen), streams, keys, steps.append, keeper
+    )
+    return trained, sum(steps)
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["one group", "two groups"])
+def laboratory(request, dataset):
+    laboratory = make_trainer(dataset, 1)
+    memory = laboratory.prepare(MEMBERS).memory
+    if request.param:
+        assert laboratory.prepare(MEMBERS, memory - 1).members < MEMBERS
+    return laboratory
+
+
+@pytest.fixture(scope="module")
+def undisturbed(laboratory):
+    return train(laboratory, None)
+
+
+@pytest.mark.parametrize("borders", range(1, BORDERS + 1))
+def test_a_stopped_training_goes_on_to_the_same_bytes(laboratory, undisturbed, borders, tmp_path):
+    with pytest.raises(Stopped):
+        train(laboratory, StoppingKeeper(tmp_path / "own", borders))
+    again = train(laboratory, Keeper(tmp_path / "own"))
+    jax.tree.map(np.testing.assert_array_equal, again, undisturbed)
+
+
+def test_nothing_is_saved_before_the_interval_is_over(laboratory, undisturbed, tmp_path):
+    if laboratory.prepare(MEMBERS).members < MEMBERS:
+        pytest.skip("a finished group is always saved")
+    train(laboratory, Keeper(tmp_path / "own", save_every=1e6))
+    assert not (tmp_path / "own").exists()
+
+
+@pytest.mark.parametrize("make_config", [tiny.config, tiny.learned, tiny.one_shot])
+def test_a_stopped_run_goes_on_to_the_same_table(make_config, tmp_path, monkeypatch):
+    whole = tiny.finished(make_config) / "results.csv"
+    config = make_config(chunk_evals=1)
+    keep, left = Keeper.keep, [3]
+
+    def stopping(self, *arguments, **options):
+        left[0] -= 1
+        monkeypatch.setattr(keeping, "_asked_to_stop", left[0] == 0)
+        keep(self, *arguments, **options)
+
+    monkeypatch.setattr(Keeper, "keep", stopping)
+    with pytest.raises(Stopped):
+        tiny.run(tmp_path, config)
+    monkeypatch.setattr(keeping, "_asked_to_stop", False)
+    monkeypatch.setattr(Keeper, "keep", keep)
+    tiny.run(tmp_path, config)
+    assert (tmp_path / "results.csv").read_bytes() == whole.read_bytes()
+    assert not (tmp_path / "under_way").exists()
+
+
+def test_a_learned_run_that_was_stopped_keeps_its_curves(tmp_path, monkeypatch):
+    monkeypatch.setattr(keeping, "_asked_to_stop", True)
+    with pytest.raises(Stopped):
+        tiny.run(tmp_path, tiny.learned(chunk_evals=2))
+    monkeypatch.setattr(keeping, "_asked_to_stop", False)
+    tiny.run(tmp_path, tiny.learned(chunk_evals=2))
+    whole = tiny.finished(tiny.learned) / learned.CURVES
+    assert (tmp_path / learned.CURVES).read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_a_run_that_the_same_command_continues(number, tmp_path):
+    command = [
+        sys.executable, "-m", "experiments.run", f"--workdir={tmp_path}", "--checkpoint_minutes=0",
+        "--config=experiments/configs/mask_criteria.py:lenet300,tiny",
+        f"--config.variants={tiny.VARIANTS}", "--config.chunk_evals=1",
+    ]  # fmt: skip
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "under_way").exists() and run.poll() is None:
+        time.sleep(0.01)
+    run.send_signal(number)
+    _, errors = run.communicate()
+    assert run.returncode == keeping.EXIT_CODE
+    assert errors.splitlines()[-1] == "stopped; the same command continues here"
+    again = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert not again.stderr
+    tables = [read_table(path / "results.csv") for path in (tmp_path, tiny.finished())]
+    for row in (*tables[0], *tables[1]):
+        del row["command"]
+    assert repr(tables[0]) == repr(tables[1])

@@ -1,0 +1,40 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from experiments import locks
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from experiments import locks
+with locks.hold(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def check_refused(workdir, owner):
+    with pytest.raises(
+        ValueError, match=f"{workdir.name} is in use by process {owner} on .* since"
+    ):
+        locks.hold(workdir).__enter__()
+
+
+def test_a_second_holder_is_told_who_the_first_is(tmp_path):
+    with locks.hold(tmp_path / "new"):
+        check_refused(tmp_path / "new", os.getpid())
+    with locks.hold(tmp_path / "new"):
+        pass
+
+
+def test_a_killed_process_holds_nothing(tmp_path):
+    command = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "held\n"
+        check_refused(tmp_path, holder.pid)
+        holder.kill()
+    with locks.hold(tmp_path):
+        pass
