@@ -11,6 +11,7 @@ or else `~/tensorflow_datasets`. Once, with a network, this fills such a folder:
 
 import argparse
 import gzip
+import hashlib
 import io
 import os
 import re
@@ -64,6 +65,15 @@ class Dataset(NamedTuple):
     def image_shape(self) -> tuple[int, ...]:
         """The shape `[H, W, C]` of one image."""
         return self.train.images.shape[1:]
+
+    def checksum(self) -> str:
+        """Sixteen hexadecimal digits that tell whether two copies hold the same splits."""
+        digest = hashlib.sha256()
+        for split in (self.train, self.validation, self.test):
+            for array in split:
+                digest.update(f"{array.dtype}{array.shape}".encode())
+                digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()[:16]
 
 
 def load(name: str, data_dir: str | None = None) -> Dataset:

@@ -8,7 +8,6 @@ A round is a pure function of the configuration, the seed and the round's number
 finished round on disk is not done again.
 """
 
-import collections
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -35,6 +34,7 @@ from experiments.forecast import Forecast
 from experiments.keeping import SAVE_EVERY, Keeper, under_way
 from experiments.problems import ADVANCE, BATCHES, INIT, LOSS, Problem, load_problem, seed_keys
 from experiments.progress import RoundProgress
+from experiments.records import Records
 from experiments.slices import Slice
 from experiments.trainer import Trained, Trainer, empty, write
 from supermask_jax import population, rates, rounds, trees
@@ -223,15 +223,11 @@ def run(
       Stopped: by a signal, see `keeping`.
       MemoryError: if what is allowed does not suffice.
     """
-    config, table = plan.config, workdir / "results.csv"
+    config = plan.config
     laboratory = Laboratory(plan)
     checkpoints = Checkpoints(workdir / "checkpoints", config.keep_checkpoints)
-    rows = results.read_rows(table, COLUMNS)
-    first = _first_to_do(plan, rows, checkpoints.rounds())
-    rows = [row for row in rows if row["round"] < first]
-    outcome = None
-    if 0 < first <= config.num_rounds:
-        outcome = checkpoints.load(first - 1, abstract_outcome(plan, first - 1))
+    records = Records(workdir, COLUMNS, row_key(config._asdict()))
+    first, outcome = _resume(plan, records, checkpoints)
     todo = range(first, config.num_rounds + 1)
     code_version = results.code_version()
     member_steps = plan.num_steps * sum(len(plan.members(round)) for round in todo)
@@ -244,22 +240,21 @@ def run(
         for round in todo:
             progress.start_round(round)
             state, outcome = laboratory.start(round, outcome), None
-            keeper = Keeper(under_way(workdir, code_version) / f"round_{round:02}", save_every)
+            name = part_name(round)
+            keeper = Keeper(under_way(workdir, code_version) / name, save_every)
             trained = laboratory.train(round, state, progress.advance, keeper)
             outcome = Outcome(state, trained.params)
             new = _make_rows(plan, round, outcome.state.mask, trained.table, code_version, command)
-            rows += new
             if processes.is_first():
-                curves = workdir / "curves" / f"round_{round:02}.parquet"
+                curves = workdir / "curves" / f"{name}.parquet"
                 results.write_curves(
                     curves, new, ("variant", "seed", "round"), laboratory.eval_steps, trained.curves
                 )
-                results.write_rows(table, rows, COLUMNS)
+            records.add(name, new)
             checkpoints.save(round, outcome)
             keeper.clear()
             progress.finish_round(round, new)
-    checkpoints.close()
-    return rows
+    return records.rows()
 
 
 class Laboratory:
@@ -403,6 +398,11 @@ def alone(config: ConfigDict, row: results.Row) -> ConfigDict:
     return config
 
 
+def part_name(round: int) -> str:
+    """What the files of a round are called."""
+    return f"round_{round:02}"
+
+
 def abstract_outcome(plan: Plan, round: int) -> Outcome:
     """Shapes and types of a round's outcome, as `Checkpoints.load` needs them."""
     count = len(plan.members(round))
@@ -419,13 +419,16 @@ def _num_bytes(tree: PyTree) -> int:
     return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
-def _first_to_do(plan: Plan, rows: Sequence[results.Row], saved: Sequence[int]) -> int:
-    """The round after the last one that is saved and, like all before it, has all its rows."""
-    counts = collections.Counter(row["round"] for row in rows)
+def _resume(plan: Plan, records: Records, checkpoints: Checkpoints) -> tuple[int, Outcome | None]:
+    """The round to go on with, and the outcome of the one before.
+
+    That one is the newest whose checkpoint is whole and that has, like all before it, its rows.
+    """
     whole = 0
-    while counts[whole] == len(plan.members(whole)):
+    while len(records.part(part_name(whole))) == len(plan.members(whole)):
         whole += 1
-    return max((round + 1 for round in saved if round < whole), default=0)
+    found = checkpoints.load_newest(whole, lambda round: abstract_outcome(plan, round))
+    return (found[0] + 1, found[1]) if found else (0, None)
 
 
 def _make_rows(

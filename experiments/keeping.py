@@ -1,6 +1,5 @@
 """Trainings under way on disk, and an orderly stop: a kill costs no more than one interval."""
 
-import contextlib
 import shutil
 import signal
 import sys
@@ -50,11 +49,8 @@ class Keeper:
           name: of a group of members.
           like: shapes and types.
         """
-        if not (self._folder / name).exists():
-            return None
-        with contextlib.closing(Checkpoints(self._folder / name, keep=1)) as checkpoints:
-            done = max(checkpoints.rounds(), default=0)
-            return (done, checkpoints.load(done, like)) if done else None
+        checkpoints = Checkpoints(self._folder / name, keep=1)
+        return checkpoints.load_newest(sys.maxsize, lambda done: like)
 
     def keep(self, name: str, done: int, make_tree: Callable[[], PyTree], *, due: bool) -> None:
         """Save if the interval is over, the state is due or a stop was asked for.
@@ -71,8 +67,7 @@ class Keeper:
         stop = processes.agree(_asked_to_stop)
         late = time.monotonic() - self._last >= self._save_every
         if processes.agree(late) or due or stop:
-            with contextlib.closing(Checkpoints(self._folder / name, keep=1)) as checkpoints:
-                checkpoints.save(done, make_tree())
+            Checkpoints(self._folder / name, keep=1).save(done, make_tree())
             self._last = time.monotonic()
         if stop:
             raise Stopped

@@ -38,6 +38,7 @@ from experiments.problems import (
     seed_keys,
 )
 from experiments.progress import RoundProgress
+from experiments.records import Records
 from experiments.retraining import retrain
 from experiments.slices import Slice
 from experiments.trainer import Apply, Objective, Trained, Trainer, make_loss, measure
@@ -53,7 +54,8 @@ METRICS = ("loss", "accuracy", "most_probable_accuracy", "expected_accuracy", "d
 SCOPE = ("runner", "experiment", "figure", "variants", "initial_logits", "seeds", "chunk_evals")
 # Settings that list members; runs of different lists may be joined into one table.
 LISTS = ("variants", "initial_logits", "seeds")
-CURVES = Path("curves") / "learning.parquet"  # in the folder of a run
+PART = "learning"
+CURVES = Path("curves") / f"{PART}.parquet"  # in the folder of a run
 
 COLUMNS: results.Columns = {
     "id": str,
@@ -212,10 +214,9 @@ def run(
       Stopped: by a signal, see `keeping`.
       MemoryError: if what is allowed does not suffice.
     """
-    file = workdir / "results.csv"
-    rows = results.read_rows(file, COLUMNS)
-    if len(rows) == len(plan.members):
-        return rows
+    records = Records(workdir, COLUMNS, row_key(plan.config._asdict()))
+    if PART in records:
+        return records.rows()
     checkpoints = Checkpoints(workdir / "checkpoints", keep=1)
     learner = Learner(plan)
     code_version = results.code_version()
@@ -225,13 +226,13 @@ def run(
         RoundProgress(1, total, noun="training") as progress,
         jax.default_matmul_precision(plan.config.matmul_precision),
     ):
-        if checkpoints.rounds():
-            found = checkpoints.load(0, learner.abstract_found())
+        if saved := checkpoints.load_newest(1, lambda _: learner.abstract_found()):
+            _, found = saved
             progress.advance(len(plan.members) * learn_steps)
         else:
             progress.announce(str(learner.forecast(max_memory)))
             progress.start_round(1)
-            keeper = Keeper(under_way(workdir, code_version) / "learning", save_every)
+            keeper = Keeper(under_way(workdir, code_version) / PART, save_every)
             trained = learner.train(progress.advance, keeper)
             found = Found(trained.params, trained.table)
             rows = _make_rows(plan, found.table, code_version, command)
@@ -248,11 +249,9 @@ def run(
         if plan.config.retrain_epochs:
             found.table["retrained_test_accuracy"] = learner.retrain(found, progress.advance)
         rows = _make_rows(plan, found.table, code_version, command)
-        if processes.is_first():
-            results.write_rows(file, rows, COLUMNS)
+        records.add(PART, rows)
         progress.finish_round(1, rows)
-    checkpoints.close()
-    return rows
+    return records.rows()
 
 
 class Learner:

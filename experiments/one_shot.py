@@ -15,13 +15,14 @@ import numpy as np
 from jax import lax
 from ml_collections import ConfigDict
 
-from experiments import iterative, processes, results
+from experiments import iterative, results
 from experiments.checkpoints import Checkpoints
 from experiments.checks import check_integer, check_list
 from experiments.iterative import abstract_outcome
 from experiments.keeping import SAVE_EVERY, check_stop
 from experiments.problems import ADVANCE, Problem, seed_keys
 from experiments.progress import RoundProgress
+from experiments.records import Records
 from experiments.retraining import retrain
 from experiments.trainer import eval_data, measure
 from experiments.untrained import WEIGHTS, untrained_weights
@@ -123,16 +124,13 @@ def run(
       Stopped: by a signal, see `keeping`.
       MemoryError: if what is allowed does not suffice.
     """
-    file = workdir / "results.csv"
-    rows = results.read_rows(file, COLUMNS)
-    done = {row["seed"] for row in rows}
-    todo = [seed for seed in plan.dense.seeds if seed not in done]
+    records = Records(workdir, COLUMNS, row_key(_lists(plan)))
+    todo = [seed for seed in plan.dense.seeds if _part_name(seed) not in records]
     if not todo:
-        return rows
+        return records.rows()
     iterative.run(plan.dense, workdir / "dense", command, max_memory, save_every)
     checkpoints = Checkpoints(workdir / "dense" / "checkpoints", plan.dense.config.keep_checkpoints)
     dense = checkpoints.load(0, abstract_outcome(plan.dense, 0))
-    checkpoints.close()
     bench = Bench(plan)
     code_version = results.code_version()
     with (
@@ -146,12 +144,10 @@ def run(
             outcome: iterative.Outcome = population.take(dense, place)
             measured = bench.measure(seed, outcome.state.w_i, outcome.w_f)
             new = _make_rows(plan, seed, measured, code_version, command)
-            rows += new
+            records.add(_part_name(seed), new)
             progress.advance(1)
             progress.finish_round(number, new)
-            if processes.is_first():
-                results.write_rows(file, sorted(rows, key=row_key(_lists(plan))), COLUMNS)
-    return sorted(rows, key=row_key(_lists(plan)))
+    return records.rows()
 
 
 class Measured(NamedTuple):
@@ -302,6 +298,10 @@ def alone(config: ConfigDict, row: results.Row) -> ConfigDict:
     if config.retrain_power != row["power"]:
         config.retrain_power = -1
     return config
+
+
+def _part_name(seed: int) -> str:
+    return f"seed_{seed}"
 
 
 def _lists(plan: Plan) -> dict[str, Any]:

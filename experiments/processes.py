@@ -1,5 +1,7 @@
 """One experiment over many processes: who they are, and which of them speaks."""
 
+import sys
+
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
@@ -34,6 +36,18 @@ def agree(answer: bool) -> bool:
     return bool(multihost_utils.broadcast_one_to_all(np.int32(answer)))
 
 
+def meet() -> None:
+    """Wait until all processes are here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("meet")
+
+
 def is_first() -> bool:
     """Whether this process prints and writes tables; there is one such in every run."""
     return jax.process_index() == 0
+
+
+def say(text: str) -> None:
+    """A line for the user, from one process only, on standard error."""
+    if is_first():
+        print(text, file=sys.stderr, flush=True)

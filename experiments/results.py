@@ -6,6 +6,7 @@ has its own columns: what the row is about, the density, what was measured, and 
 
 import csv
 import hashlib
+import io
 import json
 import os
 import platform
@@ -27,6 +28,10 @@ Row = dict[str, Any]
 
 # Settings of a run that may change when it is taken up again.
 MAY_CHANGE = ("num_rounds", "chunk_evals", "keep_checkpoints")
+# What config.json says of a folder beside the settings: the version of its files and of its streams
+# of random numbers, a checksum of the data, and the part of the sweep.
+OF_FOLDER = ("format", "data", "slice")
+FORMAT = 2
 
 Columns = Mapping[str, Callable[[str], Any]]
 
@@ -51,31 +56,51 @@ def measured(table: Mapping[str, np.ndarray], index: int, columns: Columns) -> R
 
 def write_rows(path: Path, rows: Iterable[Row], columns: Columns) -> None:
     """Write a table as CSV, at once or not at all."""
-
-    def write(temporary: Path) -> None:
-        with temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, columns, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-
-    replace_file(path, write)
+    text = format_rows(rows, columns)
+    replace_file(path, lambda temporary: temporary.write_text(text, newline=""))
 
 
 def read_rows(path: Path, columns: Columns) -> list[Row]:
     """Read a table that `write_rows` wrote, with its types; a missing one has no rows.
 
     Raises:
-      ValueError: if the table has other columns.
+      ValueError: if the table has other columns or is damaged.
     """
     if not path.exists():
         return []
     with path.open(newline="") as file:
-        reader = csv.DictReader(file)
-        if list(reader.fieldnames or ()) != list(columns):
-            raise ValueError(
-                f"{path} is not a table of this version: its columns are {reader.fieldnames}."
-            )
+        return parse_rows(file.read(), columns, path)
+
+
+def format_rows(rows: Iterable[Row], columns: Columns) -> str:
+    """A table as the text of a CSV file."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def parse_rows(text: str, columns: Columns, path: Path) -> list[Row]:
+    """The rows of `format_rows`, with their types.
+
+    Args:
+      text: of a CSV file.
+      columns: of the table.
+      path: the file, for the message.
+
+    Raises:
+      ValueError: if the table has other columns or is damaged.
+    """
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    if list(reader.fieldnames or ()) != list(columns):
+        raise ValueError(
+            f"{path} is not a table of this version: its columns are {reader.fieldnames}."
+        )
+    try:
         return [{name: kind(row[name]) for name, kind in columns.items()} for row in reader]
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged in line {reader.line_num}: {error}") from error
 
 
 def write_curves(
@@ -174,40 +199,73 @@ def _processor() -> str:
     return f"{models[0]}, {len(models)} cores" if models else platform.processor()
 
 
-def open_workdir(folder: str, config: Mapping[str, Any], part: str | None = None) -> Path:
+def open_workdir(
+    folder: str, config: Mapping[str, Any], part: str | None = None, data: str | None = None
+) -> Path:
     """Make a folder for a run, or take up the one that holds the same run.
 
     Args:
       folder: its path.
       config: the configuration of the whole sweep.
       part: ``i/n``, the slice of the sweep that the folder is for; None is all of it.
+      data: a checksum of the data set.
 
     More rounds, other checkpoints or other chunks are the same run; a folder of any other
-    configuration is refused.
+    configuration, of other data or of a version that wrote other files is refused.
 
     Raises:
-      ValueError: no name, or the folder holds another configuration; names what differs.
+      ValueError: no name, or the folder holds another run; names what differs.
     """
     if not folder:
         raise ValueError("--workdir is empty; name a folder, for example runs/quickstart.")
     workdir = Path(folder)
     file = workdir / "config.json"
-    settings: dict[str, Any] = json.loads(json.dumps(config))
-    if part:
-        settings["slice"] = part
+    of_folder = dict(zip(OF_FOLDER, (FORMAT, data, part), strict=True))
+    settings: dict[str, Any] = json.loads(json.dumps(dict(config)))
+    settings |= {name: value for name, value in of_folder.items() if value is not None}
     if file.exists():
-        before = read_json(file)
-        names = sorted((before.keys() | settings.keys()) - set(MAY_CHANGE))
-        differ = [n for n in names if before.get(n) != settings.get(n)]
-        if differ:
-            changes = ", ".join(f"{n}: {before.get(n)!r} -> {settings.get(n)!r}" for n in differ)
-            raise ValueError(
-                f"{workdir} holds a run with other settings ({changes}); "
-                "choose another --workdir or delete that folder."
-            )
+        before = _read_config(file)
+        _check_same_run(workdir, before, settings)
         if "num_rounds" in settings:
             settings["num_rounds"] = max(before["num_rounds"], settings["num_rounds"])
     if processes.is_first():
         write_json(file, settings)
-        write_json(workdir / "environment.json", environment())
+        _note_environment(workdir / "environment.json")
     return workdir
+
+
+def _read_config(file: Path) -> dict[str, Any]:
+    try:
+        return dict(read_json(file))
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"{file} is damaged ({error}); put it right, choose another --workdir or delete that "
+            "folder."
+        ) from error
+
+
+def _check_same_run(workdir: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    def differing(names: Iterable[str]) -> str:
+        pairs = [(name, before.get(name), now.get(name)) for name in names]
+        return ", ".join(f"{name}: {old!r} -> {new!r}" for name, old, new in pairs if old != new)
+
+    if changes := differing(["format"]):
+        raise ValueError(
+            f"{workdir} was made by another version ({changes}); continue it with the version that "
+            "its environment.json names, or choose another --workdir."
+        )
+    if changes := differing(sorted((before.keys() | now.keys()) - set(MAY_CHANGE))):
+        raise ValueError(
+            f"{workdir} holds a run with other settings ({changes}); "
+            "choose another --workdir or delete that folder."
+        )
+
+
+def _note_environment(file: Path) -> None:
+    """Add what the run goes on with to what it ran on before."""
+    try:
+        before = list(read_json(file))
+    except (OSError, ValueError):  # none yet, or damaged: of no influence on a row
+        before = []
+    now = environment()
+    write_json(file, [e for e in before if e != now] + [now])

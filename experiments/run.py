@@ -95,7 +95,7 @@ def main(arguments: list[str]) -> None:
     """Check everything, run, draw the figure and print the summary."""
     if len(arguments) > 1:
         sys.exit(f"error: unknown argument {arguments[1]!r}; flags start with --.")
-    logging.set_verbosity(logging.WARNING)
+    logging.set_verbosity(logging.FATAL)  # what a library cannot do it raises; that is told once
     config = CONFIG.value
     with contextlib.ExitStack() as stack:
         try:
@@ -106,20 +106,26 @@ def main(arguments: list[str]) -> None:
             plan = runner.make_plan(config, DATA_DIR.value, SLICE.value)
             if WORKDIR.value and processes.is_first():
                 stack.enter_context(locks.hold(Path(WORKDIR.value)))
-            workdir = results.open_workdir(WORKDIR.value, config.to_dict(), SLICE.value)
+            data = plan.problem.dataset.checksum()
+            workdir = results.open_workdir(WORKDIR.value, config.to_dict(), SLICE.value, data)
         except (ValueError, TypeError, OSError) as error:
             fail(error)
         keeping.stop_on_signals()
         limits = _max_memory(), 60 * CHECKPOINT_MINUTES.value
         try:
             rows = runner.run(plan, workdir, _command(), *limits)
+            if processes.is_first():
+                _report(rows, workdir, config.figure, draw)
         except MemoryError as error:
             fail(error)
+        except OSError as error:
+            hint = "what is finished is kept, and the same command continues there"
+            processes.say(f"error: {last_line(error)}; {hint}")
+            sys.stdout.flush()
+            os._exit(1)  # after a failed save Orbax's threads may wait for each other for ever
         except keeping.Stopped:
-            print("stopped; the same command continues here", file=sys.stderr)
+            processes.say("stopped; the same command continues here")
             sys.exit(keeping.EXIT_CODE)
-        if processes.is_first():
-            _report(rows, workdir, config.figure, draw)
 
 
 def _report(rows: list[results.Row], workdir: Path, name: str, draw: Callable) -> None:
@@ -165,9 +171,13 @@ def parse_flags(arguments: list[str]) -> list[str]:
 
 
 def fail(error: Exception) -> NoReturn:
-    """End with an error in one line: config_flags puts tracebacks in front of what happened."""
-    last = str(error).strip().splitlines()[-1].strip()
-    sys.exit(f"error: {last.removeprefix('ValueError: ')}")
+    """End with an error in one line."""
+    sys.exit(f"error: {last_line(error)}")
+
+
+def last_line(error: Exception) -> str:
+    """What happened: config_flags puts tracebacks in front of it."""
+    return str(error).strip().splitlines()[-1].strip().removeprefix("ValueError: ")
 
 
 def without(words: Sequence[str], dropped: Sequence[flags.FlagHolder]) -> list[str]:

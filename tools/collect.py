@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from absl import app, flags
 
-from experiments import results
+from experiments import records, results
 from experiments.learned import CURVES
 from experiments.runners import RUNNERS
 from supermask_jax.trees import lookup
@@ -48,7 +48,7 @@ def collect(workdirs: Sequence[Path], output: Path) -> list[results.Row]:
     configs = [results.read_json(folder / "config.json") for folder in workdirs]
     runner = lookup("runner", configs[0]["runner"], RUNNERS)
     config = join_configs(configs, runner.LISTS)
-    tables = [results.read_rows(folder / "results.csv", runner.COLUMNS) for folder in workdirs]
+    tables = [records.read_table(folder, runner.COLUMNS) for folder in workdirs]
     check_slices(configs, tables)
     rows: dict[str, results.Row] = {}
     for folder, table in zip(workdirs, tables, strict=True):
@@ -63,7 +63,7 @@ def collect(workdirs: Sequence[Path], output: Path) -> list[results.Row]:
     if "slice" in configs[0] and "num_rounds" not in config and len(rows) < complete:
         raise ValueError(f"the slices have {len(rows)} of {complete} rows; finish them first.")
     whole = sorted(rows.values(), key=runner.row_key(config))
-    environments = [results.read_json(folder / "environment.json") for folder in workdirs]
+    environments = [e for f in workdirs for e in results.read_json(f / "environment.json")]
     results.write_rows(output.with_name(output.name + ".csv"), whole, runner.COLUMNS)
     results.write_json(output.with_name(output.name + ".config.json"), config)
     distinct = [e for i, e in enumerate(environments) if e not in environments[:i]]
@@ -102,7 +102,7 @@ def join_configs(configs: Sequence[dict[str, Any]], lists: Sequence[str]) -> dic
         joined["seeds"] = sorted(joined["seeds"])
     if "num_rounds" in first:
         joined["num_rounds"] = max(config["num_rounds"] for config in configs)
-    shared = {name: value for name, value in first.items() if name != "slice"}
+    shared = {name: value for name, value in first.items() if name not in ("format", "slice")}
     return shared | joined
 
 

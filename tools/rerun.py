@@ -56,6 +56,7 @@ def find(row_id: str, folder: Path) -> tuple[results.Row, ModuleType, ConfigDict
         for row in read_table(table):
             if row["id"] == row_id:
                 settings = results.read_json(path)
+                settings.pop("data", None)
                 runner = RUNNERS[settings["runner"]]
                 return row, runner, runner.alone(ConfigDict(settings), row)
     raise ValueError(f"no table in {folder} has a row {row_id!r}.")

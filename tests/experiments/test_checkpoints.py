@@ -1,3 +1,7 @@
+import resource
+import shutil
+from pathlib import Path
+
 import jax
 import numpy as np
 import pytest
@@ -27,36 +31,29 @@ def assert_same(loaded, saved):
 
 
 @pytest.fixture
-def open_folder(tmp_path):
-    opened = []
-
-    def open_folder(keep=2):
-        opened.append(Checkpoints(tmp_path / "checkpoints", keep))
-        return opened[-1]
-
-    yield open_folder
-    for checkpoints in opened:
-        checkpoints.close()
+def folder(tmp_path):
+    return tmp_path / "checkpoints"
 
 
-def test_an_empty_folder_has_no_rounds(open_folder):
-    assert open_folder().rounds() == []
+def test_an_empty_folder_has_no_rounds(folder):
+    assert Checkpoints(folder, 2).rounds() == []
+    assert Checkpoints(folder, 2).load_newest(9, lambda round: make_outcome()) is None
+    assert not folder.exists()
 
 
-def test_a_round_loads_exactly_also_after_reopening(open_folder):
-    saved, first = make_outcome(), open_folder()
+def test_a_round_loads_exactly_also_after_reopening(folder):
+    saved, first = make_outcome(), Checkpoints(folder, 2)
     first.save(0, jax.tree.map(jax.numpy.asarray, saved))
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), saved)
     assert_same(first.load(0, shapes), saved)
-    first.close()
-    again = open_folder()
+    again = Checkpoints(folder, 2)
     assert again.rounds() == [0]
     assert_same(again.load(0, shapes), saved)
 
 
 @pytest.mark.parametrize(("keep", "kept"), [(1, [0, 4]), (3, [0, 2, 3, 4])])
-def test_the_newest_rounds_and_the_dense_one_stay(open_folder, keep, kept):
-    checkpoints = open_folder(keep)
+def test_the_newest_rounds_and_the_dense_one_stay(folder, keep, kept):
+    checkpoints = Checkpoints(folder, keep)
     for round in range(5):
         checkpoints.save(round, {"w": np.float32([round])})
     assert checkpoints.rounds() == kept
@@ -64,12 +61,84 @@ def test_the_newest_rounds_and_the_dense_one_stay(open_folder, keep, kept):
         assert checkpoints.load(round, {"w": np.float32([-1])})["w"] == round
 
 
-@pytest.mark.parametrize("round", [0, 1, 2])
-def test_a_round_saved_again_replaces_the_first(open_folder, round):
-    checkpoints = open_folder(keep=3)
-    for number in range(3):
+def test_a_round_saved_again_replaces_the_first_and_those_after_it(folder):
+    checkpoints = Checkpoints(folder, keep=3)
+    for number in range(4):
         checkpoints.save(number, make_outcome(0))
-    checkpoints.save(round, make_outcome(1))
+    checkpoints.save(2, make_outcome(1))
     assert checkpoints.rounds() == [0, 1, 2]
     for number in range(3):
-        assert_same(checkpoints.load(number, make_outcome()), make_outcome(number == round))
+        assert_same(checkpoints.load(number, make_outcome()), make_outcome(number == 2))
+
+
+def cut(content):
+    return content[: len(content) // 2]
+
+
+def flip(content):
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 4]) + content[middle + 1 :]
+
+
+DAMAGES = {"deleted": None, "emptied": lambda content: b"", "cut": cut, "flipped": flip}
+
+
+def damage(path, how):
+    if how == "deleted":
+        path.unlink()
+    else:
+        path.write_bytes(DAMAGES[how](path.read_bytes()))
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_damage_of_any_file_leads_back_to_the_round_before(folder, tmp_path, capsys, how):
+    checkpoints = Checkpoints(folder, keep=2)
+    for number in range(3):
+        checkpoints.save(number, make_outcome(number))
+    whole, shapes = make_outcome(1), make_outcome()
+    files = [path.relative_to(folder) for path in folder.glob("round_02/**/*") if path.is_file()]
+    assert len(files) > 5
+    for number, file in enumerate([Path("round_02.json"), *files]):
+        copy = tmp_path / str(number) / "checkpoints"
+        shutil.copytree(folder, copy)
+        if not (copy / file).stat().st_size and how != "deleted":
+            continue
+        damage(copy / file, how)
+        round, loaded = Checkpoints(copy, keep=2).load_newest(3, lambda round: shapes)
+        assert round == 1
+        assert_same(loaded, whole)
+        said = capsys.readouterr().err
+        if how == "deleted" and file == Path("round_02.json"):
+            continue  # such a round was never finished
+        moved = copy.with_name("checkpoints_damaged") / "round_02"
+        assert said.startswith(str(copy / "round_02")) and said.endswith(f"; moved to {moved}\n")
+        if file != Path("round_02.json"):  # sums may name another file
+            assert f"{copy / file} is {'missing' if how == 'deleted' else 'damaged'}" in said
+        assert (moved / "round_02.json").exists()
+        assert Checkpoints(copy, keep=2).rounds() == [0, 1]
+
+
+def test_a_round_that_was_not_finished_does_not_count(folder):
+    checkpoints = Checkpoints(folder, keep=2)
+    checkpoints.save(0, make_outcome(0))
+    checkpoints.save(1, make_outcome(1))
+    (folder / "round_01.json").unlink()  # it is written last
+    assert checkpoints.rounds() == [0]
+    checkpoints.save(1, make_outcome(2))
+    assert_same(checkpoints.load(1, make_outcome()), make_outcome(2))
+
+
+def test_a_disk_that_takes_no_more_leaves_the_rounds_before(folder):
+    checkpoints = Checkpoints(folder, keep=2)
+    checkpoints.save(0, make_outcome(0))
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limit[1]))
+    try:
+        with pytest.raises(OSError, match=f"cannot save {folder / 'round_01'}: "):
+            checkpoints.save(1, {"w": np.random.default_rng(0).random(1000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert checkpoints.rounds() == [0]
+    assert_same(checkpoints.load(0, make_outcome()), make_outcome(0))
+    checkpoints.save(1, make_outcome(1))
+    assert checkpoints.rounds() == [0, 1]

@@ -31,7 +31,6 @@ def load(workdir, round):
     plan = iterative.make_plan(tiny.config())
     checkpoints = Checkpoints(workdir / "checkpoints", keep=2)
     outcome = checkpoints.load(round, iterative.abstract_outcome(plan, round))
-    checkpoints.close()
     return plan, outcome
 
 

@@ -30,7 +30,6 @@ def logits(plan):
     """Of all members, at the lowest validation loss."""
     checkpoints = Checkpoints(tiny.finished(tiny.learned) / "checkpoints", keep=1)
     found = checkpoints.load(0, learned.Learner(plan).abstract_found())
-    checkpoints.close()
     return found.logits
 
 
@@ -152,7 +151,7 @@ def test_a_finished_run_does_nothing_and_a_stopped_one_does_not_learn_twice(rows
     workdir = tiny.finished(tiny.learned)
     monkeypatch.setattr(learned.Learner, "train", None)
     assert repr(tiny.run(workdir, tiny.learned())) == repr(rows)
-    (workdir / "results.csv").unlink()
+    (workdir / "rows" / "learning.json").unlink()
     assert repr(tiny.run(workdir, tiny.learned())) == repr(rows)
 
 

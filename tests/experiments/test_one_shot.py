@@ -26,7 +26,6 @@ def dense(plan):
     """The initial and the trained weights of both seeds."""
     checkpoints = Checkpoints(tiny.finished(tiny.one_shot) / "dense" / "checkpoints", keep=2)
     outcome = checkpoints.load(0, iterative.abstract_outcome(plan.dense, 0))
-    checkpoints.close()
     return outcome.state.w_i, outcome.w_f
 
 
@@ -105,7 +104,7 @@ def test_seeds_in_the_table_are_not_done_again(rows, monkeypatch):
     workdir = tiny.finished(tiny.one_shot)
     table = workdir / "results.csv"
     whole = table.read_bytes()
-    results.write_rows(table, [row for row in rows if row["seed"] == 1], one_shot.COLUMNS)
+    (workdir / "rows" / "seed_0.json").unlink()
     seeds, measure = [], one_shot.Bench.measure
 
     def counting(self, seed, *weights):

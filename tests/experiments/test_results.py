@@ -123,7 +123,41 @@ def test_a_folder_takes_the_same_run_again(tmp_path, changes):
     assert workdir == tmp_path / "a" / "b"
     assert sorted(file.name for file in workdir.iterdir()) == ["config.json", "environment.json"]
     config = results.read_json(workdir / "config.json")
-    assert config == json.loads(json.dumps(CONFIG | changes))
+    assert config == json.loads(json.dumps(CONFIG | changes | {"format": results.FORMAT}))
+
+
+def test_a_folder_keeps_all_that_its_run_went_on_with(tmp_path, monkeypatch):
+    names = ["one", "two", "one", "two"]
+    for name in names:
+        monkeypatch.setattr(results, "environment", lambda name=name: {"processor": name})
+        results.open_workdir(str(tmp_path), CONFIG)
+    told = results.read_json(tmp_path / "environment.json")
+    assert told == [{"processor": "one"}, {"processor": "two"}]
+    (tmp_path / "environment.json").write_text("{")
+    results.open_workdir(str(tmp_path), CONFIG)
+    assert results.read_json(tmp_path / "environment.json") == [{"processor": "two"}]
+
+
+@pytest.mark.parametrize("content", ["", "{", "3", "[1]", "\x00"])
+def test_a_damaged_config_is_named(tmp_path, content):
+    results.open_workdir(str(tmp_path), CONFIG)
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(ValueError, match=re.escape(f"{tmp_path / 'config.json'} is damaged")):
+        results.open_workdir(str(tmp_path), CONFIG)
+    assert (tmp_path / "config.json").read_text() == content
+
+
+def test_a_folder_of_another_version_is_refused(tmp_path):
+    results.open_workdir(str(tmp_path), CONFIG)
+    settings = results.read_json(tmp_path / "config.json")
+    del settings["format"]
+    results.write_json(tmp_path / "config.json", settings | {"old_setting": 1})
+    with pytest.raises(ValueError) as caught:
+        results.open_workdir(str(tmp_path), CONFIG)
+    assert str(caught.value) == (
+        f"{tmp_path} was made by another version (format: None -> {results.FORMAT}); continue it "
+        "with the version that its environment.json names, or choose another --workdir."
+    )
 
 
 def test_asking_for_fewer_rounds_forgets_none(tmp_path):
@@ -148,13 +182,16 @@ def test_a_folder_needs_a_name(tmp_path, monkeypatch):
             "(dataset: 'digits' -> 'mnist', seeds: [0, 1] -> [1])",
         ),
         ({"extra": 1}, "(extra: None -> 1)"),
+        ({"data": "other"}, "(data: 'own' -> 'other')"),
+        ({"slice": "0/2"}, "(slice: None -> '0/2')"),
     ],
 )
 def test_a_folder_refuses_another_run_and_stays_as_it_is(tmp_path, changes, message):
-    workdir = results.open_workdir(str(tmp_path), CONFIG)
+    workdir = results.open_workdir(str(tmp_path), CONFIG, data="own")
     before = (workdir / "config.json").read_bytes()
+    part, data = changes.pop("slice", None), changes.pop("data", "own")
     with pytest.raises(ValueError) as caught:
-        results.open_workdir(str(tmp_path), CONFIG | changes)
+        results.open_workdir(str(tmp_path), CONFIG | changes, part, data)
     assert f"{tmp_path} holds a run with other settings {message}" in str(caught.value)
     assert (workdir / "config.json").read_bytes() == before
 

@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 from absl import flags
 from absl.testing import flagsaver
@@ -30,7 +32,7 @@ def make_run(tmp_path):
         config.variants = variants
         workdir = tmp_path / name
         results.write_json(workdir / "config.json", config.to_dict())
-        results.write_json(workdir / "environment.json", {"processor": machine})
+        results.write_json(workdir / "environment.json", [{"processor": machine}])
         rows = make_rows(seeds, variants, num_rounds, f"command of {name}")
         results.write_rows(workdir / "results.csv", rows, iterative.COLUMNS)
         return workdir
@@ -148,5 +150,8 @@ def test_slices_of_supermasks_join_into_the_bytes_of_one_run(make_config, tmp_pa
     assert (tmp_path / "joined.curves.parquet").exists() == (make_config is tiny.learned)
     table = slices[0] / "results.csv"
     table.write_text("".join(table.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(ValueError, match="is not what rows/ beside it tells"):
+        collect.collect(slices, tmp_path / "joined")
+    shutil.rmtree(slices[0] / "rows")
     with pytest.raises(ValueError, match=r"the slices have \d+ of \d+ rows; finish them first"):
         collect.collect(slices, tmp_path / "again")

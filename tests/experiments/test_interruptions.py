@@ -1,0 +1,277 @@
+"""Runs that are killed, whose disk is full or closed, or that find somebody in their folder."""
+
+import functools
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import iterative
+from experiments.checkpoints import Checkpoints
+from tests.experiments import tiny
+from tests.experiments.test_checkpoints import damage
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = "--config=experiments/configs/mask_criteria.py:lenet300,tiny"
+PHASES = {"S": "start", "T": "training", "C": "checkpoint", "R": "rows"}
+
+# Runs the launcher, writes a letter to a pipe whenever a phase begins, and kills itself some time
+# after the n-th beginning of one of them.
+DRIVER = """
+import os, runpy, signal, sys, threading, time
+
+begin = time.monotonic()
+pipe, letter, number, delay = int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
+sys.setswitchinterval(1e-5)
+left = number
+durations = open(sys.argv[5], "w")
+
+def kill():
+    time.sleep(delay)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def enter(phase):
+    global left
+    os.write(pipe, phase.encode())
+    left -= phase == letter
+    if phase == letter and left == 0:
+        threading.Thread(target=kill, daemon=True).start()
+
+def mark(owner, name, phase):
+    plain = getattr(owner, name)
+    def marked(*arguments, **options):
+        before, phases[:] = phases[:], [phase]
+        enter(phase)
+        start = time.monotonic()
+        try:
+            return plain(*arguments, **options)
+        finally:
+            print(phase, time.monotonic() - start, file=durations, flush=True)
+            phases[:] = before
+            os.write(pipe, phases[0].encode())
+    setattr(owner, name, marked)
+
+phases = ["S"]
+enter("S")
+from experiments import checkpoints, records, results, trainer
+mark(trainer.Trainer, "_train_group", "T")
+mark(checkpoints.Checkpoints, "save", "C")
+mark(results, "write_curves", "R")
+mark(records.Records, "add", "R")
+sys.argv = ["run", *sys.argv[6:]]
+runpy.run_module("experiments.run", run_name="__main__", alter_sys=True)
+"""
+
+
+class Sweep:
+    """The same small sweep again and again."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.flags = [
+            CONFIG, f"--config.variants={tiny.VARIANTS}", "--config.chunk_evals=1",
+            "--checkpoint_minutes=0", f"--compilation_cache={programs()}",
+        ]  # fmt: skip
+        self.whole = folder / "whole"
+        status, _ = self.drive(self.whole, "-", 0, 0.0)
+        assert status == 0
+        lines = [line.split() for line in (folder / "durations").read_text().splitlines()]
+        self.durations = {
+            phase: [float(seconds) for name, seconds in lines if name == phase] for phase in "TCR"
+        }
+        self.durations["S"] = [self.seconds]
+
+    def drive(self, workdir, letter, number, delay):
+        """The exit status and all phases of a run that is killed in one of them."""
+        reader, writer = os.pipe()
+        command = [
+            sys.executable, "-c", DRIVER, str(writer), letter, str(number), str(delay),
+            str(self.folder / "durations"), *self.flags, f"--workdir={workdir}",
+        ]  # fmt: skip
+        start = time.monotonic()
+        run = subprocess.run(command, cwd=ROOT, pass_fds=[writer], capture_output=True, check=False)
+        self.seconds = time.monotonic() - start
+        os.close(writer)
+        with open(reader) as pipe:
+            phases = pipe.read()
+        assert run.returncode in (0, -signal.SIGKILL), run.stderr.decode()
+        return run.returncode, phases
+
+    def check_part(self, workdir):
+        """Each row of the table is the undisturbed run's."""
+        table = workdir / "results.csv"
+        whole = (self.whole / "results.csv").read_bytes()
+        assert not table.exists() or whole.startswith(table.read_bytes())
+
+    def check_whole(self, workdir):
+        """The table, the masks and the weights are the undisturbed run's to the last byte."""
+        assert (workdir / "results.csv").read_bytes() == (self.whole / "results.csv").read_bytes()
+        plan = iterative.make_plan(tiny.config())
+        outcomes = [
+            Checkpoints(folder / "checkpoints", 2).load(2, iterative.abstract_outcome(plan, 2))
+            for folder in (workdir, self.whole)
+        ]
+        jax.tree.map(np.testing.assert_array_equal, *outcomes)
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    return Sweep(tmp_path_factory.mktemp("sweep"))
+
+
+@pytest.mark.parametrize(
+    ("kills", "in_each"), [(4, 1), pytest.param(20, 3, marks=pytest.mark.slow)]
+)
+def test_kills_at_any_moment_leave_no_trace(sweep, tmp_path, kills, in_each):
+    chance = random.Random(kills)
+    counts = dict.fromkeys(PHASES, 0)
+    attempt, workdir = 0, tmp_path / "0"
+    while sum(counts.values()) < kills or min(counts.values()) < in_each:
+        letter = min(counts, key=lambda phase: (counts[phase], chance.random()))
+        attempt += 1
+        assert attempt < 6 * kills
+        number = chance.randint(1, 2)
+        delay = chance.random() * max(sweep.durations[letter]) * (0.5 if letter == "S" else 0.9)
+        status, phases = sweep.drive(workdir, letter, number if letter != "S" else 1, delay)
+        if status == 0:
+            sweep.check_whole(workdir)
+            workdir = tmp_path / str(attempt)
+            continue
+        counts[phases[-1]] += 1
+        print(f"kill {sum(counts.values())}: {PHASES[phases[-1]]}, after {phases}")
+        sweep.check_part(workdir)
+    status, _ = sweep.drive(workdir, "-", 0, 0.0)
+    assert status == 0
+    sweep.check_whole(workdir)
+    assert not (workdir / "under_way").exists()
+
+
+@functools.cache
+def programs():
+    """A folder for the compiled programs of all runs."""
+    return tempfile.mkdtemp(prefix="supermask_jax_")
+
+
+def launch(workdir, *prefix):
+    flags = [CONFIG, f"--config.variants={tiny.VARIANTS}", "--config.num_rounds=1"]
+    flags.append(f"--compilation_cache={programs()}")
+    command = [*prefix, sys.executable, "-m", "experiments.run", *flags, f"--workdir={workdir}"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The table of the run of `launch`."""
+    workdir = tmp_path_factory.mktemp("undisturbed")
+    assert launch(workdir).returncode == 0
+    return (workdir / "results.csv").read_bytes()
+
+
+def check_error(run, *words):
+    assert run.returncode == 1
+    [line] = run.stderr.splitlines()
+    assert line.startswith("error: ") and all(word in line for word in words), line
+
+
+def test_a_full_quota_is_told_and_the_run_continues_later(tmp_path, undisturbed):
+    run = launch(tmp_path, "sh", "-c", 'ulimit -f 400; exec "$@"', "sh")  # blocks of 512 bytes
+    check_error(run, "cannot save", "what is finished is kept, and the same command continues")
+    assert launch(tmp_path).returncode == 0
+    assert (tmp_path / "results.csv").read_bytes() == undisturbed
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(disk)]
+    try:
+        subprocess.run(mount, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no small file system can be mounted here: {error}")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_full_disk_is_told_and_the_run_continues_later(small_disk, undisturbed):
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes(small_disk.stat().st_blksize * 16200))  # some 500 kB stay free
+    run = launch(small_disk / "run")
+    check_error(run, "cannot save", "what is finished is kept, and the same command continues")
+    ballast.unlink()
+    assert launch(small_disk / "run").returncode == 0
+    assert (small_disk / "run" / "results.csv").read_bytes() == undisturbed
+
+
+def obeying_permissions():
+    """What to put before a command so that the owner's bits count, for root too."""
+    if os.getuid():
+        return []
+    if not shutil.which("setpriv"):
+        pytest.skip("root can write anywhere, and there is no setpriv to change that")
+    return ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+
+
+def test_a_closed_folder_is_told_and_the_run_continues_later(tmp_path, undisturbed):
+    prefix = obeying_permissions()
+    tmp_path.chmod(0o500)
+    check_error(launch(tmp_path / "run", *prefix), "Permission denied", str(tmp_path / "run"))
+    check_error(launch(tmp_path, *prefix), "Permission denied", str(tmp_path))
+    tmp_path.chmod(0o700)
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True, mode=0o500)
+    check_error(launch(tmp_path / "run", *prefix), "cannot save", "the same command continues")
+    (tmp_path / "run" / "checkpoints").chmod(0o700)
+    assert launch(tmp_path / "run").returncode == 0
+    assert (tmp_path / "run" / "results.csv").read_bytes() == undisturbed
+
+
+def test_a_second_process_is_refused_and_told_who_is_there(sweep, tmp_path):
+    command = [sys.executable, "-m", "experiments.run", *sweep.flags, f"--workdir={tmp_path}"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as first:
+        while not (tmp_path / "under_way").exists():
+            assert first.poll() is None
+            time.sleep(0.01)
+        first.send_signal(signal.SIGSTOP)
+        second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        first.send_signal(signal.SIGCONT)
+    check_error(second, f"{tmp_path} is in use by process {first.pid} on ")
+    assert first.returncode == 0
+    sweep.check_whole(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("files", "how", "again"),
+    [
+        ("results.csv", "cut", set()),
+        ("rows/round_02.json", "flipped", {2}),
+        ("rows/round_01.json", "emptied", {1, 2}),
+        ("checkpoints/round_02/**/manifest.ocdbt", "deleted", {2}),
+        ("checkpoints/round_*/**/manifest.ocdbt", "flipped", {0, 1, 2}),
+    ],
+)
+def test_damage_costs_time_but_no_row(tmp_path, monkeypatch, capsys, files, how, again):
+    whole = tiny.finished()
+    shutil.copytree(whole, tmp_path / "run")
+    for path in (tmp_path / "run").glob(files):
+        damage(path, how)
+    trained, train = set(), iterative.Laboratory.train
+
+    def counting(self, round, *arguments):
+        trained.add(round)
+        return train(self, round, *arguments)
+
+    monkeypatch.setattr(iterative.Laboratory, "train", counting)
+    tiny.run(tmp_path / "run", tiny.config())
+    table = (tmp_path / "run" / "results.csv").read_bytes()
+    assert table == (whole / "results.csv").read_bytes()
+    assert trained == again
+    assert str(tmp_path / "run") in capsys.readouterr().err
