@@ -91,17 +91,8 @@ def max_pool(images: jax.Array) -> jax.Array:
     return whole.reshape(batch, rows, 2, columns, 2, channels).max((2, 4))
 
 
-def canonical_conv(
-    lhs: jax.Array,
-    rhs: jax.Array,
-    window_strides: Sequence[int],
-    padding: str | Sequence[tuple[int, int]],
-    lhs_dilation: Sequence[int] | None = None,
-    rhs_dilation: Sequence[int] | None = None,
-    dimension_numbers: Any = None,
-    **options: Any,
-) -> jax.Array:
-    """`lax.conv_general_dilated` with gradients that stay fast inside a loop on a CPU.
+def canonical_conv(*args: Any, **options: Any) -> jax.Array:
+    """`lax.conv_general_dilated`, same arguments, with gradients that stay fast in a CPU's loop.
 
     XLA's fast CPU convolution takes NHWC images and HWIO kernels only. `lax` writes the weight
     gradient in another layout, and inside a loop XLA does not rewrite it, which makes a training
@@ -111,6 +102,31 @@ def canonical_conv(
     Made for `nn.Conv(..., conv_general_dilated=canonical_conv)`. Strides, dilations, groups and
     other layouts or options go to `lax` as they are.
     """
+    return _unless_general(_conv, *args, **options)
+
+
+def shifted_conv(*args: Any, **options: Any) -> jax.Array:
+    """`lax.conv_general_dilated`, same arguments, as one matrix product of shifted images.
+
+    Under `vmap` over kernels it becomes batched matrix products, where that of `lax` becomes a
+    grouped convolution, whose gradient is slow on GPUs (jax-ml/jax#13800). It holds the images
+    once per entry of the kernel. Calls are told apart as in `canonical_conv`.
+    """
+    return _unless_general(_product_of_shifted, *args, **options)
+
+
+def _unless_general(
+    conv: Callable[[jax.Array, jax.Array, Pads], Any],
+    lhs: jax.Array,
+    rhs: jax.Array,
+    window_strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    lhs_dilation: Sequence[int] | None = None,
+    rhs_dilation: Sequence[int] | None = None,
+    dimension_numbers: Any = None,
+    **options: Any,
+) -> jax.Array:
+    """`conv(images, kernel, pads)`, but `lax` for calls that ask for more: strides and the like."""
     steps = (*window_strides, *(lhs_dilation or ()), *(rhs_dilation or ()))
     asks_more = any(value not in (None, 1) for value in options.values())
     if asks_more or set(steps) != {1} or not _has_layout(lhs, rhs, dimension_numbers):
@@ -126,7 +142,7 @@ def canonical_conv(
         )
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], window_strides, padding)
-    return _conv(lhs, rhs, tuple((low, high) for low, high in padding))
+    return conv(lhs, rhs, tuple((low, high) for low, high in padding))
 
 
 def _has_layout(lhs: jax.Array, rhs: jax.Array, dimension_numbers: Any) -> bool:
@@ -179,6 +195,17 @@ def _grad_kernel(
 
 
 _conv.defvjp(_conv_forward, _conv_backward)
+
+
+def _product_of_shifted(images: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Array:
+    height, width, _, outputs = kernel.shape
+    edges = ((0, 0, 0), *((low, high, 0) for low, high in pads), (0, 0, 0))
+    padded = lax.pad(images, jnp.zeros((), images.dtype), edges)
+    rows, columns = padded.shape[1] - height + 1, padded.shape[2] - width + 1
+    shifted = [
+        padded[:, i : i + rows, j : j + columns] for i in range(height) for j in range(width)
+    ]
+    return jnp.concatenate(shifted, axis=-1) @ kernel.reshape(-1, outputs)
 
 
 def convolve(*args: Any, **options: Any) -> jax.Array:
