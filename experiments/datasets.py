@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from supermask_jax.trees import lookup
 
@@ -191,6 +190,7 @@ def _open(folder: Path) -> Any:
 
 def _read(builder: Any, split: str) -> Split:
     import tensorflow_datasets as tfds
+    from PIL import Image
 
     shape = builder.info.features["image"].shape
     source = builder.as_data_source(
@@ -275,6 +275,8 @@ def _read_idx(path: Path) -> np.ndarray:
 
 def _examples(images: np.ndarray, labels: np.ndarray) -> Iterator[dict[str, Any]]:
     # tfds needs TensorFlow to encode arrays, but not to encode Pillow's images (as PNG).
+    from PIL import Image
+
     for image, label in zip(images, labels, strict=True):
         yield {"image": Image.fromarray(image), "label": int(label)}
 

@@ -18,8 +18,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 import supermask_jax
 from experiments import processes
@@ -120,6 +118,9 @@ def write_curves(
       curves: arrays `[P, E]`. ``train_*`` are means over the steps from an evaluation to the
         next one, missing for the last.
     """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     count = len(steps)
     columns: dict[str, Any] = {
         name: np.repeat([member[name] for member in members], count) for name in names
@@ -135,6 +136,8 @@ def read_curves(path: Path) -> dict[str, np.ndarray]:
     Raises:
       FileNotFoundError: if there is none.
     """
+    import pyarrow.parquet as pq
+
     table = pq.read_table(path)
     return {name: table[name].to_numpy() for name in table.column_names}
 

@@ -5,26 +5,27 @@
 Every line is the whole training loop of a population: gather of batches, gradient, masked Adam and
 validation at the paper's grid of 100 steps. Contenders take turns, each in a process of its own;
 ratios are taken turn by turn and the median is printed. Mappings: map/D trains members one by one
-on each of D devices, vmap/D all at once, 4xvmap/D four at a time.
+on each of D devices, vmap/D all at once, 4xvmap/D four at a time. With --parts the contenders are
+the loop and the loop without each of its parts. Lines are printed as Markdown.
 """
 
-import csv
 import importlib.util
-import multiprocessing
+import itertools
 import os
 import statistics
 import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from absl import app, flags
 from matplotlib.figure import Figure
 
 from experiments.networks import NETWORKS
-from tools import contenders
-from tools.contenders import Mapping, Task
+from supermask_jax.trees import lookup
+from tools import measurements
+from tools.contenders import WHOLE_LOOP, Loop, Mapping, Task, parse_members
+from tools.workers import Worker
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -43,6 +44,7 @@ _TORCH = flags.DEFINE_bool("torch", True, "compare with PyTorch where it is inst
 _PATIENCE = flags.DEFINE_float(
     "patience", 120, "seconds; lines whose turn would take longer are left out"
 )
+_PARTS = flags.DEFINE_bool("parts", False, "measure the loop without each of its parts")
 _TABLE = flags.DEFINE_string("table", None, "path without suffix for a .csv and a .png")
 
 
@@ -66,44 +68,23 @@ class Row(NamedTuple):
     validation_floor_ratio: float
 
 
-_contender: Any = None
+class PartRow(NamedTuple):
+    """One line of the table of parts: the loop with something left out or replaced."""
+
+    network: str
+    members: int
+    mapping: str
+    part: str
+    ms_per_member_step: float
 
 
-def _make(devices: int, name: str, arguments: tuple) -> None:
-    global _contender
-    contenders.use_devices(devices)
-    _contender = getattr(contenders, name)(*arguments)
-    _contender.turn()  # compiles, and warms caches
-
-
-def _turn() -> Any:
-    return _contender.turn()
-
-
-def _ask(name: str) -> Any:
-    return getattr(_contender, name)
-
-
-class Worker:
-    """A contender in a process of its own, which sleeps between turns."""
-
-    def __init__(self, devices: int, name: str, *arguments: Any) -> None:
-        """Start a class of `contenders` by its name, with so many XLA devices."""
-        spawn = multiprocessing.get_context("spawn")
-        self._process = ProcessPoolExecutor(1, mp_context=spawn)
-        self._process.submit(_make, devices, name, arguments).result()
-
-    def turn(self) -> Any:
-        """What the contender's turn returns."""
-        return self._process.submit(_turn).result()
-
-    def ask(self, name: str) -> Any:
-        """An attribute of the contender."""
-        return self._process.submit(_ask, name).result()
-
-    def close(self) -> None:
-        """End the process."""
-        self._process.shutdown()
+WHOLE, PRODUCTS = "whole loop", "matrix products alone"
+LOOPS = {
+    WHOLE: WHOLE_LOOP,
+    "without validation": Loop(validate=False),
+    "SGD in place of Adam": Loop(optimizer="sgd"),
+    "one batch for all steps": Loop(gather=False),
+}
 
 
 def measure_network(
@@ -115,13 +96,13 @@ def measure_network(
     patience: float,
     report: Callable[[Row], None],
 ) -> None:
-    """Measure all lines of one network, the fewest members first."""
+    """Measure all lines of one network."""
     floor = Worker(CORES, "Floor", task, CORES)
     reference = Worker(1, "Torch", task, CORES) if torch else None
     known: dict[str, float] = {}
-    for count in sorted(members):
+    for count in members:
         for mapping in mappings:
-            if mapping.devices > max(count, 1):
+            if mapping.devices > count:
                 continue
             expected = known.get(mapping.name, 0.0) * count * task.steps / 1e3
             if expected > patience:
@@ -140,7 +121,7 @@ def measure_line(
 ) -> Row:
     """One line: ours, PyTorch and the products in turn, and ours without validation."""
     ours = Worker(mapping.devices, "Population", task, members, mapping)
-    bare = Worker(mapping.devices, "Population", task, members, mapping, False)
+    bare = Worker(mapping.devices, "Population", task, members, mapping, Loop(validate=False))
     taken = []
     for _ in range(turns):
         ms, torch_ms = ours.turn(), reference.turn() if reference else float("nan")
@@ -157,6 +138,29 @@ def measure_line(
         task.network, members, mapping.name, ms, floor_ratio, torch_ratio, peak_mb, compile_s,
         share, share_ratio,
     )  # fmt: skip
+
+
+def measure_parts(task: Task, members: int, mapping: Mapping, turns: int) -> list[PartRow]:
+    """The loop, the loop without each part, and its bare products, in turn.
+
+    Ratios to the whole loop are taken turn by turn; milliseconds are their median times the whole
+    loop's.
+    """
+    loops = [
+        Worker(mapping.devices, "Population", task, members, mapping, loop)
+        for loop in LOOPS.values()
+    ]
+    floor = Worker(CORES, "Floor", task, CORES)
+    taken = [[*(loop.turn() for loop in loops), sum(floor.turn())] for _ in range(turns)]
+    for worker in (*loops, floor):
+        worker.close()
+    whole = statistics.median(turn[0] for turn in taken)
+    ratios = [[ms / turn[0] for ms in turn] for turn in taken]
+    medians = map(statistics.median, zip(*ratios, strict=True))
+    return [
+        PartRow(task.network, members, mapping.name, part, whole * ratio)
+        for part, ratio in zip([*LOOPS, PRODUCTS], medians, strict=True)
+    ]
 
 
 def draw(rows: Sequence[Row]) -> Figure:
@@ -183,31 +187,45 @@ def draw(rows: Sequence[Row]) -> Figure:
     return figure
 
 
-def read(path: Path) -> list[Row]:
-    """The rows of a table that a benchmark wrote."""
-    with path.open(newline="") as file:
-        kinds = Row.__annotations__
-        return [
-            Row(**{name: kinds[name](text) for name, text in row.items()})
-            for row in csv.DictReader(file)
+HEAD = [
+    "network", "members", "mapping", "member-steps/s", "ms per member-step", "to the products",
+    "PyTorch to ours", "peak MB", "compile s", "validation ms", "to its products",
+]  # fmt: skip
+PARTS_HEAD = [
+    "network", "members", "mapping", "part", "ms per member-step", "of the whole loop",
+]  # fmt: skip
+
+
+def lines(rows: Sequence[Row]) -> list[list[str]]:
+    """Cells below `HEAD`."""
+    return [
+        [
+            row.network, f"{row.members}", row.mapping, f"{1e3 / row.ms_per_member_step:.1f}",
+            f"{row.ms_per_member_step:.3g}", f"{row.floor_ratio:.2f}", f"{row.torch_ratio:.2f}",
+            f"{row.peak_mb:.0f}", f"{row.compile_s:.1f}", f"{row.validation_ms:.3g}",
+            f"{row.validation_floor_ratio:.2f}",
         ]
-
-
-def markdown(rows: Sequence[Row]) -> str:
-    """The rows as a table for a page."""
-    lines = [
-        "| network | members | mapping | member-steps/s | ms per member-step | to the products "
-        "| PyTorch to ours | peak MB | compile s | validation ms | to its products |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {row.network} | {row.members} | {row.mapping} | {1e3 / row.ms_per_member_step:.1f} "
-        f"| {row.ms_per_member_step:.3g} | {row.floor_ratio:.2f} | {row.torch_ratio:.2f} "
-        f"| {row.peak_mb:.0f} | {row.compile_s:.1f} | {row.validation_ms:.3g} "
-        f"| {row.validation_floor_ratio:.2f} |"
         for row in rows
-    ]
-    return "\n".join(lines)
+    ]  # fmt: skip
+
+
+def part_lines(rows: Sequence[PartRow]) -> list[list[str]]:
+    """Cells below `PARTS_HEAD`; every whole loop must be among the rows."""
+    whole = {row[:3]: row.ms_per_member_step for row in rows if row.part == WHOLE}
+    return [
+        [
+            row.network, f"{row.members}", row.mapping, row.part, f"{row.ms_per_member_step:.3g}",
+            f"{row.ms_per_member_step / whole[row[:3]]:.2f}",
+        ]
+        for row in rows
+    ]  # fmt: skip
+
+
+def markdown(path: Path) -> str:
+    """A table that this program wrote, of either kind, for a page."""
+    if path.read_text().startswith(",".join(PartRow._fields)):
+        return measurements.markdown(PARTS_HEAD, part_lines(measurements.read(path, PartRow)))
+    return measurements.markdown(HEAD, lines(measurements.read(path, Row)))
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -215,61 +233,49 @@ def main(arguments: Sequence[str]) -> None:
     try:
         if len(arguments) > 1:
             raise ValueError(f"unknown argument {arguments[1]!r}; flags start with --.")
-        names = [_known(name) for name in _NETWORKS.value]
-        members = [_positive(text) for text in _MEMBERS.value]
+        widths = {name: lookup("network", name, NETWORKS) for name in _NETWORKS.value}
+        members = parse_members(_MEMBERS.value)
         mappings = [Mapping.parse(name) for name in _MAPPINGS.value]
     except ValueError as error:
         sys.exit(f"error: {error}")
+    tasks = [Task(name, _STEPS.value or (5 if w.pairs else 500)) for name, w in widths.items()]
+    (_measure_parts if _PARTS.value else _measure_whole)(tasks, members, mappings)
+
+
+def _measure_whole(
+    tasks: Sequence[Task], members: Sequence[int], mappings: Sequence[Mapping]
+) -> None:
     torch = _TORCH.value and importlib.util.find_spec("torch") is not None
     if _TORCH.value and not torch:
         print("PyTorch is not installed: no comparison with it")
     rows: list[Row] = []
-    print(
-        f"{'network':10}{'members':>8} {'mapping':10}{'steps/s':>10}{'ms/step':>9}{'/floor':>8}"
-        f"{'torch/':>8}{'MB':>8}{'compile':>9}{'valid.':>8}{'/floor':>8}"
-    )
+    print(measurements.markdown(HEAD, []))
 
     def report(row: Row) -> None:
         rows.append(row)
-        print(
-            f"{row.network:10}{row.members:8} {row.mapping:10}{1e3 / row.ms_per_member_step:10.1f}"
-            f"{row.ms_per_member_step:9.3f}{row.floor_ratio:8.2f}{row.torch_ratio:8.2f}"
-            f"{row.peak_mb:8.0f}{row.compile_s:9.1f}{row.validation_ms:8.3f}"
-            f"{row.validation_floor_ratio:8.2f}",
-            flush=True,
-        )
+        print(measurements.markdown_line(*lines([row])), flush=True)
         if _TABLE.value:
-            _write(rows, _TABLE.value)
+            measurements.write(Path(f"{_TABLE.value}.csv"), rows)
+            draw(rows).savefig(f"{_TABLE.value}.png", dpi=120)
 
-    for name in names:
-        steps = _STEPS.value or (5 if "conv" in name else 500)
-        measure_network(
-            Task(name, steps), members, mappings, _TURNS.value, torch, _PATIENCE.value, report
-        )
+    for task in tasks:
+        measure_network(task, members, mappings, _TURNS.value, torch, _PATIENCE.value, report)
 
 
-def _known(name: str) -> str:
-    if name not in NETWORKS:
-        raise ValueError(f"unknown network {name!r}; known: {', '.join(NETWORKS)}.")
-    return name
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or not int(text):
-        raise ValueError(f"--members has {text!r}, expected numbers of 1 or more.")
-    return int(text)
-
-
-def _write(rows: Sequence[Row], table: str) -> None:
-    path = Path(table)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(path.name + ".csv").open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(Row._fields)
-        writer.writerows(
-            [x if not isinstance(x, float) else f"{x:.4g}" for x in row] for row in rows
-        )
-    draw(rows).savefig(path.with_name(path.name + ".png"), dpi=120)
+def _measure_parts(
+    tasks: Sequence[Task], members: Sequence[int], mappings: Sequence[Mapping]
+) -> None:
+    rows: list[PartRow] = []
+    print(measurements.markdown(PARTS_HEAD, []))
+    for task, count, mapping in itertools.product(tasks, members, mappings):
+        if mapping.devices > count:
+            continue
+        own = measure_parts(task, count, mapping, _TURNS.value)
+        for line in part_lines(own):
+            print(measurements.markdown_line(line), flush=True)
+        rows += own
+        if _TABLE.value:
+            measurements.write(Path(f"{_TABLE.value}.csv"), rows)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""What `tools.benchmark` lets compete: our population, bare matrix products, a PyTorch loop.
+"""What the benchmarks measure: our population, bare products, a PyTorch loop, the memory.
 
-Each trains as many steps as it is asked to in a turn, with its share of the validation at the
-paper's grid (5,000 images every 100 steps), and tells milliseconds per member-step.
+The loops train as many steps as they are asked to in a turn, with their share of the validation at
+the paper's grid (5,000 images every 100 steps), and tell milliseconds per member-step.
 """
 
 import importlib
@@ -9,6 +9,7 @@ import resource
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -30,7 +31,7 @@ from experiments.trainer import (
     measure,
 )
 from supermask_jax import population
-from supermask_jax.training import Stream, make_training
+from supermask_jax.training import Stream, Training, make_training
 from supermask_jax.transforms import freeze_pruned
 
 BATCH_SIZE = 60
@@ -39,6 +40,16 @@ EVAL_PER_STEP = 50  # 5,000 images of validation every 100 steps
 LEARNING_RATE = 1e-3
 MAX_ROWS = 61440  # of a matrix product; more are timed in parts
 MIN_SECONDS = 0.02  # of one timing of a matrix product
+AXPYS = 10  # of one turn
+FLOAT_BYTES = 4
+
+CONVOLUTIONS = {
+    "default": networks.convolve,
+    "lax": lax.conv_general_dilated,
+    "canonical": networks.canonical_conv,
+    "shifted": networks.shifted_conv,
+}
+OPTIMIZERS = {"adam": optax.adam, "sgd": optax.sgd}
 
 
 class Task(NamedTuple):
@@ -88,6 +99,39 @@ class Mapping(NamedTuple):
         return cls(name, width, int(devices))
 
 
+class Loop(NamedTuple):
+    """How the training loop computes, by default as the laboratory's.
+
+    Attributes:
+      convolution: a name of `CONVOLUTIONS`; dense networks have none.
+      precision: of products and convolutions, a name of `jax.default_matmul_precision`.
+      optimizer: a name of `OPTIMIZERS`.
+      gather: every step takes its own batch; without it all take the same.
+      validate: the loop has its validations.
+    """
+
+    convolution: str = "default"
+    precision: str = "default"
+    optimizer: str = "adam"
+    gather: bool = True
+    validate: bool = True
+
+
+WHOLE_LOOP = Loop()
+
+
+def parse_members(texts: Sequence[str]) -> list[int]:
+    """Sizes of populations, in order.
+
+    Raises:
+      ValueError: anything but numbers of 1 or more.
+    """
+    for text in texts:
+        if not text.isdigit() or not int(text):
+            raise ValueError(f"--members has {text!r}, expected numbers of 1 or more.")
+    return sorted(map(int, texts))
+
+
 def use_devices(count: int) -> None:
     """So many XLA devices on a CPU; before the first use of JAX in a process."""
     jax.config.update("jax_num_cpu_devices", count)
@@ -119,54 +163,35 @@ class Population:
         accelerator reports; read after a turn.
     """
 
-    def __init__(self, task: Task, members: int, mapping: Mapping, validate: bool = True) -> None:
-        """Make data and states and compile; `validate=False` leaves the validation out."""
+    def __init__(self, task: Task, members: int, mapping: Mapping, loop: Loop = WHOLE_LOOP) -> None:
+        """Make data and states and compile."""
         before = _peak_mb()
-        network = networks.make_network(task.network, task.input_shape)
+        network = _make_network(task, loop.convolution)
         params = jax.jit(network.init)(jax.random.key(0))
-        data = make_data(task)
-        largest = largest_value(network.apply, params, np.empty((1, *task.input_shape), np.float32))
-        batch = min(EVAL_BATCH, EVAL_BYTES // largest)
-        training = make_training(
-            make_loss(network.apply),
-            (lambda p, d, _: measure(network.apply, p, d["validation"]))
-            if validate
-            else (lambda p, d, _: {"loss": jnp.float32(0)}),
-            freeze_pruned(optax.adam(LEARNING_RATE)),
-            get_batch,
-            num_steps=2 * task.steps,  # a turn is one evaluation and the steps that follow it
-            eval_every=task.steps,
-            chunk_evals=1,
-        )
-        table = batch_table(
-            jax.random.split(jax.random.key(1), 1),
-            num_examples=NUM_TRAIN,
-            num_steps=task.steps,
-            batch_size=BATCH_SIZE,
-        )
+        training = _make_training(task, network, loop)
         mesh = population.make_mesh(jax.devices()[: mapping.devices])
         local = -(-members // mesh.size)
         width = mapping.width if mapping.width is None else min(mapping.width or local, local)
         multiple = mesh.size * (width or 1)
 
         def place(tree: Any) -> Any:
-            many = jax.tree.map(lambda x: jnp.stack([x] * members), tree)
+            many = jax.tree.map(lambda x: jnp.broadcast_to(x, (members, *x.shape)), tree)
             return population.shard(population.pad(many, multiple), mesh)
 
         mask = make_mask(params)
         start = jax.tree.map(lambda w, m: jnp.where(m, w, 0), params, mask)
         self._states = place(jax.jit(training.init)(start))
         stream = Stream(jnp.int32(0), jax.random.key(2), {"mask": jax.tree.map(jnp.asarray, mask)})
-        shared = {"train": data["train"]._asdict(), "batches": table}
-        shared["validation"] = eval_batches(data["validation"], batch)
         self._rest = (
             place(stream),
             population.replicate(jnp.int32(0), mesh),
-            population.replicate(shared, mesh),
+            population.replicate(_shared_data(task, params), mesh),
         )
         mapped = population.map_members(training.run_chunk, batch_size=width, mesh=mesh)
         begin = time.perf_counter()
-        self._program = jax.jit(mapped, donate_argnums=0).lower(self._states, *self._rest).compile()
+        with jax.default_matmul_precision(loop.precision):
+            lowered = jax.jit(mapped, donate_argnums=0).lower(self._states, *self._rest)
+        self._program = lowered.compile()
         self.compile_s = time.perf_counter() - begin
         self._before, self._member_steps = before, members * task.steps
 
@@ -181,6 +206,89 @@ class Population:
         self._states, _ = self._program(self._states, *self._rest)
         jax.block_until_ready(self._states)
         return 1e3 * (time.perf_counter() - begin) / self._member_steps
+
+
+def _make_network(task: Task, convolution: str = "default") -> networks.Network:
+    widths = networks.NETWORKS[task.network]
+    module = networks.Classifier(widths, convolve=CONVOLUTIONS[convolution])
+    return networks.as_network(module, task.input_shape)
+
+
+def _make_training(task: Task, network: networks.Network, loop: Loop) -> Training:
+    def validate(params: Any, data: Any, _: Any) -> Any:
+        return measure(network.apply, params, data["validation"])
+
+    def skip(*_: Any) -> Any:
+        return {"loss": jnp.float32(0)}
+
+    def get_same_batch(data: Any, *_: Any) -> Any:
+        return jax.tree.map(lambda x: x[:BATCH_SIZE], data["train"])
+
+    return make_training(
+        make_loss(network.apply),
+        validate if loop.validate else skip,
+        freeze_pruned(OPTIMIZERS[loop.optimizer](LEARNING_RATE)),
+        get_batch if loop.gather else get_same_batch,
+        num_steps=2 * task.steps,  # a turn is one evaluation and the steps that follow it
+        eval_every=task.steps,
+        chunk_evals=1,
+    )
+
+
+def _shared_data(task: Task, params: Any) -> Any:
+    """Data and batches; validation in the same batches whatever computes the convolutions."""
+    data = make_data(task)
+    image = np.empty((1, *task.input_shape), np.float32)
+    batch = min(EVAL_BATCH, EVAL_BYTES // largest_value(_make_network(task).apply, params, image))
+    table = batch_table(
+        jax.random.split(jax.random.key(1), 1),
+        num_examples=NUM_TRAIN,
+        num_steps=task.steps,
+        batch_size=BATCH_SIZE,
+    )
+    validation = eval_batches(data["validation"], batch)
+    return {"train": data["train"]._asdict(), "batches": table, "validation": validation}
+
+
+def step_bytes(task: Task) -> int:
+    """Bytes that a step of one member reads and writes at least, if no cache holds them.
+
+    Weights are read by the forward pass, the backward pass and Adam, which writes them; gradients
+    are written and read, both moments read and written, the mask (a byte each) read. What the
+    backward pass needs, the inputs of layers and pools, is written and read in both passes.
+    """
+    layers = _layers(task.network, task.input_shape)
+    params = sum((window * inputs + 1) * outputs for _, inputs, outputs, window in layers)
+    before_pools = layers[1 : 2 * len(networks.NETWORKS[task.network].pairs) : 2]
+    kept = sum(rows * inputs for rows, inputs, _, _ in layers)
+    kept += sum(rows * outputs for rows, _, outputs, _ in before_pools)
+    weights, gradients, moments, mask_bytes, activations = 4, 2, 4, 1, 3
+    per_param = FLOAT_BYTES * (weights + gradients + moments) + mask_bytes
+    return per_param * params + FLOAT_BYTES * activations * BATCH_SIZE * kept
+
+
+class Axpy:
+    """`a x + y` of large vectors, which moves three of them through the device's memory.
+
+    Attributes:
+      device: its name.
+    """
+
+    def __init__(self, size: int) -> None:
+        """Make vectors of so many float32; three of them should not fit a cache."""
+        self._x, self._y = jnp.ones(size), jnp.zeros(size)
+        self._program = jax.jit(lambda x, y: 0.5 * x + y, donate_argnums=1)
+        self._bytes = 3 * FLOAT_BYTES * size
+        self.device = jax.devices()[0].device_kind
+
+    def turn(self) -> float:
+        """Bytes per second."""
+        jax.block_until_ready(self._y)
+        begin = time.perf_counter()
+        for _ in range(AXPYS):
+            self._y = self._program(self._x, self._y)
+        jax.block_until_ready(self._y)
+        return AXPYS * self._bytes / (time.perf_counter() - begin)
 
 
 class Product(NamedTuple):

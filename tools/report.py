@@ -17,6 +17,7 @@ from experiments import results
 from experiments.best_masks import BestMasks, best_masks, is_heuristic
 from experiments.plots.curves import Curve, make_curves, setting
 from experiments.runners import read_table
+from tools import measurements
 
 
 def main(arguments: list[str]) -> None:
@@ -43,8 +44,7 @@ def markdown(rows: Sequence[results.Row]) -> str:
         lines = _heuristic(title, best_masks(rows))
     else:
         lines = _learned(title, best_masks(rows))
-    lines.insert(1, ["---"] * len(lines[0]))
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return measurements.markdown(lines[0], lines[1:])
 
 
 def _rounds(title: str, rows: Sequence[results.Row]) -> list[list[str]]:

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tools import benchmark, contenders
-from tools.contenders import Mapping, Task
+from tools import benchmark, benchmark_accelerator, contenders, measurements
+from tools.contenders import WHOLE_LOOP, Loop, Mapping, Task
 
 LENET = Task("lenet300", 4)
 
@@ -48,6 +48,74 @@ def test_every_mapping_trains_all_members(name):
     kernels = before.params["dense1"]["kernel"], after.params["dense1"]["kernel"]
     assert ((kernels[0] == 0) == (kernels[1] == 0)).mean() > 0.99, "masked weights moved"
     assert (kernels[0] != kernels[1]).any(axis=(1, 2)).all()
+
+
+def test_a_loop_without_its_parts_is_plain_descent_on_one_batch():
+    loop = Loop(optimizer="sgd", gather=False, validate=False)
+    ours = contenders.Population(LENET, 1, Mapping.parse("map/1"), loop)
+    states, context = jax.device_get((ours._states, ours._rest[0].context))
+    params, mask = jax.tree.map(lambda x: x[0], (states.params, context["mask"]))
+    batch = jax.tree.map(lambda x: x[:60], contenders.make_data(LENET)["train"]._asdict())
+    loss = contenders.make_loss(contenders.networks.make_network("lenet300", (28, 28, 1)).apply)
+    grad = jax.jit(jax.grad(lambda p: loss(p, batch, jax.random.key(0), {})[0]))
+    for _ in range(LENET.steps):
+        params = jax.tree.map(
+            lambda p, m, g: p - contenders.LEARNING_RATE * m * g, params, mask, grad(params)
+        )
+    ours.turn()
+    after = jax.device_get(ours._states)
+    jax.tree.map(
+        lambda a, e: np.testing.assert_allclose(a[0], e, rtol=1e-5, atol=1e-7), after.params, params
+    )
+    assert after.best_loss == 0, "it was validated"
+
+
+def test_parts_are_compared_turn_by_turn(monkeypatch, tmp_path):
+    """A machine that slows down by two between turns."""
+    shares = {WHOLE_LOOP: 1.0, Loop(validate=False): 0.75, Loop(optimizer="sgd"): 0.5}
+
+    class Scripted:
+        def __init__(self, devices, name, task, *arguments):
+            self._share = shares.get(arguments[-1], 0.9) if name == "Population" else None
+            self._ms = iter([10.0, 20.0, 40.0])
+
+        def turn(self):
+            ms = next(self._ms)
+            return (0.25 * ms, 0.125 * ms) if self._share is None else self._share * ms
+
+        def close(self):
+            closed.append(self)
+
+    closed = []
+    monkeypatch.setattr(benchmark, "Worker", Scripted)
+    rows = benchmark.measure_parts(LENET, 10, Mapping.parse("map/2"), turns=3)
+    assert [row[:3] for row in rows] == [("lenet300", 10, "map/2")] * 5
+    assert {row.part: row.ms_per_member_step for row in rows} == pytest.approx({
+        "whole loop": 20, "without validation": 15, "SGD in place of Adam": 10,
+        "one batch for all steps": 18, "matrix products alone": 7.5,
+    })  # fmt: skip
+    assert len(closed) == 5
+    measurements.write(tmp_path / "parts.csv", rows)
+    assert benchmark.markdown(tmp_path / "parts.csv").splitlines()[2:4] == [
+        "| lenet300 | 10 | map/2 | whole loop | 20 | 1.00 |",
+        "| lenet300 | 10 | map/2 | without validation | 15 | 0.75 |",
+    ]
+
+
+@pytest.mark.slow
+def test_a_small_benchmark_of_parts_writes_its_table(tmp_path):
+    done = run(
+        "--parts", "--networks=lenet300", "--members=1,2", "--mappings=map/2", "--steps=2",
+        "--turns=1", f"--table={tmp_path / 'parts'}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    printed, table = done.stdout, benchmark.markdown(tmp_path / "parts.csv")
+    assert [x.split("|")[:5] for x in printed.splitlines()] == [
+        x.split("|")[:5] for x in table.splitlines()
+    ]
+    rows = measurements.read(tmp_path / "parts.csv", benchmark.PartRow)
+    assert [row.part for row in rows] == [*benchmark.LOOPS, benchmark.PRODUCTS]
+    assert all(row.ms_per_member_step > 0 and row.members == 2 for row in rows)
 
 
 def test_the_floor_times_training_and_validation():
@@ -100,16 +168,22 @@ def test_a_small_benchmark_writes_its_table_and_figure(tmp_path):
 def test_the_page_on_performance_has_the_committed_tables():
     root = Path(__file__).parents[2]
     page = (root / "docs" / "performance.md").read_text()
-    tables = re.findall(r"--table=(results/benchmark\w*)", page)
-    assert tables
-    for table in tables:
-        assert benchmark.markdown(benchmark.read(root / f"{table}.csv")) in page
+    programs = {"benchmark": benchmark, "benchmark_accelerator": benchmark_accelerator}
+    commands = re.findall(r"`python -m tools\.(\w+) [^`]*--table=(results/\w+)[^`]*`", page)
+    committed = {path.stem for path in root.glob("results/benchmark*.csv")}
+    assert {table.removeprefix("results/") for _, table in commands} == committed
+    assert len(committed) >= 2
+    for program, table in commands:
+        assert programs[program].markdown(root / f"{table}.csv") in page
 
 
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
-        ("--networks=lenet", "error: unknown network 'lenet'; known: lenet300, conv2"),
+        (
+            "--networks=lenet",
+            "error: unknown network 'lenet'; did you mean 'lenet300'? known: conv2",
+        ),
         ("--members=0", "error: --members has '0', expected numbers of 1 or more."),
         ("--mappings=all", "error: mapping 'all' is not map/D, vmap/D or kxvmap/D."),
         ("--mappings=map", "error: mapping 'map' needs a number of devices after its slash."),

@@ -1,0 +1,38 @@
+"""Tables of measurements: a row is a NamedTuple, on disk CSV, on a page Markdown."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from experiments import results
+
+Row = TypeVar("Row")
+
+
+def write(path: Path, rows: Sequence[Any]) -> None:
+    """Write rows of one kind as CSV, every float with four digits."""
+    kind = type(rows[0])
+    records = (
+        {name: f"{x:.4g}" if isinstance(x, float) else x for name, x in row._asdict().items()}
+        for row in rows
+    )
+    results.write_rows(path, records, kind.__annotations__)
+
+
+def read(path: Path, kind: type[Row]) -> list[Row]:
+    """The rows of a file that `write` wrote; a missing one has none.
+
+    Raises:
+      ValueError: if its columns are not those of `kind`.
+    """
+    return [kind(**row) for row in results.read_rows(path, kind.__annotations__)]
+
+
+def markdown(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A table for a page: a line of headings and any number of others."""
+    return "\n".join(map(markdown_line, [head, ["---"] * len(head), *lines]))
+
+
+def markdown_line(cells: Sequence[str]) -> str:
+    """One line of such a table."""
+    return f"| {' | '.join(cells)} |"
