@@ -1,0 +1,315 @@
+"""The claims of Zhou et al. 2019 as data: what is compared, where, and within what margin.
+
+A claim is about left - right: test accuracy in percentage points, paired by seed. It says that the
+mean of this difference is above 0 (``>``), above -margin (``>=``), or between -margin and margin
+(``~``); `right` may be a reported number. The rule by which `tools.verdicts` judges:
+
+* *reproduced*: a one-sided paired t-test (for ``~`` two of them) rejects that the mean is outside
+  the claimed range, p < ALPHA after Holm's correction over the tested claims of the network.
+* *not reproduced*: the t-test of the opposite rejects, corrected likewise, that it is inside.
+* *inconclusive*: neither, or fewer than MIN_SEEDS seeds; with the number of seeds that would settle
+  it with probability POWER if the difference and its spread are as observed.
+* *not run*: no rows of one side.
+
+So in each network the chance of a wrong *reproduced* among its claims is at most ALPHA, and so is
+that of a wrong *not reproduced*. A seed counts when it has every round or density of the range that
+any row of the two sides has, on both sides, and all are finite.
+
+Ranges, margins and correction are committed before the runs that they judge; rows of the versions
+in EARLIER were known by then, and the report marks the verdicts that use them. Ranges of density
+end at 2.5 %, which sixteen rounds reach in lenet300.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+from supermask_jax.criteria import CRITERIA
+
+ALPHA = 0.05
+POWER = 0.8
+MIN_SEEDS = 4
+EARLIER = ("0.1.0+g65302f59c2", "0.1.0+g579d9271ef", "0.1.0+g32bb4ca64e")
+
+# Experiments whose rows are judged; others change a setting and are shown only.
+PRUNING = ("mask_criteria", "mask_one_actions", "mask_zero_actions")
+EXPERIMENTS = (*PRUNING, "heuristic_supermasks", "learned_supermasks")
+
+NETWORKS = {"lenet300": "mnist", "conv2": "cifar10", "conv4": "cifar10", "conv6": "cifar10"}
+
+PAPER = "Zhou et al. 2019, arXiv 1905.01067"
+RERUN = "McGill team, NeurIPS 2019 Reproducibility Challenge, five seeds"
+TRUST = {
+    "P": "the paper's own text",
+    "N": "independent reading notes that agree with each other",
+    "R": f"a published rerun of the authors' code ({RERUN})",
+    "M": "recalled from the paper, not checked against it",
+}
+
+
+class Pruned(NamedTuple):
+    """Iterative pruning: the mean over the rounds that leave `least` to `most` of the weights."""
+
+    variant: str
+    least: float
+    most: float
+
+
+class Dense(NamedTuple):
+    """The trained dense network."""
+
+
+class Heuristic(NamedTuple):
+    """One-shot masks on untrained weights: the maximum over criteria and densities."""
+
+    criteria: tuple[str, ...]
+    weights: str
+
+
+class Learned(NamedTuple):
+    """Masks learned on frozen weights, at the initial logit that is best on validation."""
+
+    variant: str
+
+
+Side = Pruned | Dense | Heuristic | Learned
+
+
+class Margin(NamedTuple):
+    """Percentage points that make no difference, and why."""
+
+    points: float
+    why: str
+
+
+class Claim(NamedTuple):
+    """See the module. `name` is unique in a network; `trust` has one or more letters of TRUST."""
+
+    network: str
+    name: str
+    text: str
+    source: str
+    trust: str
+    left: Side
+    relation: str
+    right: Side | float
+    margin: Margin
+
+    @property
+    def id(self) -> str:
+        """Unique among all claims."""
+        return f"{self.network}-{self.name}".replace("_", "-").replace(":", "-")
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Points between which the claim says that left - right lies."""
+        upper = self.margin.points if self.relation == "~" else math.inf
+        return 0.0 - self.margin.points, upper
+
+
+NONE = Margin(0.0, "better means above 0")
+SAME = {
+    "mnist": Margin(
+        0.5,
+        "twice the half-range over seeds in the rerun (0.25), and less than half of what separates "
+        "rewind from random masks at 2.5 to 10 % of the weights there (1.4 to 2.5)",
+    ),
+    "cifar10": Margin(
+        1.5, "three standard deviations of one accuracy near 70 % on 10,000 images (0.46)"
+    ),
+}
+NO_WORSE = {
+    "mnist": Margin(0.25, "the half-range over seeds in the rerun"),
+    "cifar10": Margin(1.0, "two standard deviations of one accuracy near 70 % on 10,000 images"),
+}
+HEURISTIC = Margin(4.0, "the rerun gives its means of such masks as ± 2.1 and ± 4.0")
+
+MODERATE = (0.1, 0.5)
+HIGH = (0.025, 0.1)
+BOTH = (0.025, 0.5)
+COLLAPSE = (0.05, 0.2)  # small_final falls in the rerun, the others do not
+
+Entry = tuple[Any, ...]  # the fields of a claim after its network
+
+
+def _figure_3(network: str) -> list[Entry]:
+    """Mask criteria."""
+    dataset = NETWORKS[network]
+    rerun = "R" if network == "lenet300" else "M"
+    both = [Pruned(name, *BOTH) for name in ("large_final", "magnitude_increase")]
+    high = [Pruned(name, *HIGH) for name in ("magnitude_increase", "movement")]
+    orderings = [
+        ("large_final", "random", rerun, HIGH, "large_final beats random masks"),
+        ("movement", "large_init_large_final", "M", HIGH,
+         "movement beats the criterion that asks for both magnitudes"),
+        ("large_init_large_final", "random", "M", HIGH,
+         "asking for both magnitudes still beats random masks"),
+        ("random", "small_final", rerun, HIGH, "small_final is worse than random masks"),
+        ("random", "small_init", "M", HIGH, "small_init is worse than random masks"),
+        ("random", "small_init_small_final", "M", HIGH,
+         "small_init_small_final is worse than random masks"),
+        ("small_init", "small_final", "M", COLLAPSE,
+         "small_final collapses before small_init"),
+        ("small_init_small_final", "small_final", "M", COLLAPSE,
+         "small_final collapses before small_init_small_final"),
+    ]  # fmt: skip
+    return [
+        ("large_final-as-magnitude_increase", "large_final and magnitude_increase do equally well",
+         "Figure 3", rerun, both[0], "~", both[1], SAME[dataset]),
+        ("magnitude_increase-not-below-movement", "magnitude_increase is no worse than movement",
+         "Figure 3", "M", high[0], ">=", high[1], NO_WORSE[dataset]),
+        *(
+            (f"{better}-above-{worse}", text, "Figure 3", trust,
+             Pruned(better, *where), ">", Pruned(worse, *where), NONE)
+            for better, worse, trust, where, text in orderings
+        ),
+    ]  # fmt: skip
+
+
+def _figure_4(network: str) -> list[Entry]:
+    """Mask-1 actions."""
+    rewind = Pruned("large_final", *HIGH)
+    entries = []
+    for action in ("reinit", "reshuffle", "constant"):
+        free = Pruned(f"large_final:{action}", *HIGH)
+        signed = Pruned(f"large_final:{action}_keep_sign", *HIGH)
+        entries += [
+            (f"{action}_keep_sign-as-rewind", f"{action} does as well as rewind if signs are kept",
+             "Figure 4", "NM", signed, "~", rewind, SAME[NETWORKS[network]]),
+            (f"{action}_keep_sign-above-{action}", f"{action} is better if signs are kept",
+             "Figure 4", "NM", signed, ">", free, NONE),
+            (f"rewind-above-{action}", f"{action} is worse than rewind if signs are not kept",
+             "Figure 4", "NM", rewind, ">", free, NONE),
+        ]  # fmt: skip
+    return entries
+
+
+def _figure_5(network: str) -> list[Entry]:
+    """Mask-0 actions."""
+    no_worse = NO_WORSE[NETWORKS[network]]
+    zero = Pruned("large_final", *HIGH)
+    freeze = Pruned("large_final:rewind:freeze", *HIGH)
+    variant_1 = Pruned("large_final:rewind:zero_if_shrunk", *HIGH)
+    variant_2 = Pruned("large_final:rewind_unless_shrunk:zero_if_shrunk", *HIGH)
+    shuffled = Pruned("large_final:rewind:zero_shuffled", *HIGH)
+    reversed_rule = Pruned("large_final:rewind:zero_if_grown", *HIGH)
+    return [
+        ("zero-above-freeze", "freezing pruned weights at their initial values is worse than zero",
+         "Figure 5", "NM", zero, ">", freeze, NONE),
+        ("variant_1-not-below-zero",
+         "at high pruning variant 1, zero for weights that moved towards it, is no worse than zero",
+         "Figure 5", "NM", variant_1, ">=", zero, no_worse),
+        ("variant_2-above-zero",
+         "at high pruning variant 2, the same for kept weights too, is better than zero",
+         "Figure 5", "NM", variant_2, ">", zero, NONE),
+        ("variant_2-not-below-variant_1", "at high pruning variant 2 is no worse than variant 1",
+         "Figure 5", "NM", variant_2, ">=", variant_1, no_worse),
+        ("variant_1-above-random-zeros", "variant 1 beats as many zeros in random places",
+         "Figure 5", "M", variant_1, ">", shuffled, NONE),
+        ("variant_1-above-reversed-rule", "variant 1 beats zero for weights that moved away",
+         "Figure 5", "M", variant_1, ">", reversed_rule, NONE),
+    ]  # fmt: skip
+
+
+BEST_CRITERION = "large_final_same_sign"
+OTHER_CRITERIA = tuple(name for name in CRITERIA if name != BEST_CRITERION)
+COLUMNS: dict[str, Side] = {
+    "heuristic, initial weights": Heuristic((BEST_CRITERION,), "init"),
+    "heuristic, signed constants": Heuristic((BEST_CRITERION,), "signed_constant"),
+    "learned, initial weights": Learned("init"),
+    "learned, signed constants": Learned("signed_constant"),
+    "learned and rescaled, initial weights": Learned("init:rescale"),
+    "learned and rescaled, signed constants": Learned("signed_constant:rescale"),
+    "trained weights": Dense(),
+}
+# Test accuracy in percent and how far the number is to be trusted, in the order of COLUMNS.
+TABLE_1 = {
+    "lenet300": (
+        (79.3, "R"), (86.3, "P"), (95.3, "N"), (96.4, "M"), (97.8, "M"), (98.0, "M"), (97.7, "M"),
+    ),
+    "conv2": (
+        (22.3, "M"), (37.4, "M"), (64.4, "M"), (66.3, "M"), (65.0, "M"), (66.0, "M"), (69.2, "M"),
+    ),
+    "conv4": (
+        (23.7, "M"), (39.7, "M"), (65.4, "N"), (66.2, "M"), (71.7, "M"), (72.5, "M"), (75.4, "M"),
+    ),
+    "conv6": (
+        (24.0, "N"), (41.0, "P"), (65.3, "M"), (65.4, "M"), (76.3, "M"), (76.5, "M"), (78.3, "M"),
+    ),
+}  # fmt: skip
+
+
+def _figure_7(network: str) -> list[Entry]:
+    """Supermasks: what is better than what."""
+    reported = dict(zip(COLUMNS.values(), TABLE_1[network], strict=True))
+    best = {kind: Heuristic((BEST_CRITERION,), kind) for kind in ("init", "signed_constant")}
+    entries: list[Entry] = [
+        ("signed-constants-above-init", f"{BEST_CRITERION} masks are better on signed constants",
+         "Figure 7", "M", best["signed_constant"], ">", best["init"], NONE),
+    ]  # fmt: skip
+    for kind, heuristic in best.items():
+        others = Heuristic(OTHER_CRITERIA, kind)
+        learned, rescaled = Learned(kind), Learned(f"{kind}:rescale")
+        words = kind.replace("_", " ")
+        entries += [
+            (f"same-sign-best-on-{kind}", f"{BEST_CRITERION} is the best criterion, {words}",
+             "Figure 7", "M", heuristic, ">", others, NONE),
+            (f"learned-above-heuristic-on-{kind}", f"learned masks beat heuristic ones, {words}",
+             "Table 1", "M", learned, ">", heuristic, NONE),
+        ]  # fmt: skip
+        if reported[rescaled] > reported[learned]:
+            entries.append(
+                (f"rescaled-above-learned-on-{kind}", f"rescaling improves learned masks, {words}",
+                 "Table 1", "M", rescaled, ">", learned, NONE)
+            )  # fmt: skip
+    return entries
+
+
+def _table_1(network: str) -> list[Entry]:
+    """The number of every cell."""
+    same = SAME[NETWORKS[network]]
+    return [
+        (f"cell-{place}", f"{column}: {number:g} %", "Table 1", trust, side, "~", number,
+         HEURISTIC if isinstance(side, Heuristic) else same)
+        for place, ((column, side), (number, trust)) in enumerate(
+            zip(COLUMNS.items(), TABLE_1[network], strict=True), start=1
+        )
+    ]  # fmt: skip
+
+
+# Test accuracy in percent of lenet300 in the rerun; the densities single out rounds 8 and 16.
+ROUNDS = {8: (0.16, 0.18), 16: (0.028, 0.03)}
+RERUN_NUMBERS: tuple[tuple[str, Side, float], ...] = (
+    ("dense network", Dense(), 97.92),
+    ("large_final, round 8", Pruned("large_final", *ROUNDS[8]), 98.37),
+    ("large_final, round 16", Pruned("large_final", *ROUNDS[16]), 97.91),
+    ("magnitude_increase, round 8", Pruned("magnitude_increase", *ROUNDS[8]), 98.24),
+    ("magnitude_increase, round 16", Pruned("magnitude_increase", *ROUNDS[16]), 97.84),
+    ("random, round 8", Pruned("random", *ROUNDS[8]), 97.52),
+    ("random, round 16", Pruned("random", *ROUNDS[16]), 95.43),
+    ("small_final, round 8", Pruned("small_final", *ROUNDS[8]), 96.64),
+    ("large_final mask on initial weights", Heuristic(("large_final",), "init"), 39.85),
+)
+
+
+def _rerun(network: str) -> list[Entry]:
+    """Numbers of the rerun, and what is claimed of its network only."""
+    if network != "lenet300":
+        return []
+    tickets, learned = Pruned("large_final", *MODERATE), Learned("signed_constant:rescale")
+    return [
+        ("tickets-above-dense", "large_final tickets train to more than the dense network",
+         "Figure 3", "R", tickets, ">", Dense(), NONE),
+        ("learned-not-below-trained", "the best learned supermask is no worse than trained weights",
+         "Table 1", "M", learned, ">=", Dense(), NO_WORSE["mnist"]),
+        *(
+            (f"rerun-{place}", f"{name}: {number:g} %", "rerun", "R", side, "~", number,
+             HEURISTIC if isinstance(side, Heuristic) else SAME["mnist"])
+            for place, (name, side, number) in enumerate(RERUN_NUMBERS, start=1)
+        ),
+    ]  # fmt: skip
+
+
+GROUPS = (_figure_3, _figure_4, _figure_5, _figure_7, _table_1, _rerun)
+CLAIMS = tuple(
+    Claim(network, *entry) for network in NETWORKS for group in GROUPS for entry in group(network)
+)
