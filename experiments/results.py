@@ -46,6 +46,12 @@ def row_id(settings: Mapping[str, Any], member: Mapping[str, Any], code_version:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+def columns_between(row: Row, after: str, before: str) -> list[str]:
+    """The columns of a row that stand between two others."""
+    names = list(row)
+    return names[names.index(after) + 1 : names.index(before)]
+
+
 def measured(table: Mapping[str, np.ndarray], index: int, columns: Columns) -> Row:
     """A member's entries of a table of float32 arrays `[P]`, as far as there are columns."""
     # str: the shortest decimal that reads back as the same float32

@@ -100,6 +100,11 @@ class Claim(NamedTuple):
         return f"{self.network}-{self.name}".replace("_", "-").replace(":", "-")
 
     @property
+    def sides(self) -> list[Side]:
+        """What must be measured: both, or the left one against a reported number."""
+        return [side for side in (self.left, self.right) if not isinstance(side, int | float)]
+
+    @property
     def bounds(self) -> tuple[float, float]:
         """Points between which the claim says that left - right lies."""
         upper = self.margin.points if self.relation == "~" else math.inf

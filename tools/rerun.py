@@ -64,30 +64,24 @@ def find(row_id: str, folder: Path) -> tuple[results.Row, ModuleType, ConfigDict
 
 def recompute(row: results.Row, runner: ModuleType, plan: Any, workdir: Path) -> results.Row:
     """Train the row's member from the start and return its row as computed now."""
-    names = _columns(row, "dataset", "density")
+    names = results.columns_between(row, "dataset", "density")
     rows = runner.run(plan, workdir, row["command"])
     return next(new for new in rows if all(new[name] == row[name] for name in names))
 
 
 def measured(row: results.Row) -> list[str]:
     """The columns with numbers that a run computes."""
-    return ["density", *_columns(row, "density", "code_version")]
+    return ["density", *results.columns_between(row, "density", "code_version")]
 
 
 def comparison(row: results.Row, again: results.Row) -> Table:
     """The numbers of both rows side by side."""
-    member = ", ".join(
-        f"{name} {row[name]}" for name in _columns(row, "dataset", "density") if row[name] != ""
-    )
+    names = results.columns_between(row, "dataset", "density")
+    member = ", ".join(f"{name} {row[name]}" for name in names if row[name] != "")
     table = Table("column", "table", "now", "equal", title=f"row {row['id']}: {member}")
     for name in measured(row):
         table.add_row(name, str(row[name]), str(again[name]), str(_equal(row[name], again[name])))
     return table
-
-
-def _columns(row: results.Row, after: str, before: str) -> list[str]:
-    names = list(row)
-    return names[names.index(after) + 1 : names.index(before)]
 
 
 def _equal(one: float, other: float) -> bool:

@@ -1,0 +1,292 @@
+"""Judge claims by tables of results: pure functions of rows; `tools.claims` states the rule.
+
+Axes: `S` the seeds of a claim, `K` the claims of a family. Differences, bounds and margins are
+percentage points of test accuracy.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from experiments.best_masks import best_masks
+from experiments.plots.curves import DENSE
+from tools.claims import (
+    ALPHA,
+    EXPERIMENTS,
+    MIN_SEEDS,
+    NETWORKS,
+    POWER,
+    Claim,
+    Dense,
+    Heuristic,
+    Learned,
+    Pruned,
+    Side,
+)
+
+Row = Mapping[str, Any]
+
+REPRODUCED = "reproduced"
+NOT_REPRODUCED = "not reproduced"
+INCONCLUSIVE = "inconclusive"
+NOT_RUN = "not run"
+STATUSES = (REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE, NOT_RUN)
+
+RESOLUTION = 0.01  # one image of 10,000: a smaller standard deviation counts as this one
+MOST_SEEDS = 100  # looked at when asking how many would settle a claim
+
+
+class Sample(NamedTuple):
+    """What one side of a claim measured.
+
+    Attributes:
+      values: test accuracy in percent by seed.
+      rows: those that the values are made of.
+      unfinished: seeds that lack rounds or densities.
+      diverged: seeds with an accuracy that is not finite.
+    """
+
+    values: dict[int, float]
+    rows: list[Row]
+    unfinished: list[int]
+    diverged: list[int]
+
+
+class Verdict(NamedTuple):
+    """What the rows say of a claim.
+
+    Attributes:
+      claim: the claim.
+      status: one of STATUSES.
+      seeds: the S seeds that count.
+      left, right: test accuracy in percent by seed, `[S]`.
+      interval: 95 % confidence interval of the mean difference; None below two seeds.
+      p: of the test for the claim and, second, of the test against it, before the correction;
+        None where nothing was tested.
+      p_adjusted: the same after it.
+      seeds_needed: how many would settle an inconclusive claim; None if more than MOST_SEEDS, and
+        for any other status.
+      rounds: those that the difference is made of, `[]` if not of pruning.
+      unfinished, diverged: seeds that were left out.
+      missing: sides without rows, of a claim that was not run.
+      rows: those that decided.
+    """
+
+    claim: Claim
+    status: str
+    seeds: list[int]
+    left: np.ndarray
+    right: np.ndarray
+    interval: tuple[float, float] | None = None
+    p: tuple[float, float] | None = None
+    p_adjusted: tuple[float, float] | None = None
+    seeds_needed: int | None = None
+    rounds: Sequence[int] = ()
+    unfinished: Sequence[int] = ()
+    diverged: Sequence[int] = ()
+    missing: Sequence[Side] = ()
+    rows: Sequence[Row] = ()
+
+    @property
+    def differences(self) -> np.ndarray:
+        """Left - right by seed, `[S]`."""
+        return self.left - self.right
+
+
+def judge(claims: Sequence[Claim], rows: Iterable[Row]) -> list[Verdict]:
+    """A verdict per claim, in order; the claims of one network are one family.
+
+    Args:
+      claims: see `tools.claims`.
+      rows: of any tables; those of other networks, data sets and experiments are left aside.
+    """
+    by_network = defaultdict(list)
+    for row in rows:
+        if row["experiment"] in EXPERIMENTS and NETWORKS.get(row["network"]) == row["dataset"]:
+            by_network[row["network"]].append(row)
+    verdicts = [_gather(claim, by_network[claim.network]) for claim in claims]
+    for network in by_network:
+        family = [i for i, verdict in enumerate(verdicts) if verdict.claim.network == network]
+        for i, verdict in zip(family, _decide([verdicts[i] for i in family]), strict=True):
+            verdicts[i] = verdict
+    return verdicts
+
+
+def p_values(differences: np.ndarray, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
+    """One-sided t-tests of the mean difference against the bounds of a claim.
+
+    Args:
+      differences: `[..., S]`.
+      low, high: the claim says that the mean lies between them; `high` may be infinite.
+
+    Returns:
+      `[...]` p of "it lies outside", small where the claim holds, and `[...]` p of "it lies
+      inside", small where the opposite holds.
+    """
+    mean, error, degrees = _moments(differences)
+    distances = (mean - low) / error, (high - mean) / error
+    outside = np.maximum(*(stats.t.sf(distance, degrees) for distance in distances))
+    inside = np.minimum(*(stats.t.cdf(distance, degrees) for distance in distances))
+    return outside, np.minimum(inside * _num_sides(high), 1)
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """P-values `[..., K]` adjusted for K comparisons by Holm's method, under any dependence."""
+    order = np.argsort(p, axis=-1)
+    factors = np.arange(p.shape[-1], 0, -1)
+    scaled = np.maximum.accumulate(np.take_along_axis(p, order, -1) * factors, axis=-1)
+    adjusted = np.empty_like(p)
+    np.put_along_axis(adjusted, order, np.minimum(scaled, 1), -1)
+    return adjusted
+
+
+def confidence_interval(differences: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """Of the mean of differences `[S]`, by the t-distribution."""
+    mean, error, degrees = _moments(differences)
+    low, high = stats.t.interval(level, degrees, mean, error)
+    return float(low), float(high)
+
+
+def seeds_needed(mean: float, spread: float, low: float, high: float, level: float) -> int | None:
+    """How many seeds settle a claim, for or against, with probability POWER; None if too many.
+
+    Args:
+      mean: the true mean difference.
+      spread: the true standard deviation of the differences.
+      low, high: the claim says that the mean lies between them.
+      level: of the tests.
+    """
+    num_seeds = np.arange(MIN_SEEDS, MOST_SEEDS + 1)
+    holds = low < mean < high
+    bounds = [bound for bound in (low, high) if math.isfinite(bound)]
+    if not holds:
+        bounds, level = [min(bounds, key=lambda bound: abs(mean - bound))], level / len(bounds)
+    threshold = stats.t.isf(level, num_seeds - 1)
+    missed = sum(
+        stats.nct.cdf(threshold, num_seeds - 1, _noncentrality(mean - bound, spread, num_seeds))
+        for bound in bounds
+    )
+    enough = num_seeds[1 - missed >= POWER]
+    return int(enough[0]) if enough.size else None
+
+
+def _noncentrality(distance: float, spread: float, num_seeds: np.ndarray) -> np.ndarray:
+    """Of the t-statistic; beyond 30 nothing changes but the accuracy of its distribution."""
+    spread = max(spread, RESOLUTION)
+    return np.minimum(abs(distance) * np.sqrt(num_seeds) / spread, 30.0)
+
+
+def _moments(differences: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    """Mean, standard error and degrees of freedom."""
+    num_seeds = differences.shape[-1]
+    spread = np.maximum(differences.std(axis=-1, ddof=1), RESOLUTION)
+    return differences.mean(axis=-1), spread / math.sqrt(num_seeds), num_seeds - 1
+
+
+def _num_sides(high: float) -> int:
+    return 1 if math.isinf(high) else 2
+
+
+def _gather(claim: Claim, rows: Sequence[Row]) -> Verdict:
+    """The paired values of a claim, not judged yet."""
+    sides = claim.sides
+    found = [_rows_of(side, rows) for side in sides]
+    if missing := [side for side, own in zip(sides, found, strict=True) if not own]:
+        return Verdict(claim, NOT_RUN, [], np.empty(0), np.empty(0), missing=missing)
+    rounds = {
+        row["round"]
+        for side, own in zip(sides, found, strict=True)
+        for row in own
+        if isinstance(side, Pruned)
+    }
+    samples = [_sample(side, own, rounds) for side, own in zip(sides, found, strict=True)]
+    seeds = sorted(set.intersection(*(set(sample.values) for sample in samples)))
+    values = [np.array([sample.values[seed] for seed in seeds]) for sample in samples]
+    if len(sides) == 1:
+        values.append(np.full(len(seeds), claim.right))
+    return Verdict(
+        claim,
+        INCONCLUSIVE,
+        seeds,
+        *values,
+        interval=confidence_interval(values[0] - values[1]) if len(seeds) > 1 else None,
+        rounds=sorted(rounds),
+        unfinished=sorted({seed for sample in samples for seed in sample.unfinished}),
+        diverged=sorted({seed for sample in samples for seed in sample.diverged}),
+        rows=[row for sample in samples for row in sample.rows if row["seed"] in seeds],
+    )
+
+
+def _rows_of(side: Side, rows: Sequence[Row]) -> list[Row]:
+    match side:
+        case Dense():
+            return [row for row in rows if row.get("variant") == DENSE]
+        case Pruned(variant, least, most):
+            own = [row for row in rows if "round" in row and row["variant"] == variant]
+            return [row for row in own if least <= row["density"] <= most]
+        case Heuristic(criteria, weights):
+            own = [row for row in rows if "power" in row and row["weights"] == weights]
+            return [row for row in own if row["criterion"] in criteria]
+        case Learned(variant):
+            own = [row for row in rows if "rescale" in row and row["variant"] == variant]
+            return list(best_masks(own)[0].rows) if own else []
+
+
+def _sample(side: Side, rows: Sequence[Row], rounds: Iterable[int]) -> Sample:
+    """One value per seed that has all rounds or densities; `rounds` are those of both sides."""
+    needed = set(rounds) if isinstance(side, Pruned) else {_place(row) for row in rows}
+    sample = Sample({}, [], [], [])
+    for seed in sorted({row["seed"] for row in rows}):
+        own = [row for row in rows if row["seed"] == seed]
+        accuracies = [100 * row["test_accuracy"] for row in own]
+        if {_place(row) for row in own} != needed:
+            sample.unfinished.append(seed)
+        elif not np.isfinite(accuracies).all():
+            sample.diverged.append(seed)
+        elif isinstance(side, Heuristic):
+            best = int(np.argmax(accuracies))
+            sample.values[seed] = accuracies[best]
+            sample.rows.append(own[best])
+        else:
+            sample.values[seed] = float(np.mean(accuracies))
+            sample.rows.extend(own)
+    return sample
+
+
+def _place(row: Row) -> Any:
+    """Where a row lies among those of its side and seed."""
+    return row["round"] if "round" in row else (row.get("criterion"), row.get("power"))
+
+
+def _decide(family: Sequence[Verdict]) -> list[Verdict]:
+    """Test the claims that have enough seeds, correct for their number, and judge all."""
+    tested = [i for i, verdict in enumerate(family) if len(verdict.seeds) >= MIN_SEEDS]
+    num_claims = sum(bool(verdict.seeds) for verdict in family)
+    p = np.array([p_values(family[i].differences, *family[i].claim.bounds) for i in tested])
+    adjusted = holm(p.reshape(-1, 2).T).T
+    judged = list(family)
+    for place, i in enumerate(tested):
+        supported, opposed = adjusted[place] < ALPHA
+        judged[i] = family[i]._replace(
+            status=REPRODUCED if supported else NOT_REPRODUCED if opposed else INCONCLUSIVE,
+            p=tuple(map(float, p[place])),
+            p_adjusted=tuple(map(float, adjusted[place])),
+        )
+    return [
+        _with_seeds_needed(verdict, num_claims) if verdict.status == INCONCLUSIVE else verdict
+        for verdict in judged
+    ]
+
+
+def _with_seeds_needed(verdict: Verdict, num_claims: int) -> Verdict:
+    """At the level that Holm's correction asks of the first of `num_claims` claims."""
+    num_seeds = len(verdict.seeds)
+    if num_seeds < 2:
+        return verdict._replace(seeds_needed=MIN_SEEDS)
+    mean, spread = verdict.differences.mean(), verdict.differences.std(ddof=1)
+    needed = seeds_needed(mean, spread, *verdict.claim.bounds, ALPHA / num_claims)
+    return verdict._replace(seeds_needed=needed and max(needed, num_seeds + 1))
