@@ -5,13 +5,16 @@ BIN := $(VENV)/bin
 CONSTRAINTS := constraints/py$(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.version_info[:2])').txt
 CONSTRAIN := $(if $(wildcard $(CONSTRAINTS)),-c $(CONSTRAINTS))
 
-.PHONY: help quickstart test test-all lint format clean
+.PHONY: help quickstart report test test-all lint format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 14
 
 quickstart: $(VENV)/experiments.stamp  ## prune networks on handwritten digits, print the table, draw the figure (2 minutes)
 	$(BIN)/python -m experiments.run --config=experiments/configs/quickstart.py --workdir=runs/quickstart
+
+report: $(VENV)/experiments.stamp  ## verdicts, tables and figures of results/ as a page, and the README's results
+	$(BIN)/python -m tools.report results --readme=README.md
 
 test: $(VENV)/test.stamp  ## the tests that take seconds each
 	$(BIN)/python -m pytest -n auto

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.runners import read_table
-from tools import report
+from tools import contents, pages, report
+from tools.tables import read_tables
 
 ROOT = Path(__file__).parent.parent
 PAGES = {path.name: path.read_text() for path in (ROOT / "README.md", *ROOT.glob("docs/*.md"))}
@@ -12,11 +12,6 @@ BLOCKS = [
     pytest.param(code, id=f"{name}-{place}")
     for name, text in PAGES.items()
     for place, code in enumerate(re.findall(r"```python\n(.*?)```", text, flags=re.S))
-]
-TABLES = [
-    pytest.param(name, path, id=path)
-    for name, text in PAGES.items()
-    for path in re.findall(r"`python -m tools.report (results/\S+)`", text)
 ]
 
 
@@ -37,12 +32,10 @@ def test_every_named_config_exists(name):
         assert (ROOT / "experiments" / "configs" / f"{config}.py").exists()
 
 
-@pytest.mark.parametrize(("name", "path"), TABLES)
-def test_a_results_table_is_the_one_of_the_committed_rows(name, path):
-    table = report.markdown(read_table(ROOT / path))
-    assert len(table.splitlines()) > 2
-    assert table in PAGES[name]
-
-
-def test_the_readme_shows_results():
-    assert any(param.values[0] == "README.md" for param in TABLES)
+def test_the_results_are_those_of_the_committed_tables():
+    tables = read_tables(ROOT / "results")
+    short = pages.markdown(contents.readme(tables), "results/")
+    assert len(short.splitlines()) > 10
+    readme = ROOT / "README.md"
+    assert report.between_marks(PAGES["README.md"], short, readme) == PAGES["README.md"]
+    assert pages.markdown(contents.report(tables)) == (ROOT / "results/README.md").read_text()

@@ -41,7 +41,7 @@ RERUN = "McGill team, NeurIPS 2019 Reproducibility Challenge, five seeds"
 TRUST = {
     "P": "the paper's own text",
     "N": "independent reading notes that agree with each other",
-    "R": f"a published rerun of the authors' code ({RERUN})",
+    "R": "a published rerun of the authors' code",
     "M": "recalled from the paper, not checked against it",
 }
 
@@ -103,6 +103,11 @@ class Claim(NamedTuple):
     def sides(self) -> list[Side]:
         """What must be measured: both, or the left one against a reported number."""
         return [side for side in (self.left, self.right) if not isinstance(side, int | float)]
+
+    @property
+    def right_is_measured(self) -> bool:
+        """Whether the claim compares two sides, not one with a reported number."""
+        return len(self.sides) == 2
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -273,7 +278,7 @@ def _table_1(network: str) -> list[Entry]:
     """The number of every cell."""
     same = SAME[NETWORKS[network]]
     return [
-        (f"cell-{place}", f"{column}: {number:g} %", "Table 1", trust, side, "~", number,
+        (f"cell-{place}", f"{column}: {number} %", "Table 1", trust, side, "~", number,
          HEURISTIC if isinstance(side, Heuristic) else same)
         for place, ((column, side), (number, trust)) in enumerate(
             zip(COLUMNS.items(), TABLE_1[network], strict=True), start=1
@@ -307,7 +312,7 @@ def _rerun(network: str) -> list[Entry]:
         ("learned-not-below-trained", "the best learned supermask is no worse than trained weights",
          "Table 1", "M", learned, ">=", Dense(), NO_WORSE["mnist"]),
         *(
-            (f"rerun-{place}", f"{name}: {number:g} %", "rerun", "R", side, "~", number,
+            (f"rerun-{place}", f"{name}: {number} %", "rerun", "R", side, "~", number,
              HEURISTIC if isinstance(side, Heuristic) else SAME["mnist"])
             for place, (name, side, number) in enumerate(RERUN_NUMBERS, start=1)
         ),

@@ -10,7 +10,7 @@ from experiments.plots import FIGURES, learned_supermasks, learning_curves
 from experiments.summary import supermask_summary
 from experiments.untrained import WEIGHTS
 from tests.experiments import tiny
-from tools import figure, report
+from tools import accuracies, figure, pages
 
 SETTING = {"network": "lenet300", "dataset": "mnist"}
 
@@ -97,11 +97,11 @@ def test_the_summary_of_heuristic_masks_has_both_numbers():
 
 
 def test_the_report_has_both_numbers():
-    lines = report.markdown(heuristic_rows(peaked)).splitlines()
+    lines = pages.markdown([accuracies.table(heuristic_rows(peaked))]).splitlines()
     assert lines[0].startswith("| lenet300, mnist: criterion | weights | maximum over densities |")
     cells = "75.00 (70.00 to 80.00; n = 2) | 70.00 (70.00 to 70.00; n = 2) | 50.00"
     assert f"| large_final | init | {cells} |" in lines
-    lines = report.markdown(learned_rows()).splitlines()
+    lines = pages.markdown([accuracies.table(learned_rows())]).splitlines()
     assert len(lines) == 2 + 4
     assert lines[3].startswith(
         "| init, rescaled | 1 | 60.00 | 92.50 (92.00 to 93.00; n = 2) | 80.00"

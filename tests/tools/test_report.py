@@ -1,0 +1,174 @@
+import math
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+
+from experiments import results
+from experiments.runners import read_table
+from tests.tools.test_pages import Reader
+from tools import accuracies, contents, pages, report, tables
+from tools.claims import CLAIMS
+from tools.verdicts import STATUSES
+
+ROOT = Path(__file__).parent.parent.parent
+COMMITTED = ROOT / "results"
+PRUNING = "mask_criteria_lenet300_mnist"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder of its own with the table of iterative pruning only."""
+    for path in COMMITTED.glob(f"{PRUNING}.*"):
+        shutil.copy(path, tmp_path)
+    return tmp_path
+
+
+def change_rows(folder, change):
+    path = folder / f"{PRUNING}.csv"
+    rows = read_table(path)
+    results.write_rows(path, [change(row) for row in rows], dict.fromkeys(rows[0], str))
+
+
+def page_of(folder):
+    return Reader(pages.html(contents.report(tables.read_tables(folder)), "", "../results/"))
+
+
+@pytest.fixture(scope="module")
+def committed():
+    return contents.report(tables.read_tables(COMMITTED))
+
+
+def test_the_page_links_every_verdict_to_its_figure_and_rows(committed):
+    page = Reader(pages.html(committed, contents.TITLE, "../results/"))
+    assert len(page.ids) == len(set(page.ids))
+    inside = [target[1:] for target in page.targets if target.startswith("#")]
+    assert set(inside) <= set(page.ids)
+    rows = [name for name in page.ids if name.startswith("rows-")]
+    assert rows and set(rows) <= set(inside)
+    for target in page.targets:
+        if target.startswith("../results/"):
+            assert (COMMITTED / target.removeprefix("../results/")).exists()
+
+
+def test_links_of_the_markdown_lead_somewhere(committed):
+    text = pages.markdown(committed)
+    names = {pages.anchor(line.lstrip("# ")) for line in text.splitlines() if line.startswith("#")}
+    names |= set(re.findall(r'<details id="([^"]+)"', text))
+    targets = re.findall(r"\]\(([^)]+)\)", text)
+    assert {target[1:] for target in targets if target.startswith("#")} <= names
+    files = [target for target in targets if not target.startswith(("#", "https:"))]
+    assert files and all((COMMITTED / target).exists() for target in files)
+
+
+def test_the_same_tables_make_the_same_bytes(folder):
+    first, again = (
+        pages.html(contents.report(tables.read_tables(folder)), "", "") for _ in range(2)
+    )
+    assert first == again
+
+
+def test_every_claim_is_told_with_commands_and_machine(folder):
+    text = pages.markdown(contents.report(tables.read_tables(folder)))
+    for claim in CLAIMS:
+        assert claim.text in text
+    for row in read_table(folder / f"{PRUNING}.csv"):
+        assert row["command"] in text
+    [environment] = results.read_json(folder / f"{PRUNING}.environment.json")
+    assert environment["processor"] in text
+
+
+def test_an_empty_folder_has_a_page_too(tmp_path):
+    page = page_of(tmp_path)
+    assert "There are no tables yet." in page.words
+    assert f"Not run: {sum(c.network == 'conv2' for c in CLAIMS)} claims on conv2" in page.words
+    assert "svg" not in page.tags
+
+
+def test_missing_rounds_and_diverged_members_are_told(folder):
+    def change(row):
+        diverged = (row["variant"], row["seed"], row["round"]) == ("random", 1, 12)
+        return row | ({"test_accuracy": math.nan} if diverged else {})
+
+    change_rows(folder, change)
+    assert "; diverged: seed 1;" in " ".join(page_of(folder).words)
+
+
+def test_a_variant_with_fewer_rounds_leaves_cells_empty(folder):
+    rows = read_table(folder / f"{PRUNING}.csv")
+    rows = [row for row in rows if row["variant"] != "random" or row["round"] <= 8]
+    for table, line in ((accuracies.table(rows), -1), (accuracies.overview(rows), -1)):
+        assert "" in table.lines[line]
+
+
+def test_an_overview_has_every_fourth_round(folder):
+    table = accuracies.overview(read_table(folder / f"{PRUNING}.csv"))
+    assert [head.partition(":")[0] for head in table.head[3:]] == [
+        "round 4", "round 8", "round 12", "round 16"
+    ]  # fmt: skip
+    assert [line[0] for line in table.lines[1:]] == [
+        pages.Code("large_final"),
+        pages.Code("random"),
+    ]
+    assert [line[1] for line in table.lines] == ["5", "3", "3"]
+
+
+@pytest.fixture
+def main():
+    """Runs the tool with flags as on the command line."""
+
+    def main(*arguments, **given):
+        flags.FLAGS.mark_as_parsed()
+        with flagsaver.flagsaver(**given):
+            report.main(["tools.report", *map(str, arguments)])
+
+    return main
+
+
+def test_all_forms_are_written(main, folder, capsys):
+    readme = folder / "root" / "README.md"
+    readme.parent.mkdir()
+    readme.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
+    page = folder / "report" / "index.html"
+    main(folder, page=str(page), readme=str(readme))
+    assert capsys.readouterr().out.splitlines() == [
+        str(page),
+        str(folder / "README.md"),
+        str(readme),
+    ]
+    assert f'href="../{PRUNING}.csv"' in page.read_text()
+    text = readme.read_text()
+    assert text.startswith(f"before\n{report.BEGIN}\n\n|") and text.endswith(
+        f"{report.END}\nafter\n"
+    )
+    assert all(status in text for status in STATUSES) and "old" not in text
+    main(folder, page=str(page), readme=str(readme))
+    assert readme.read_text() == text
+
+
+def test_one_table_is_printed(main, capsys):
+    path = COMMITTED / f"{PRUNING}.csv"
+    main(path)
+    lines = capsys.readouterr().out.splitlines()
+    rounds = {row["round"] for row in read_table(path)}
+    assert len(lines) == 2 + len(rounds)
+
+
+@pytest.mark.parametrize(
+    ("source", "readme", "message"),
+    [
+        ("nowhere", None, "there is no folder"),
+        ("", "plain.md", "plain.md lacks the lines"),
+        ("", "none.md", "none.md"),
+        ("other.csv", None, "other.csv is not a table of this version"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(main, folder, source, readme, message):
+    (folder / "plain.md").write_text("no marks\n")
+    (folder / "other.csv").write_text("a,b\n")
+    given = {"page": str(folder / "page.html"), "readme": readme and str(folder / readme)}
+    with pytest.raises(SystemExit, match=f"^error: .*{message}"):
+        main(folder / source, **given)

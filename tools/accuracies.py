@@ -1,0 +1,122 @@
+"""Tables to read of test accuracies: by round and variant, or by kind of supermask.
+
+Cells are the mean over seeds in percent with the minimum and the maximum.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from experiments import results
+from experiments.best_masks import BestMasks, best_masks, is_heuristic
+from experiments.plots.curves import DENSE, Curve, make_curves, setting
+from tools.pages import Code, Table, Text
+
+EVERY = 4  # rounds from one column of an overview to the next
+
+
+def table(rows: Sequence[results.Row]) -> Table:
+    """All there is to read of a table of any runner.
+
+    Raises:
+      ValueError: if there are no rows, or rows of several networks or data sets.
+    """
+    title = ", ".join(setting(rows))
+    if "round" in rows[0]:
+        return _rounds(title, rows)
+    if is_heuristic(rows):
+        return _heuristic(title, best_masks(rows))
+    return _learned(title, best_masks(rows))
+
+
+def overview(rows: Sequence[results.Row]) -> Table:
+    """Iterative pruning at a glance: a line per variant, a column for every fourth round.
+
+    Cells are the mean and half the range from minimum to maximum.
+
+    Raises:
+      ValueError: if there are no rows, or rows of several networks or data sets.
+    """
+    dense, variants = make_curves(rows)
+    rounds = sorted({int(n) for curve in variants for n in curve.rounds if n and n % EVERY == 0})
+    head = [f"round {number}: {_weights_left(variants, number)} %" for number in rounds]
+    lines: list[list[Text]] = []
+    if dense is not None:
+        lines.append([DENSE, _num_members(dense), _short(dense, 0), *[""] * len(rounds)])
+    for curve in variants:
+        cells = (_short(curve, number) for number in rounds)
+        lines.append([Code(curve.variant), _num_members(curve), "", *cells])
+    return Table([", ".join(setting(rows)), "seeds", "100 %", *head], lines)
+
+
+def values(percents: np.ndarray) -> str:
+    """Mean, range and number of values, in words."""
+    mean, low, high = (f(percents) for f in (np.mean, np.min, np.max))
+    return f"{mean:.2f} ({low:.2f} to {high:.2f}; n = {len(percents)})"
+
+
+def _cell(curve: Curve, number: int) -> str:
+    """The same of one round of a curve; empty where there is none."""
+    at = curve.rounds == number
+    if not at.any():
+        return ""
+    mean, low, high = (numbers[at][0] for numbers in (curve.mean, curve.low, curve.high))
+    return f"{mean:.2f} ({low:.2f} to {high:.2f}; n = {curve.num_members[at][0]})"
+
+
+def _short(curve: Curve, number: int) -> str:
+    """Mean and half the range of one round; empty where there is none."""
+    at = curve.rounds == number
+    if not at.any():
+        return ""
+    mean, low, high = (numbers[at][0] for numbers in (curve.mean, curve.low, curve.high))
+    return f"{mean:.2f} ± {(high - low) / 2:.2f}"
+
+
+def _num_members(curve: Curve) -> str:
+    """How many seeds the rounds after the dense network have."""
+    counts = curve.num_members[curve.rounds > 0] if curve.variant != DENSE else curve.num_members
+    return " to ".join(str(count) for count in sorted({counts.min(), counts.max()}))
+
+
+def _rounds(title: str, rows: Sequence[results.Row]) -> Table:
+    """All rounds, the dense network first."""
+    dense, variants = make_curves(rows)
+    lines: list[list[Text]] = []
+    if dense is not None:
+        lines.append(["0, dense", "100", *[_cell(dense, 0)] * len(variants)])
+    for number in sorted({int(n) for curve in variants for n in curve.rounds} - {0}):
+        left = _weights_left(variants, number)
+        lines.append([str(number), left, *(_cell(curve, number) for curve in variants)])
+    head = [f"{title}: round", "% of weights left", *(c.variant for c in variants)]
+    return Table(head, lines)
+
+
+def _weights_left(curves: Sequence[Curve], number: int) -> str:
+    """Of a round, which all variants prune alike."""
+    [left] = {f"{n:.2f}" for c in curves for n in c.weights_left[c.rounds == number]}
+    return left
+
+
+def _heuristic(title: str, found: Sequence[BestMasks]) -> Table:
+    """Every criterion and kind of weights: the best density per seed, and one for all seeds."""
+    head = [f"{title}: criterion", "weights", "maximum over densities"]
+    lines: list[list[Text]] = []
+    for m in sorted(found, key=lambda m: -m.maxima.mean()):
+        cells = values(m.maxima), values(m.accuracies), f"{m.density:.2f}"
+        lines.append([m.criterion, m.weights, *cells])
+    return Table([*head, "at the density best on validation", "% of weights left there"], lines)
+
+
+def _learned(title: str, found: Sequence[BestMasks]) -> Table:
+    """Every kind of weights at the initial logit that is best on validation."""
+    head = [f"{title}: weights", "initial logit", "% of weights left", "drawn masks"]
+    lines: list[list[Text]] = []
+    for m in found:
+        others = [
+            values(100 * np.array([row[f"test_{name}_accuracy"] for row in m.rows]))
+            for name in ("most_probable", "expected")
+        ]
+        cells = f"{m.setting:g}", f"{m.density:.2f}", values(m.accuracies), *others
+        lines.append([m.weights + ", rescaled" * m.rescale, *cells])
+    return Table([*head, "most probable mask", "expected mask"], lines)

@@ -1,0 +1,69 @@
+"""What the report says, in full and in short, all of it from the tables of a folder."""
+
+from collections.abc import Sequence
+
+from tools import accuracies, claims
+from tools.claims import CLAIMS
+from tools.evidence import network_verdicts, not_run, rows_behind, rule, short_table_1, summary
+from tools.pages import Block, Code, Heading, Inline, Link, Paragraph, anchor
+from tools.provenance import all_experiments, by_experiment
+from tools.tables import Table, pool
+from tools.verdicts import NOT_RUN, Verdict, judge
+
+TITLE = "Deconstructing Lottery Tickets in JAX: results"
+PAPER = Link("Zhou et al. 2019", "https://arxiv.org/abs/1905.01067")
+
+
+def report(tables: Sequence[Table]) -> list[Block]:
+    """The whole page."""
+    rows = pool(tables)
+    verdicts = judge(CLAIMS, rows)
+    chapters: dict[str, list[Block]] = {
+        "Verdicts": [
+            summary(verdicts),
+            *(b for name in _run(verdicts) for b in network_verdicts(name, verdicts, rows)),
+            *not_run(verdicts),
+        ],
+        "How claims are judged": rule(),
+        "Experiments": all_experiments(tables),
+        "Rows behind the verdicts": rows_behind(verdicts),
+    }
+    links: list[Inline] = []
+    for name in chapters:
+        links += [" · ", Link(name, f"#{anchor(name)}")]
+    return [
+        Heading(1, TITLE),
+        Paragraph(
+            ["What the tables in this repository say of the claims of ", PAPER, ": verdicts by a "
+             "rule fixed beforehand, then every experiment with its figure, the commands that made "
+             "it and the machine. Made by ", Code("make report"), " from the tables alone."]
+        ),
+        Paragraph(links[1:]),
+        *(b for name, blocks in chapters.items() for b in (Heading(2, name), *blocks)),
+    ]  # fmt: skip
+
+
+def readme(tables: Sequence[Table]) -> list[Block]:
+    """The results in the README: how many claims hold, Table 1, and pruning at a glance."""
+    rows = pool(tables)
+    verdicts = judge(CLAIMS, rows)
+    blocks: list[Block] = [summary(verdicts)]
+    for network in _run(verdicts):
+        blocks.append(short_table_1(network, verdicts))
+    marks = "; ".join(f"[{letter}] {meaning}" for letter, meaning in claims.TRUST.items())
+    blocks.append(Paragraph(f"Mean over seeds, minimum and maximum. {marks}."))
+    for experiment in by_experiment(tables):
+        if experiment.name in claims.PRUNING:
+            blocks += [
+                Paragraph(
+                    [Code(experiment.name), ": test accuracy in % at the lowest validation loss, "
+                     "mean ± half the range over seeds, by round and % of the weights left."]
+                ),
+                accuracies.overview(experiment.rows),
+            ]  # fmt: skip
+    return blocks
+
+
+def _run(verdicts: Sequence[Verdict]) -> list[str]:
+    """The networks of which any claim has rows."""
+    return list(dict.fromkeys(v.claim.network for v in verdicts if v.status != NOT_RUN))

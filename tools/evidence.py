@@ -1,0 +1,339 @@
+"""Verdicts as blocks of a page: on comparisons, on the cells of Table 1, on the rerun's numbers.
+
+Everything is made from verdicts, rows and `tools.claims`; no number stands here.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from experiments import results
+from experiments.best_masks import best_masks
+from tools import accuracies, claims
+from tools.claims import CLAIMS, COLUMNS, NETWORKS, TRUST, Claim, Dense, Heuristic, Pruned, Side
+from tools.pages import (
+    Block,
+    Bullets,
+    Code,
+    Details,
+    Heading,
+    Inline,
+    Link,
+    Mark,
+    Paragraph,
+    Table,
+    Text,
+    anchor,
+)
+from tools.verdicts import INCONCLUSIVE, MOST_SEEDS, NOT_REPRODUCED, NOT_RUN, STATUSES, Verdict
+
+RERUN = Link(claims.RERUN, "https://github.com/bmiselis/deconstructing-lottery-tickets")
+RELATIONS = {">": ">", ">=": "≥", "~": "≈"}
+KNOWN = "known before"
+
+
+def summary(verdicts: Sequence[Verdict]) -> Table:
+    """How many claims have which verdict, by network."""
+    lines = []
+    for network, dataset in NETWORKS.items():
+        counts = Counter(v.status for v in verdicts if v.claim.network == network)
+        lines.append([f"{network}, {dataset}", *(str(counts[status]) for status in STATUSES)])
+    return Table(["claims of the paper on", *STATUSES], lines)
+
+
+def network_verdicts(
+    network: str, verdicts: Sequence[Verdict], rows: Sequence[results.Row]
+) -> list[Block]:
+    """The verdicts on one network: of comparisons, of Table 1 and of the rerun's numbers."""
+    own = [v for v in verdicts if v.claim.network == network and v.status != NOT_RUN]
+    numbers = [v for v in own if v.claim.source == "rerun"]
+    comparisons = [v for v in own if v.claim.right_is_measured]
+    blocks: list[Block] = [
+        Heading(3, f"Claims on {network}"),
+        Table(
+            ["claim", "verdict", "difference", "95 % interval", "p, corrected", "left (%)",
+             "right (%)", "seeds", "source", "comparison"],
+            [_comparison(v) for v in comparisons],
+        ),
+        *table_1(network, verdicts, rows),
+    ]  # fmt: skip
+    if numbers:
+        blocks += [
+            Heading(3, f"Published rerun on {network}"),
+            Table(
+                ["number", "verdict", "difference", "95 % interval", "margin", "p, corrected",
+                 "here (%)"],
+                [[v.claim.text, *_number(v), _values(v.left)] for v in numbers],
+            ),
+        ]  # fmt: skip
+    return blocks
+
+
+def table_1(network: str, verdicts: Sequence[Verdict], rows: Sequence[results.Row]) -> list[Block]:
+    """Every cell of the paper's table beside ours."""
+    lines: list[list[Text]] = [
+        [
+            *_reported(column, verdict),
+            *_number(verdict),
+            _at_validated_density(verdict.claim.left, network, rows),
+        ]
+        for column, verdict in _cells(network, verdicts)
+    ]
+    return [
+        Heading(3, f"Table 1 on {network}"),
+        Table(
+            ["test accuracy (%)", "reported", "here", "verdict", "difference", "95 % interval",
+             "margin", "p, corrected", "here, at the density best on validation"],
+            lines,
+        ),
+    ]  # fmt: skip
+
+
+def short_table_1(network: str, verdicts: Sequence[Verdict]) -> Table:
+    """The same in four columns."""
+    lines: list[list[Text]] = [
+        [*_reported(column, verdict), verdict.status]
+        for column, verdict in _cells(network, verdicts)
+    ]
+    head = f"Table 1, {network}: test accuracy (%)"
+    return Table([head, "reported", "here", "as reported"], lines)
+
+
+def not_run(verdicts: Sequence[Verdict]) -> list[Block]:
+    """Claims of every network that lack rows, folded away."""
+    by_network = defaultdict(list)
+    for verdict in verdicts:
+        if verdict.status == NOT_RUN:
+            by_network[verdict.claim.network].append(verdict)
+    return [
+        Details(
+            f"Not run: {len(own)} claims on {network}",
+            f"not-run-{network}",
+            [
+                Table(
+                    ["claim", "source", "comparison", "no rows of"],
+                    [[*_stated(v.claim), _listed(map(_name, v.missing))] for v in own],
+                )
+            ],
+        )
+        for network, own in by_network.items()
+    ]
+
+
+def rule() -> list[Block]:
+    """The rule, the margins and the marks, from `tools.claims`."""
+    margins = sorted({claim.margin for claim in CLAIMS if claim.margin.points})
+    return [
+        Paragraph(
+            "A claim compares test accuracy in percentage points, left minus right by seed: above "
+            "0 (>), above 0 less a margin (≥), or 0 within a margin (≈), also to a reported "
+            "number. The value of a seed is, for pruning, the mean over the rounds of a range of "
+            "densities; for heuristic masks the maximum over densities, as in the paper, which "
+            "chooses on the reported set (so the value at the density that validation chooses "
+            "stands beside it); for learned masks that of the initial logit best on validation."
+        ),
+        Bullets(
+            [
+                [Mark("reproduced", "reproduced"), ": one-sided paired t-tests reject that the "
+                 f"mean difference is outside the claimed range, p < {claims.ALPHA:g} after Holm's "
+                 "correction over the tested claims of the network."],
+                [Mark("not reproduced", "not reproduced"), ": the test of the opposite rejects, "
+                 "corrected likewise, that it is inside."],
+                [Mark("inconclusive", "inconclusive"), ": neither, or fewer than "
+                 f"{claims.MIN_SEEDS} seeds; with the number of seeds that would settle it with "
+                 f"probability {claims.POWER:g} if difference and spread are as observed."],
+                [Mark("not run", "not run"), ": no rows of one side."],
+            ]
+        ),
+        Paragraph(
+            "So on each network the chance of any wrong “reproduced” is at most "
+            f"{claims.ALPHA:g}, and so is that of any wrong “not reproduced”. Intervals are not "
+            "corrected. A seed that lacks a round or density, or that diverged, is left out and "
+            f"named. “{KNOWN}”: these rows were there before the claim and its margin were written "
+            "down; all others came later. Margins in percentage points, and where numbers and "
+            "claims are from:"
+        ),
+        Bullets([f"{margin.points:g}: {margin.why}" for margin in margins]),
+        Bullets(
+            [
+                [f"[{letter}] {meaning}", *([": ", RERUN] if letter == "R" else [])]
+                for letter, meaning in TRUST.items()
+            ]
+        ),
+    ]  # fmt: skip
+
+
+def rows_behind(verdicts: Sequence[Verdict]) -> list[Block]:
+    """For every claim with rows: the values by seed, and the ids of the rows they are made of."""
+    return [
+        Paragraph(
+            ["Each id names a row; ", Code("python -m tools.rerun ID"), " computes it again."]
+        ),
+        *(
+            Details(
+                f"{verdict.claim.network}: {verdict.claim.text}",
+                f"rows-{verdict.claim.id}",
+                _rows(verdict),
+            )
+            for verdict in verdicts
+            if verdict.rows
+        ),
+    ]
+
+
+def _cells(network: str, verdicts: Sequence[Verdict]) -> list[tuple[str, Verdict]]:
+    """The columns of Table 1 with the verdicts on their numbers."""
+    found = {
+        v.claim.left: v
+        for v in verdicts
+        if (v.claim.network, v.claim.source) == (network, "Table 1")
+        and not v.claim.right_is_measured
+    }
+    return [(column, found[side]) for column, side in COLUMNS.items()]
+
+
+def _reported(column: str, verdict: Verdict) -> list[Text]:
+    """The name of a number, the number with its mark of trust, and ours."""
+    claim = verdict.claim
+    return [column, f"{claim.right} [{claim.trust}]", _values(verdict.left)]
+
+
+def _comparison(verdict: Verdict) -> list[Text]:
+    means = [f"{side.mean():.2f}" if side.size else "" for side in (verdict.left, verdict.right)]
+    text, source, formula = _stated(verdict.claim)
+    seeds = str(len(verdict.seeds))
+    difference = _difference(verdict)
+    return [text, _status(verdict), *difference, _p(verdict), *means, seeds, source, formula]
+
+
+def _stated(claim: Claim) -> list[Text]:
+    """The claim in words, its source with the mark of trust, and what is compared."""
+    return [claim.text, f"{claim.source} [{claim.trust}]", Code(_formula(claim))]
+
+
+def _number(verdict: Verdict) -> list[Text]:
+    """Of a reported number: verdict, difference, interval, margin and p."""
+    margin = f"± {verdict.claim.margin.points:g}"
+    return [_status(verdict), *_difference(verdict), margin, _p(verdict)]
+
+
+def _at_validated_density(side: Side, network: str, rows: Sequence[results.Row]) -> str:
+    """Of a heuristic mask; the paper's maximum is chosen on the test set."""
+    if not isinstance(side, Heuristic):
+        return ""
+    own = [
+        row
+        for row in rows
+        if row["experiment"] in claims.EXPERIMENTS
+        and row["network"] == network
+        and row.get("criterion") in side.criteria
+        and row.get("weights") == side.weights
+    ]
+    return accuracies.values(best_masks(own)[0].accuracies) if own else ""
+
+
+def _values(percents: np.ndarray) -> str:
+    return accuracies.values(percents) if percents.size else ""
+
+
+def _difference(verdict: Verdict) -> list[str]:
+    """The mean and its confidence interval."""
+    if not verdict.seeds:
+        return ["", ""]
+    mean = f"{verdict.differences.mean():+.2f}"
+    if verdict.interval is None:
+        return [mean, ""]
+    low, high = verdict.interval
+    return [mean, f"{low:+.2f} to {high:+.2f}"]
+
+
+def _p(verdict: Verdict) -> str:
+    """Of the test that decided: of the opposite where that was shown."""
+    if verdict.p_adjusted is None:
+        return ""
+    p = verdict.p_adjusted[verdict.status == NOT_REPRODUCED]
+    return f"{p:.3g}" if p >= 0.001 else "< 0.001"
+
+
+def _status(verdict: Verdict) -> Text:
+    """The verdict, what it lacks in words, and where its figure and rows are."""
+    notes = []
+    if verdict.status == INCONCLUSIVE:
+        if len(verdict.seeds) < claims.MIN_SEEDS:
+            notes.append(f"{len(verdict.seeds)} of at least {claims.MIN_SEEDS} seeds")
+        notes.append(_seeds_needed(verdict))
+    if verdict.unfinished:
+        notes.append(f"unfinished: seed {_listed(verdict.unfinished)}")
+    if verdict.diverged:
+        notes.append(f"diverged: seed {_listed(verdict.diverged)}")
+    if any(row["code_version"] in claims.EARLIER for row in verdict.rows):
+        notes.append(KNOWN)
+    links = _links(verdict)
+    return [Mark(verdict.status, verdict.status), *(f"; {note}" for note in notes), *links]
+
+
+def _seeds_needed(verdict: Verdict) -> str:
+    if verdict.seeds_needed is None:
+        return f"more than {MOST_SEEDS} seeds would be needed"
+    return f"{verdict.seeds_needed} seeds would settle it"
+
+
+def _links(verdict: Verdict) -> list[Inline]:
+    """To the figure and the rows."""
+    if not verdict.rows:
+        return []
+    row = verdict.rows[0]
+    figure = anchor(f"{row['experiment']} {row['network']} {row['dataset']}")
+    rows = f"rows-{verdict.claim.id}"
+    return [" (", Link("figure", f"#{figure}"), ", ", Link("rows", f"#{rows}"), ")"]
+
+
+def _formula(claim: Claim) -> str:
+    """The comparison, with where and within what margin."""
+    right = str(claim.right) if isinstance(claim.right, int | float) else _name(claim.right)
+    margin = {">": "", ">=": f" - {claim.margin.points:g}", "~": f" ± {claim.margin.points:g}"}
+    return (
+        f"{_name(claim.left)} {RELATIONS[claim.relation]} {right}{margin[claim.relation]}"
+        f"{_where(claim)}"
+    )
+
+
+def _where(claim: Claim) -> str:
+    for side in claim.sides:
+        if isinstance(side, Pruned):
+            return f", {100 * side.least:g} to {100 * side.most:g} % of the weights"
+    return ""
+
+
+def _name(side: Side) -> str:
+    match side:
+        case Dense():
+            return "dense"
+        case Pruned(variant):
+            return variant
+        case Heuristic([criterion], weights):
+            return f"{criterion} on {weights}"
+        case Heuristic(_, weights):
+            return f"best other criterion on {weights}"
+    return f"learned {side.variant}"
+
+
+def _rows(verdict: Verdict) -> list[Block]:
+    files = dict.fromkeys(row["table"] for row in verdict.rows)
+    where = f" Rounds: {_listed(verdict.rounds)}." if verdict.rounds else ""
+    lines: list[list[Text]] = [
+        [str(seed), f"{left:.2f}", f"{right:.2f}", f"{left - right:+.2f}",
+         Code(" ".join(row["id"] for row in verdict.rows if row["seed"] == seed))]
+        for seed, left, right in zip(verdict.seeds, verdict.left, verdict.right, strict=True)
+    ]  # fmt: skip
+    names = [part for file in files for part in (", ", Link(file, file))][1:]
+    return [
+        Paragraph([Code(_formula(verdict.claim)), f".{where} From ", *names, "."]),
+        Table(["seed", "left (%)", "right (%)", "difference", "rows"], lines),
+    ]
+
+
+def _listed(items: Iterable[Any]) -> str:
+    return ", ".join(map(str, items))

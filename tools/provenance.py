@@ -1,0 +1,124 @@
+"""Experiments as blocks of a page: figure, table, and how each file was made."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from matplotlib.figure import Figure
+
+from experiments import results
+from experiments.plots import FIGURES
+from tools import accuracies
+from tools.pages import Block, Bullets, Code, Details, Heading, Link, Paragraph, Picture, anchor
+from tools.tables import Table, pool
+
+LEARNED_ON_TOP = "heuristic_supermasks"  # the figure that shows learned masks too
+
+
+class Experiment(NamedTuple):
+    """One experiment on one network and data set, and the tables that have its rows."""
+
+    name: str
+    network: str
+    dataset: str
+    rows: list[results.Row]
+    tables: list[Table]
+
+    @property
+    def title(self) -> str:
+        """Its heading."""
+        return f"{self.name} {self.network} {self.dataset}"
+
+
+def by_experiment(tables: Sequence[Table]) -> list[Experiment]:
+    """The rows of all tables, once each, by experiment, network and data set."""
+    found: dict[tuple[str, str, str], Experiment] = {}
+    for table in tables:
+        for row in table.rows:
+            key = row["experiment"], row["network"], row["dataset"]
+            experiment = found.setdefault(key, Experiment(*key, [], []))
+            if table not in experiment.tables:
+                experiment.tables.append(table)
+    return [experiment._replace(rows=pool(_only(experiment))) for experiment in found.values()]
+
+
+def all_experiments(tables: Sequence[Table]) -> list[Block]:
+    """Every experiment, in the order of the tables."""
+    found = by_experiment(tables)
+    if not found:
+        return [Paragraph("There are no tables yet.")]
+    return [block for experiment in found for block in _experiment(experiment, found)]
+
+
+def _experiment(experiment: Experiment, others: Sequence[Experiment]) -> list[Block]:
+    """Its figure, its table, and for each file the commands and the machine."""
+    first = experiment.tables[0]
+    rows = list(experiment.rows)
+    if first.config["figure"] == LEARNED_ON_TOP:
+        rows += [
+            row
+            for other in others
+            if other.name == "learned_supermasks" and other[1:3] == experiment[1:3]
+            for row in other.rows
+        ]
+
+    def draw() -> Figure:
+        return FIGURES[first.config["figure"]](rows)
+
+    pictures = [
+        path.name
+        for table in experiment.tables
+        for path in sorted(table.path.parent.glob(f"{table.name}.*png"))
+    ]
+    seeds = len({row["seed"] for row in experiment.rows})
+    caption = f"{experiment.name}, {experiment.network} on {experiment.dataset}, seeds: {seeds}."
+    return [
+        Heading(3, experiment.title),
+        Picture(draw, f"figure-{anchor(experiment.title)}", caption, pictures),
+        accuracies.table(experiment.rows),
+        *(
+            Details(
+                f"How {table.path.name} was made", f"made-{anchor(table.name)}", _provenance(table)
+            )
+            for table in experiment.tables
+        ),
+    ]
+
+
+def _provenance(table: Table) -> list[Block]:
+    """The files, the commands and the machines of a table."""
+    commands = Counter((row["command"], row["code_version"]) for row in table.rows)
+    return [
+        Paragraph(
+            ["Rows: ", Link(table.path.name, table.path.name), "; settings: ",
+             Link(f"{table.name}.config.json", f"{table.name}.config.json"), "; machine: ",
+             Link(f"{table.name}.environment.json", f"{table.name}.environment.json"), "."]
+        ),
+        Bullets(
+            [
+                [Code(command), f": {count} rows by {version}"]
+                for (command, version), count in commands.items()
+            ]
+        ),
+        Bullets([_machine(environment) for environment in table.environments]),
+    ]  # fmt: skip
+
+
+def _machine(environment: dict[str, Any]) -> str:
+    packages = ", ".join(f"{name} {v}" for name, v in sorted(environment["packages"].items()))
+    devices = ", ".join(f"{n} {kind}" for kind, n in Counter(environment["devices"]).items())
+    return (
+        f"{environment['processor']}; {environment['platform']}; devices: {devices}; "
+        f"Python {environment['python']}; {packages}"
+    )
+
+
+def _only(experiment: Experiment) -> list[Table]:
+    """Its tables without rows of other experiments."""
+    key = experiment[:3]
+    return [
+        table._replace(
+            rows=[r for r in table.rows if (r["experiment"], r["network"], r["dataset"]) == key]
+        )
+        for table in experiment.tables
+    ]
