@@ -3,9 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CONSTRAINTS := constraints/py$(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.version_info[:2])').txt
+# For test-all: where the oldest versions allowed run, and the newest Python at hand.
+OLDEST ?= python3.11
+NEWEST ?= $(shell for minor in 14 13 12; do \
+	for python in python3.$$minor $$HOME/.pyenv/versions/3.$$minor.*/bin/python; do \
+		if $$python -c '' 2>/dev/null; then echo $$python; exit; fi; done; done)
 CONSTRAIN := $(if $(wildcard $(CONSTRAINTS)),-c $(CONSTRAINTS))
 
-.PHONY: help quickstart report test test-all lint format clean
+.PHONY: help quickstart report test test-all test-slow lint format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -19,7 +24,14 @@ report: $(VENV)/experiments.stamp  ## verdicts, tables and figures of results/ a
 test: $(VENV)/test.stamp  ## the tests that take seconds each
 	$(BIN)/python -m pytest -n auto
 
-test-all: $(VENV)/test.stamp  ## all tests, the slow ones too
+test-all:  ## all tests, the slow ones too, with the oldest versions allowed and with the newest
+	@test -n '$(NEWEST)' || { echo 'no Python above 3.11 found; name one: make test-all NEWEST=PATH'; exit 1; }
+	mkdir -p .venv-oldest
+	grep -o '"[a-zA-Z_-]\+\(\[[a-z]*\]\)\?>=[0-9.]*' pyproject.toml | sed 's/"//; s/\[.*\]//; s/>=/==/' > .venv-oldest/lower_bounds.txt
+	$(MAKE) test-slow VENV=.venv-oldest PYTHON='$(OLDEST)' CONSTRAINTS=.venv-oldest/lower_bounds.txt
+	$(MAKE) test-slow VENV=.venv-newest PYTHON='$(NEWEST)' CONSTRAINTS=
+
+test-slow: $(VENV)/test.stamp
 	$(BIN)/python -m pytest -n auto -m ''
 
 lint: $(VENV)/dev.stamp  ## ruff and pyright
@@ -32,7 +44,7 @@ format: $(VENV)/dev.stamp  ## rewrite the sources in the project's format
 	$(BIN)/ruff format .
 
 clean:  ## remove the virtual environment and the caches
-	rm -rf $(VENV) .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-oldest .venv-newest .pytest_cache .ruff_cache
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
