@@ -34,7 +34,7 @@ from experiments.forecast import Forecast
 from experiments.keeping import SAVE_EVERY, Keeper, under_way
 from experiments.problems import ADVANCE, BATCHES, INIT, LOSS, Problem, load_problem, seed_keys
 from experiments.progress import RoundProgress
-from experiments.records import Records
+from experiments.records import RESULTS, Records
 from experiments.slices import Slice
 from experiments.trainer import Trained, Trainer, empty, write
 from supermask_jax import population, rates, rounds, trees
@@ -226,7 +226,7 @@ def run(
     config = plan.config
     laboratory = Laboratory(plan)
     checkpoints = Checkpoints(workdir / "checkpoints", config.keep_checkpoints)
-    records = Records(workdir, COLUMNS, row_key(config._asdict()))
+    records = Records(workdir / RESULTS, COLUMNS, row_key(config._asdict()))
     first, outcome = _resume(plan, records, checkpoints)
     todo = range(first, config.num_rounds + 1)
     code_version = results.code_version()

@@ -38,7 +38,7 @@ from experiments.problems import (
     seed_keys,
 )
 from experiments.progress import RoundProgress
-from experiments.records import Records
+from experiments.records import RESULTS, Records
 from experiments.retraining import retrain
 from experiments.slices import Slice
 from experiments.trainer import Apply, Objective, Trained, Trainer, make_loss, measure
@@ -214,7 +214,7 @@ def run(
       Stopped: by a signal, see `keeping`.
       MemoryError: if what is allowed does not suffice.
     """
-    records = Records(workdir, COLUMNS, row_key(plan.config._asdict()))
+    records = Records(workdir / RESULTS, COLUMNS, row_key(plan.config._asdict()))
     if PART in records:
         return records.rows()
     checkpoints = Checkpoints(workdir / "checkpoints", keep=1)

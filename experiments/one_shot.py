@@ -22,7 +22,7 @@ from experiments.iterative import abstract_outcome
 from experiments.keeping import SAVE_EVERY, check_stop
 from experiments.problems import ADVANCE, Problem, seed_keys
 from experiments.progress import RoundProgress
-from experiments.records import Records
+from experiments.records import RESULTS, Records
 from experiments.retraining import retrain
 from experiments.trainer import eval_data, measure
 from experiments.untrained import WEIGHTS, untrained_weights
@@ -124,7 +124,7 @@ def run(
       Stopped: by a signal, see `keeping`.
       MemoryError: if what is allowed does not suffice.
     """
-    records = Records(workdir, COLUMNS, row_key(_lists(plan)))
+    records = Records(workdir / RESULTS, COLUMNS, row_key(_lists(plan)))
     todo = [seed for seed in plan.dense.seeds if _part_name(seed) not in records]
     if not todo:
         return records.rows()

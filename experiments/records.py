@@ -1,4 +1,4 @@
-"""The rows of a run: one file with a checksum per part of it, and the table made of them all.
+"""The rows of a table of a run: a file with a checksum per part, and the table made of them all.
 
 A part is what a runner finishes at once: a round, a seed. The files of the parts are what counts;
 the table is written anew from them after every part and whenever it is not what they say.
@@ -11,34 +11,32 @@ from typing import Any
 
 from experiments import processes, results
 
-TABLE = "results.csv"
-FOLDER = "rows"
+RESULTS = "results.csv"  # the table that every run has
 
 
 class Records:
-    """The rows of a run, part by part.
+    """The rows of a table, part by part.
 
     Args:
-      workdir: of the run; gets ``results.csv`` and ``rows/``.
+      table: the CSV file in the folder of a run, which gets ``parts/`` too.
       columns: of the table.
       key: the order of the rows.
     """
 
     def __init__(
-        self, workdir: Path, columns: results.Columns, key: Callable[[results.Row], Any]
+        self, table: Path, columns: results.Columns, key: Callable[[results.Row], Any]
     ) -> None:
-        self._workdir = workdir
+        self._table = table
         self._columns = columns
         self._key = key
         self._parts: dict[str, list[results.Row]] = {}
-        for path in _files(workdir):
+        for path in _files(table):
             try:
                 self._parts[path.stem] = _read_part(path, columns)
             except ValueError as error:
                 processes.say(f"{error}; what it told is computed again")
         if self._parts and not self._table_is_right():
-            table = self._workdir / TABLE
-            processes.say(f"{table} is not what {FOLDER}/ beside it tells; it is written anew")
+            processes.say(f"{table} is not what {_folder(table)} tells; it is written anew")
             self._write_table()
 
     def __contains__(self, name: str) -> bool:
@@ -59,37 +57,39 @@ class Records:
         if processes.is_first():
             text = results.format_rows(rows, self._columns)
             content = {"rows": text, "sha256": _checksum(text)}
-            results.write_json(self._workdir / FOLDER / f"{name}.json", content)
+            results.write_json(_folder(self._table) / f"{name}.json", content)
         self._write_table()
 
     def _table_is_right(self) -> bool:
-        table = self._workdir / TABLE
         expected = results.format_rows(self.rows(), self._columns)
-        return table.exists() and table.read_bytes() == expected.encode()
+        return self._table.exists() and self._table.read_bytes() == expected.encode()
 
     def _write_table(self) -> None:
         if processes.is_first():
-            results.write_rows(self._workdir / TABLE, self.rows(), self._columns)
+            results.write_rows(self._table, self.rows(), self._columns)
 
 
-def read_table(workdir: Path, columns: results.Columns) -> list[results.Row]:
+def read_table(table: Path, columns: results.Columns) -> list[results.Row]:
     """The rows of a run's table, if they are those that its parts tell.
 
     Raises:
       ValueError: if a file is damaged; names it.
     """
-    rows = results.read_rows(workdir / TABLE, columns)
-    told = [row for path in _files(workdir) for row in _read_part(path, columns)]
+    rows = results.read_rows(table, columns)
+    told = [row for path in _files(table) for row in _read_part(path, columns)]
     if told and sorted(map(repr, told)) != sorted(map(repr, rows)):
         raise ValueError(
-            f"{workdir / TABLE} is not what {FOLDER}/ beside it tells; continue that run to have "
-            "it put right."
+            f"{table} is not what {_folder(table)} tells; continue that run to have it put right."
         )
     return rows
 
 
-def _files(workdir: Path) -> list[Path]:
-    return sorted((workdir / FOLDER).glob("*.json"))
+def _folder(table: Path) -> Path:
+    return table.with_name("parts") / table.stem
+
+
+def _files(table: Path) -> list[Path]:
+    return sorted(_folder(table).glob("*.json"))
 
 
 def _read_part(path: Path, columns: results.Columns) -> list[results.Row]:

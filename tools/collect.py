@@ -48,7 +48,7 @@ def collect(workdirs: Sequence[Path], output: Path) -> list[results.Row]:
     configs = [results.read_json(folder / "config.json") for folder in workdirs]
     runner = lookup("runner", configs[0]["runner"], RUNNERS)
     config = join_configs(configs, runner.LISTS)
-    tables = [records.read_table(folder, runner.COLUMNS) for folder in workdirs]
+    tables = [records.read_table(folder / records.RESULTS, runner.COLUMNS) for folder in workdirs]
     check_slices(configs, tables)
     rows: dict[str, results.Row] = {}
     for folder, table in zip(workdirs, tables, strict=True):

@@ -252,8 +252,8 @@ def test_a_second_process_is_refused_and_told_who_is_there(sweep, tmp_path):
     ("files", "how", "again"),
     [
         ("results.csv", "cut", set()),
-        ("rows/round_02.json", "flipped", {2}),
-        ("rows/round_01.json", "emptied", {1, 2}),
+        ("parts/results/round_02.json", "flipped", {2}),
+        ("parts/results/round_01.json", "emptied", {1, 2}),
         ("checkpoints/round_02/**/manifest.ocdbt", "deleted", {2}),
         ("checkpoints/round_*/**/manifest.ocdbt", "flipped", {0, 1, 2}),
     ],

@@ -151,7 +151,7 @@ def test_a_finished_run_does_nothing_and_a_stopped_one_does_not_learn_twice(rows
     workdir = tiny.finished(tiny.learned)
     monkeypatch.setattr(learned.Learner, "train", None)
     assert repr(tiny.run(workdir, tiny.learned())) == repr(rows)
-    (workdir / "rows" / "learning.json").unlink()
+    (workdir / "parts" / "results" / "learning.json").unlink()
     assert repr(tiny.run(workdir, tiny.learned())) == repr(rows)
 
 

@@ -104,7 +104,7 @@ def test_seeds_in_the_table_are_not_done_again(rows, monkeypatch):
     workdir = tiny.finished(tiny.one_shot)
     table = workdir / "results.csv"
     whole = table.read_bytes()
-    (workdir / "rows" / "seed_0.json").unlink()
+    (workdir / "parts" / "results" / "seed_0.json").unlink()
     seeds, measure = [], one_shot.Bench.measure
 
     def counting(self, seed, *weights):

@@ -16,69 +16,65 @@ def key(row):
 
 
 @pytest.fixture
-def workdir(tmp_path):
-    """Of three rounds."""
-    kept = Records(tmp_path, COLUMNS, key)
+def table(tmp_path):
+    """Of three rounds, beside another table."""
+    Records(tmp_path / "other.csv", COLUMNS, key).add("round_5", make_rows(5))
+    kept = Records(tmp_path / "results.csv", COLUMNS, key)
     for round in (0, 2, 1):
         kept.add(f"round_{round}", make_rows(round))
-    return tmp_path
+    return tmp_path / "results.csv"
 
 
-def table(workdir):
-    return (workdir / "results.csv").read_bytes()
-
-
-def test_all_rows_are_in_the_table_in_order(workdir):
-    kept = Records(workdir, COLUMNS, key)
+def test_all_rows_are_in_the_table_in_order(table):
+    kept = Records(table, COLUMNS, key)
     assert kept.rows() == sorted(make_rows(0) + make_rows(1) + make_rows(2), key=key)
-    assert records.read_table(workdir, COLUMNS) == kept.rows()
+    assert records.read_table(table, COLUMNS) == kept.rows()
     assert "round_1" in kept and kept.part("round_1") == make_rows(1)
     assert "round_3" not in kept and kept.part("round_3") == []
 
 
-def test_a_part_again_takes_the_place_of_the_first(workdir):
-    Records(workdir, COLUMNS, key).add("round_1", make_rows(1, 0.75))
-    kept = Records(workdir, COLUMNS, key)
+def test_a_part_again_takes_the_place_of_the_first(table):
+    Records(table, COLUMNS, key).add("round_1", make_rows(1, 0.75))
+    kept = Records(table, COLUMNS, key)
     assert kept.part("round_1") == make_rows(1, 0.75)
     assert len(kept.rows()) == 6
 
 
 @pytest.mark.parametrize("how", DAMAGES)
-def test_a_damaged_table_is_named_and_written_anew(workdir, capsys, how):
-    whole = table(workdir)
-    damage(workdir / "results.csv", how)
-    with pytest.raises(ValueError, match=str(workdir)):
-        records.read_table(workdir, COLUMNS)
-    assert len(Records(workdir, COLUMNS, key).rows()) == 6
-    assert table(workdir) == whole
+def test_a_damaged_table_is_named_and_written_anew(table, capsys, how):
+    whole = table.read_bytes()
+    damage(table, how)
+    with pytest.raises(ValueError, match=str(table.parent)):
+        records.read_table(table, COLUMNS)
+    assert len(Records(table, COLUMNS, key).rows()) == 6
+    assert table.read_bytes() == whole
     said = capsys.readouterr().err
-    assert said == (
-        f"{workdir / 'results.csv'} is not what rows/ beside it tells; it is written anew\n"
-    )
-    Records(workdir, COLUMNS, key)
+    parts = table.with_name("parts") / "results"
+    assert said == f"{table} is not what {parts} tells; it is written anew\n"
+    Records(table, COLUMNS, key)
     assert not capsys.readouterr().err
 
 
 @pytest.mark.parametrize("how", DAMAGES)
-def test_a_damaged_part_is_named_and_missing(workdir, capsys, how):
-    whole, part = table(workdir), workdir / "rows" / "round_1.json"
+def test_a_damaged_part_is_named_and_missing(table, capsys, how):
+    whole, part = table.read_bytes(), table.with_name("parts") / "results" / "round_1.json"
     damage(part, how)
-    with pytest.raises(ValueError, match=str(workdir)):
-        records.read_table(workdir, COLUMNS)
-    kept = Records(workdir, COLUMNS, key)
+    with pytest.raises(ValueError, match=str(table.parent)):
+        records.read_table(table, COLUMNS)
+    kept = Records(table, COLUMNS, key)
     assert "round_1" not in kept and len(kept.rows()) == 4
     said = capsys.readouterr().err.splitlines()
     if how != "deleted":
         assert said[0] == f"{part} is damaged; what it told is computed again"
     kept.add("round_1", make_rows(1))
-    assert table(workdir) == whole
-    assert records.read_table(workdir, COLUMNS) == kept.rows()
+    assert table.read_bytes() == whole
+    assert records.read_table(table, COLUMNS) == kept.rows()
 
 
 @pytest.mark.parametrize(
     "content", ["3", "[]", '{"rows": 3, "sha256": ""}', '{"rows": "", "sha256": ""}', "\x00"]
 )
-def test_no_content_of_a_part_breaks_anything(workdir, capsys, content):
-    (workdir / "rows" / "round_1.json").write_text(content)
-    assert len(Records(workdir, COLUMNS, key).rows()) == 4
+def test_no_content_of_a_part_breaks_anything(table, capsys, content):
+    (table.with_name("parts") / "results" / "round_1.json").write_text(content)
+    assert len(Records(table, COLUMNS, key).rows()) == 4
     assert "round_1.json is damaged" in capsys.readouterr().err

@@ -160,7 +160,7 @@ def answers(folders, finished):
 def test_a_run_writes_what_the_readme_promises(finished, folders):
     workdir = folders["done"]
     promised = ["results.csv", "curves", "figures", "checkpoints", "config.json"]
-    there = sorted([*promised, "environment.json", "lock", "rows"])
+    there = sorted([*promised, "environment.json", "lock", "parts"])
     assert sorted(p.name for p in workdir.iterdir()) == there
     picture = (workdir / "figures" / "mask_criteria.png").read_bytes()
     assert picture.startswith(b"\x89PNG") and len(picture) > 10_000

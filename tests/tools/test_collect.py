@@ -150,8 +150,8 @@ def test_slices_of_supermasks_join_into_the_bytes_of_one_run(make_config, tmp_pa
     assert (tmp_path / "joined.curves.parquet").exists() == (make_config is tiny.learned)
     table = slices[0] / "results.csv"
     table.write_text("".join(table.read_text().splitlines(keepends=True)[:-1]))
-    with pytest.raises(ValueError, match="is not what rows/ beside it tells"):
+    with pytest.raises(ValueError, match="continue that run to have it put right"):
         collect.collect(slices, tmp_path / "joined")
-    shutil.rmtree(slices[0] / "rows")
+    shutil.rmtree(slices[0] / "parts")
     with pytest.raises(ValueError, match=r"the slices have \d+ of \d+ rows; finish them first"):
         collect.collect(slices, tmp_path / "again")
