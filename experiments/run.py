@@ -131,6 +131,8 @@ def main(arguments: list[str]) -> None:
 def _report(rows: list[results.Row], workdir: Path, name: str, draw: Callable) -> None:
     figure = workdir / "figures" / f"{name}.png"
     save(draw(rows), figure)
+    if convergence := FIGURES.get(f"{name}_convergence"):
+        save(convergence(rows), figure.with_stem(f"{name}_convergence"))
     if (curves := workdir / learned.CURVES).exists():
         drawn = learning_curves.draw(results.read_curves(curves))
         save(drawn, workdir / "figures" / "learning_curves.png")

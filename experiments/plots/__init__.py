@@ -4,6 +4,7 @@ figure = FIGURES["mask_criteria"](runners.read_table(path))
 save(figure, workdir / "mask_criteria.png")
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,14 +18,17 @@ from experiments.plots import (
     mask_one_actions,
     mask_zero_actions,
 )
-from experiments.plots.curves import Row
+from experiments.plots.curves import EARLY_STOP, Row
 
 FIGURES: dict[str, Callable[[Sequence[Row]], Figure]] = {
     "heuristic_supermasks": heuristic_supermasks.draw,
     "learned_supermasks": learned_supermasks.draw,
     "mask_criteria": mask_criteria.draw,
+    "mask_criteria_convergence": functools.partial(mask_criteria.draw, measure=EARLY_STOP),
     "mask_one_actions": mask_one_actions.draw,
+    "mask_one_actions_convergence": functools.partial(mask_one_actions.draw, measure=EARLY_STOP),
     "mask_zero_actions": mask_zero_actions.draw,
+    "mask_zero_actions_convergence": functools.partial(mask_zero_actions.draw, measure=EARLY_STOP),
 }
 
 

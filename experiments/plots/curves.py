@@ -1,13 +1,13 @@
-"""Tables of results as curves: test accuracy over the rounds, across seeds.
+"""Tables of results as curves: a measure over the rounds, across seeds.
 
-Axes: `R` the rounds of a curve. Accuracies are percents; members whose accuracy is not finite
-diverged and are left out.
+Axes: `R` the rounds of a curve. Members whose test accuracy is not finite diverged and are left
+out.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,16 +15,28 @@ Row = Mapping[str, Any]
 DENSE = "dense"
 
 
+class Measure(NamedTuple):
+    """A column of the table, the unit that figures show it in, and what its axis is called."""
+
+    column: str
+    scale: float
+    label: str
+
+
+ACCURACY = Measure("test_accuracy", 100, "test accuracy (%)")
+EARLY_STOP = Measure("early_stop_step", 1, "step of the lowest validation loss")
+
+
 @dataclass(frozen=True)
 class Curve:
-    """Test accuracy of one variant, from the dense network on.
+    """A measure of one variant, from the dense network on.
 
     Attributes:
       variant: its name in the table; `criterion`, `mask_one`, `mask_zero` are its parts.
       rounds: int `[R]`, 0 first where the table has the dense network.
       weights_left: float `[R]`, percent of the prunable weights, in (0, 100].
-      mean, low, high: float `[R]`, mean, minimum and maximum over the seeds, in percent; NaN
-        where every member diverged.
+      mean, low, high: float `[R]`, mean, minimum and maximum over the seeds, accuracies in
+        percent; NaN where every member diverged.
       num_members: int `[R]`, how many members these are made of.
     """
 
@@ -41,14 +53,16 @@ class Curve:
 
     @property
     def end(self) -> tuple[int, float]:
-        """The last round with a mean, and the mean: the greater, the better a curve ends."""
+        """The last round with a mean, and the mean: the greater, the higher a curve ends."""
         finite = np.flatnonzero(np.isfinite(self.mean))
         if not finite.size:
             return -1, -math.inf
         return int(self.rounds[finite[-1]]), float(self.mean[finite[-1]])
 
 
-def make_curves(rows: Sequence[Row]) -> tuple[Curve | None, list[Curve]]:
+def make_curves(
+    rows: Sequence[Row], measure: Measure = ACCURACY
+) -> tuple[Curve | None, list[Curve]]:
     """The dense network's curve, of its one round, and the variants' curves.
 
         dense, variants = make_curves(results.read_rows(path))
@@ -65,8 +79,8 @@ def make_curves(rows: Sequence[Row]) -> tuple[Curve | None, list[Curve]]:
     names = dict.fromkeys(row["variant"] for row in rows if row["variant"] != DENSE)
     variants = [[row for row in rows if row["variant"] == name] for name in names]
     return (
-        _curve(dense, dense) if dense else None,
-        [_curve(members, dense + members) for members in variants],
+        _curve(dense, dense, measure) if dense else None,
+        [_curve(members, dense + members, measure) for members in variants],
     )
 
 
@@ -107,10 +121,10 @@ def left_out(rows: Sequence[Row]) -> list[str]:
     return sentences
 
 
-def _curve(members: Sequence[Row], rows: Sequence[Row]) -> Curve:
+def _curve(members: Sequence[Row], rows: Sequence[Row], measure: Measure) -> Curve:
     rounds = sorted({row["round"] for row in rows})
     by_round = [[row for row in rows if row["round"] == number] for number in rounds]
-    accuracies = [_finite_percents(group) for group in by_round]
+    measured = [_measured(group, measure) for group in by_round]
     first = members[0]
     return Curve(
         variant=first["variant"],
@@ -119,18 +133,17 @@ def _curve(members: Sequence[Row], rows: Sequence[Row]) -> Curve:
         mask_zero=first["mask_zero"],
         rounds=np.array(rounds),
         weights_left=np.array([100 * np.mean([r["density"] for r in group]) for group in by_round]),
-        mean=np.array([np.mean(values) for values in accuracies]),
-        low=np.array([np.min(values) for values in accuracies]),
-        high=np.array([np.max(values) for values in accuracies]),
-        num_members=np.array([np.sum(np.isfinite(values)) for values in accuracies]),
+        mean=np.array([np.mean(values) for values in measured]),
+        low=np.array([np.min(values) for values in measured]),
+        high=np.array([np.max(values) for values in measured]),
+        num_members=np.array([np.sum(np.isfinite(values)) for values in measured]),
     )
 
 
-def _finite_percents(rows: Sequence[Row]) -> np.ndarray:
-    """Accuracies in percent; one NaN where none is finite, so that a mean is NaN without ado."""
-    values = np.array([100 * row["test_accuracy"] for row in rows])
-    finite = values[np.isfinite(values)]
-    return finite if finite.size else np.array([math.nan])
+def _measured(rows: Sequence[Row], measure: Measure) -> np.ndarray:
+    """Values of what did not diverge; one NaN where all did, so that a mean is NaN without ado."""
+    finite = [row for row in rows if math.isfinite(row["test_accuracy"])]
+    return np.array([measure.scale * row[measure.column] for row in finite] or [math.nan])
 
 
 def _count(number: int, noun: str) -> str:

@@ -6,8 +6,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.plots.accuracy import SIZE
 from experiments.plots.learned_supermasks import STYLES, label
+from experiments.plots.rounds import SIZE
 
 PANELS = {
     "validation_accuracy": "validation accuracy (%)",

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from experiments.plots.accuracy import Name, draw_accuracy
-from experiments.plots.curves import Curve, Row
+from experiments.plots.curves import ACCURACY, Curve, Measure, Row
+from experiments.plots.rounds import Name, draw_rounds
 
 
-def draw(rows: Sequence[Row]) -> Figure:
+def draw(rows: Sequence[Row], measure: Measure = ACCURACY) -> Figure:
     """Draw a table whose variants differ in the criterion; others go by their full name."""
-    return draw_accuracy(rows, _name, "mask criterion")
+    return draw_rounds(rows, measure, _name, "mask criterion")
 
 
 def _name(curve: Curve) -> Name:

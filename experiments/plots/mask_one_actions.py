@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from experiments.plots.accuracy import Name, draw_accuracy
-from experiments.plots.curves import Curve, Row
+from experiments.plots.curves import ACCURACY, Curve, Measure, Row
+from experiments.plots.rounds import Name, draw_rounds
 
 
-def draw(rows: Sequence[Row]) -> Figure:
+def draw(rows: Sequence[Row], measure: Measure = ACCURACY) -> Figure:
     """Draw mask-1 actions on large_final masks; other variants go by their full name."""
-    return draw_accuracy(rows, _name, "mask-1 action")
+    return draw_rounds(rows, measure, _name, "mask-1 action")
 
 
 def _name(curve: Curve) -> Name:

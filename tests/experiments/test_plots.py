@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex, to_rgb
 
-from experiments.plots import FIGURES, accuracy, save
+from experiments.plots import FIGURES, rounds, save
 from experiments.plots.curves import left_out, make_curves
 from experiments.plots.styles import OTHERS, STYLES, styles_for
 from supermask_jax.actions import MASK_ONE, MASK_ZERO
@@ -31,6 +31,7 @@ VARIANTS = {
 
 
 def make_row(variant, seed, number, test_accuracy, density):
+    """The worse a network, the later it stops."""
     criterion, mask_one, mask_zero = (*variant.split(":"), "rewind", "zero")[:3]
     if variant.count(":") == 1:
         mask_zero = "zero"
@@ -47,6 +48,7 @@ def make_row(variant, seed, number, test_accuracy, density):
         "round": number,
         "density": density,
         "test_accuracy": test_accuracy,
+        "early_stop_step": round(10_000 * (1 - test_accuracy)) if test_accuracy >= 0 else 0,
     }
 
 
@@ -221,6 +223,31 @@ def test_variant_two_is_named_by_both_its_actions():
 
 
 @pytest.mark.parametrize("figure_name", VARIANTS)
+def test_convergence_is_drawn_from_the_same_table_like_the_accuracies(figure_name):
+    rows = make_rows(VARIANTS[figure_name], steepness=0.03)
+    accuracy, steps = (FIGURES[name](rows) for name in (figure_name, f"{figure_name}_convergence"))
+    [axes] = steps.axes
+    assert axes.get_ylabel() == "step of the lowest validation loss"
+    assert legend(steps) == legend(accuracy)[::-1]
+    drawn = lines(axes)
+    for label, line in lines(accuracy.axes[-1]).items():
+        assert drawn[label].get_color() == line.get_color()
+        np.testing.assert_allclose(
+            drawn[label].get_ydata(), 100 * (100 - np.array(line.get_ydata())), atol=1
+        )
+
+
+def test_a_diverged_member_stops_nowhere():
+    rows = make_rows(("random",), 3)
+    spoilt = next(row for row in rows if row["round"] == 2)
+    others = [r["early_stop_step"] for r in rows if r["round"] == 2 and r is not spoilt]
+    spoilt["test_accuracy"], spoilt["early_stop_step"] = math.nan, 0
+    figure = FIGURES["mask_criteria_convergence"](rows)
+    assert lines(figure.axes[0])["random"].get_ydata()[2] == np.mean(others)
+    assert "Left out: 1 member that diverged." in note(figure)
+
+
+@pytest.mark.parametrize("figure_name", VARIANTS)
 def test_variants_of_a_user_go_by_their_full_name(figure_name):
     variants = ("large_final", "mine", "mine:constant:freeze")
     figure = FIGURES[figure_name](make_rows(variants))
@@ -343,4 +370,4 @@ def test_figures_do_without_pyplot():
 
 def test_size_is_the_text_width_of_a_page():
     figure = FIGURES["mask_criteria"](make_rows(("random",), 2))
-    assert tuple(figure.get_size_inches()) == accuracy.SIZE == (6.5, 4.5)
+    assert tuple(figure.get_size_inches()) == rounds.SIZE == (6.5, 4.5)

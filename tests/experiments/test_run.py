@@ -162,8 +162,9 @@ def test_a_run_writes_what_the_readme_promises(finished, folders):
     promised = ["results.csv", "curves", "figures", "checkpoints", "config.json"]
     there = sorted([*promised, "environment.json", "lock", "parts"])
     assert sorted(p.name for p in workdir.iterdir()) == there
-    picture = (workdir / "figures" / "mask_criteria.png").read_bytes()
-    assert picture.startswith(b"\x89PNG") and len(picture) > 10_000
+    for name in ("mask_criteria", "mask_criteria_convergence"):
+        picture = (workdir / "figures" / f"{name}.png").read_bytes()
+        assert picture.startswith(b"\x89PNG") and len(picture) > 10_000
     names = ["round_00.parquet", "round_01.parquet"]
     assert sorted(p.name for p in (workdir / "curves").iterdir()) == names
     config = results.read_json(workdir / "config.json")

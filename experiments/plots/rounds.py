@@ -1,4 +1,4 @@
-"""Test accuracy against the weights left: the drawing that all figures share.
+"""A measure against the weights left: the drawing that all figures of rounds share.
 
 Figures are objects without pyplot: no global state, no backend, nothing to close.
 """
@@ -14,7 +14,16 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from experiments.plots.curves import Curve, Row, left_out, make_curves, num_seeds, setting
+from experiments.plots.curves import (
+    ACCURACY,
+    Curve,
+    Measure,
+    Row,
+    left_out,
+    make_curves,
+    num_seeds,
+    setting,
+)
 from experiments.plots.styles import Style, styles_for
 
 SIZE = (6.5, 4.5)  # inches: the text width of a page
@@ -38,32 +47,35 @@ class Line(NamedTuple):
     place: int
 
 
-def draw_accuracy(rows: Sequence[Row], name: Callable[[Curve], Name], title: str) -> Figure:
+def draw_rounds(
+    rows: Sequence[Row], measure: Measure, name: Callable[[Curve], Name], title: str
+) -> Figure:
     """Draw every variant of a table: a line for the mean, a band from minimum to maximum.
 
-    Where curves fall far below the best one there are two panels: the upper one shows the range
-    of the best curve, the lower one everything.
+    Where accuracies fall far below the best curve there are two panels: the upper one shows the
+    range of the best curve, the lower one everything.
 
     Args:
       rows: the table; one without rounds after round 0 shows the dense network alone.
+      measure: what is drawn.
       name: what the figure calls a variant.
       title: of the legend.
 
     Raises:
       ValueError: if there are no rows, or rows of several networks or data sets.
     """
-    dense, curves = make_curves(rows)
+    dense, curves = make_curves(rows, measure)
     lines = _lines(curves, name)
     everything = [*curves, dense] if dense else curves
     figure = Figure(figsize=SIZE, layout="constrained")
-    panels = _panels(figure, everything)
+    panels = _panels(figure, everything, measure)
     for axes in panels:
         if dense:
             _draw_dense(axes, dense)
         for line in lines:
             _draw_line(axes, line)
     weights_axis(panels[-1], min(curve.weights_left.min() for curve in everything))
-    _texts(figure, panels, rows)
+    _texts(figure, panels, rows, measure)
     _legend(figure, lines, dense, title)
     return figure
 
@@ -78,9 +90,9 @@ def _lines(curves: Sequence[Curve], name: Callable[[Curve], Name]) -> list[Line]
     return [Line(curve, name.label, style, i) for i, (curve, name, style) in enumerate(items)]
 
 
-def _panels(figure: Figure, curves: Sequence[Curve]) -> list[Axes]:
+def _panels(figure: Figure, curves: Sequence[Curve], measure: Measure) -> list[Axes]:
     best, lowest, highest = _heights(curves)
-    if highest - lowest < 2.5 * max(highest - best, 1.0):
+    if measure != ACCURACY or highest - lowest < 2.5 * max(highest - best, 1.0):
         panels, bottoms = [figure.subplots()], [lowest]
     else:
         panels = list(figure.subplots(2, sharex=True, height_ratios=(3, 2)))
@@ -98,7 +110,7 @@ def _panels(figure: Figure, curves: Sequence[Curve]) -> list[Axes]:
 
 
 def _heights(curves: Sequence[Curve]) -> tuple[float, float, float]:
-    """Percents: the bottom of the best curve, the bottom of all and the top of all."""
+    """The bottom of the curve that ends highest, the bottom of all and the top of all."""
     finite = [curve for curve in curves if curve.end[0] >= 0]
     if not finite:
         return 0.0, 0.0, 100.0
@@ -145,11 +157,11 @@ def weights_axis(axes: Axes, least: float) -> None:
     axes.set_xlabel("% of weights left", fontsize=9.5)
 
 
-def _texts(figure: Figure, panels: Sequence[Axes], rows: Sequence[Row]) -> None:
+def _texts(figure: Figure, panels: Sequence[Axes], rows: Sequence[Row], measure: Measure) -> None:
     network, dataset = setting(rows)
     panels[0].set_title(f"{network} on {dataset}, {num_seeds(rows)}", fontsize=10.5)
     for axes in panels:
-        axes.set_ylabel("test accuracy (%)", fontsize=9.5)
+        axes.set_ylabel(measure.label, fontsize=9.5)
     figure.align_ylabels(panels)
     figure.supxlabel(
         "\n".join(_notes(panels, rows)), x=0.01, ha="left", fontsize=7.5, color="#555555"
