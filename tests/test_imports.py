@@ -18,6 +18,7 @@ MAY_IMPORT = {
     "actions": {"jax", "trees"},
     "masks": {"jax", "trees"},
     "mask_files": {"jax", "trees"},
+    "analysis": {"jax", "trees", "masks"},
     "rates": {"jax", "trees"},
     "rounds": {"jax", "trees", "masks"},
     "supermasks": {"jax", "trees"},
