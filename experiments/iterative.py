@@ -9,6 +9,7 @@ finished round on disk is not done again.
 """
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ import optax
 from jax import lax
 from ml_collections import ConfigDict
 
-from experiments import processes, results
+from experiments import mask_analysis, processes, results
 from experiments.checkpoints import Checkpoints
 from experiments.checks import (
     check_integer,
@@ -211,7 +212,7 @@ def run(
 
     Args:
       plan: from `make_plan`.
-      workdir: gets ``results.csv``, ``curves/`` and ``checkpoints/``.
+      workdir: gets ``results.csv``, ``analysis.csv``, ``curves/`` and ``checkpoints/``.
       command: what was typed, for the table.
       max_memory: bytes that this process may take; None is what is free now.
       save_every: seconds between two states of a round under way on disk.
@@ -227,7 +228,10 @@ def run(
     laboratory = Laboratory(plan)
     checkpoints = Checkpoints(workdir / "checkpoints", config.keep_checkpoints)
     records = Records(workdir / RESULTS, COLUMNS, row_key(config._asdict()))
-    first, outcome = _resume(plan, records, checkpoints)
+    analyses = Records(
+        workdir / mask_analysis.FILE, mask_analysis.COLUMNS, lambda row: row["round"]
+    )
+    first, outcome = _resume(plan, records, analyses, checkpoints)
     todo = range(first, config.num_rounds + 1)
     code_version = results.code_version()
     member_steps = plan.num_steps * sum(len(plan.members(round)) for round in todo)
@@ -239,9 +243,11 @@ def run(
             progress.announce(str(laboratory.prepare(todo, max_memory)))
         for round in todo:
             progress.start_round(round)
-            state, outcome = laboratory.start(round, outcome), None
             name = part_name(round)
             keeper = Keeper(under_way(workdir, code_version) / name, save_every)
+            state = laboratory.start(round, outcome)
+            analysed = laboratory.analyse(round, outcome, state) if outcome else []
+            outcome = None
             trained = laboratory.train(round, state, progress.advance, keeper)
             outcome = Outcome(state, trained.params)
             new = _make_rows(plan, round, outcome.state.mask, trained.table, code_version, command)
@@ -250,6 +256,8 @@ def run(
                 results.write_curves(
                     curves, new, ("variant", "seed", "round"), laboratory.eval_steps, trained.curves
                 )
+            if round:
+                analyses.add(name, analysed)
             records.add(name, new)
             checkpoints.save(round, outcome)
             keeper.clear()
@@ -278,6 +286,7 @@ class Laboratory:
             members_at_once=config.members_at_once,
         )
         self._advance = {variant: self._compile_advance(variant) for variant in plan.variants}
+        self._analysis = mask_analysis.Analysis(plan.problem.prunable)
         self._start_params = jax.jit(jax.vmap(rounds.start_params))
         self.eval_steps = self._trainer.eval_steps
 
@@ -304,6 +313,21 @@ class Laboratory:
           previous: the outcome of the previous round, None for round 0.
         """
         return self._dense_state() if previous is None else self._next_state(round, previous)
+
+    def analyse(self, round: int, previous: Outcome, state: rounds.RoundState) -> list[results.Row]:
+        """The rows of `mask_analysis` on the masks that a round starts with.
+
+        Args:
+          round: its number, 1 or more.
+          previous: the outcome of the previous round.
+          state: from `start`.
+        """
+        members = [(str(member.variant), member.seed) for member in self._plan.members(round)]
+        parents = self._places(round) if round == 1 else np.arange(len(members))
+        rows = self._analysis.rows(members, parents, previous.state, previous.w_f, state)
+        config = self._plan.config._asdict()
+        shared = {name: config[name] for name in ("experiment", "network", "dataset")}
+        return [shared | {"round": round} | row for row in rows]
 
     def train(
         self,
@@ -419,14 +443,20 @@ def _num_bytes(tree: PyTree) -> int:
     return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
-def _resume(plan: Plan, records: Records, checkpoints: Checkpoints) -> tuple[int, Outcome | None]:
+def _resume(
+    plan: Plan, records: Records, analyses: Records, checkpoints: Checkpoints
+) -> tuple[int, Outcome | None]:
     """The round to go on with, and the outcome of the one before.
 
     That one is the newest whose checkpoint is whole and that has, like all before it, its rows.
     """
-    whole = 0
-    while len(records.part(part_name(whole))) == len(plan.members(whole)):
-        whole += 1
+
+    def is_told(round: int) -> bool:
+        name = part_name(round)
+        analysed = round == 0 or name in analyses
+        return analysed and len(records.part(name)) == len(plan.members(round))
+
+    whole = next(round for round in itertools.count() if not is_told(round))
     found = checkpoints.load_newest(whole, lambda round: abstract_outcome(plan, round))
     return (found[0] + 1, found[1]) if found else (0, None)
 

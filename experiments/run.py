@@ -21,8 +21,9 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 from rich.console import Console
 
-from experiments import keeping, learned, locks, processes, results
+from experiments import keeping, learned, locks, mask_analysis, processes, results
 from experiments.plots import FIGURES, learning_curves, save
+from experiments.plots import mask_analysis as mask_figure
 from experiments.runners import RUNNERS
 from experiments.summary import summary, supermask_summary
 from supermask_jax.trees import lookup
@@ -133,6 +134,8 @@ def _report(rows: list[results.Row], workdir: Path, name: str, draw: Callable) -
     save(draw(rows), figure)
     if convergence := FIGURES.get(f"{name}_convergence"):
         save(convergence(rows), figure.with_stem(f"{name}_convergence"))
+    if analysed := results.read_rows(workdir / mask_analysis.FILE, mask_analysis.COLUMNS):
+        save(mask_figure.draw(analysed), figure.with_stem("mask_analysis"))
     if (curves := workdir / learned.CURVES).exists():
         drawn = learning_curves.draw(results.read_curves(curves))
         save(drawn, workdir / "figures" / "learning_curves.png")

@@ -4,7 +4,7 @@ import csv
 from pathlib import Path
 from types import ModuleType
 
-from experiments import iterative, learned, one_shot, results
+from experiments import iterative, learned, mask_analysis, one_shot, results
 
 # Each has COLUMNS, LISTS, make_plan, run, row_key and alone.
 RUNNERS: dict[str, ModuleType] = {
@@ -15,7 +15,7 @@ RUNNERS: dict[str, ModuleType] = {
 
 
 def read_table(path: Path) -> list[results.Row]:
-    """The rows of a runner's table; its columns tell which runner's.
+    """The rows of a runner's table, or of one of `mask_analysis`; its columns tell which.
 
     Raises:
       FileNotFoundError: if there is no such file.
@@ -23,7 +23,7 @@ def read_table(path: Path) -> list[results.Row]:
     """
     with path.open(newline="") as file:
         header = next(csv.reader(file), [])
-    for runner in RUNNERS.values():
-        if header == list(runner.COLUMNS):
-            return results.read_rows(path, runner.COLUMNS)
+    for source in (*RUNNERS.values(), mask_analysis):
+        if header == list(source.COLUMNS):
+            return results.read_rows(path, source.COLUMNS)
     raise ValueError(f"{path} is not a table of this version: its columns are {header}.")

@@ -4,10 +4,12 @@
 
 writes results/mask_criteria_lenet300_mnist.csv with the rows of all finished rounds, and beside
 it .config.json (the settings that the runs share, with all their variants and seeds),
-.environment.json (what each ran on) and, of learned masks, .curves.parquet. The runs may differ
-only in what they list (variants, seeds, initial logits, ...) and in the number of rounds.
+.environment.json (what each ran on), of iterative runs .analysis.csv and of learned masks
+.curves.parquet. The runs may differ only in what they list (variants, seeds, initial logits, ...)
+and in the number of rounds.
 
-The slices of one sweep join into the table that a single run would have written.
+The slices of one sweep join into the table that a single run would have written; of the overlaps
+in .analysis.csv those of members in different runs are missing.
 """
 
 import math
@@ -20,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from absl import app, flags
 
-from experiments import records, results
+from experiments import mask_analysis, records, results
 from experiments.learned import CURVES
 from experiments.runners import RUNNERS
 from supermask_jax.trees import lookup
@@ -68,12 +70,23 @@ def collect(workdirs: Sequence[Path], output: Path) -> list[results.Row]:
     results.write_json(output.with_name(output.name + ".config.json"), config)
     distinct = [e for i, e in enumerate(environments) if e not in environments[:i]]
     results.write_json(output.with_name(output.name + ".environment.json"), distinct)
+    if analysed := _join_analyses(workdirs):
+        path = output.with_name(output.name + ".analysis.csv")
+        results.write_rows(path, analysed, mask_analysis.COLUMNS)
     curves = [folder / CURVES for folder in workdirs if (folder / CURVES).exists()]
     if curves:
         joined = pa.concat_tables([pq.read_table(path) for path in curves])
         path = output.with_name(output.name + ".curves.parquet")
         results.replace_file(path, lambda temporary: pq.write_table(joined, temporary))
     return whole
+
+
+def _join_analyses(workdirs: Sequence[Path]) -> list[results.Row]:
+    """The rows of all runs by round; what two runs both looked at counts once."""
+    columns, file = mask_analysis.COLUMNS, mask_analysis.FILE
+    rows = [row for folder in workdirs for row in records.read_table(folder / file, columns)]
+    distinct = {tuple(row[name] for name in columns if name != "value"): row for row in rows}
+    return sorted(distinct.values(), key=lambda row: row["round"])
 
 
 def join_configs(configs: Sequence[dict[str, Any]], lists: Sequence[str]) -> dict[str, Any]:

@@ -3,8 +3,9 @@
     python -m tools.figure mask_criteria results/mask_criteria_lenet300_mnist.csv --picture=f.png
 
 NAME is one of `experiments.plots.FIGURES`, followed by one or more tables (of heuristic_supermasks
-also those of learned supermasks, which are drawn on top), or `learning_curves`, followed by a
-.curves.parquet. The suffix of the picture says how to draw: .png, .svg or .pdf.
+also those of learned supermasks, which are drawn on top), `mask_analysis`, followed by an
+.analysis.csv, or `learning_curves`, followed by a .curves.parquet. The suffix of the picture says
+how to draw: .png, .svg or .pdf.
 """
 
 import sys
@@ -15,7 +16,7 @@ from absl import app, flags
 from matplotlib.figure import Figure
 
 from experiments import results
-from experiments.plots import FIGURES, learning_curves, save
+from experiments.plots import FIGURES, learning_curves, mask_analysis, save
 from experiments.runners import read_table
 from supermask_jax.trees import lookup
 
@@ -43,7 +44,7 @@ def draw(name: str, paths: Sequence[Path]) -> Figure:
     if name == CURVES:
         [path] = paths
         return learning_curves.draw(results.read_curves(path))
-    figure = lookup("figure", name, FIGURES)
+    figure = lookup("figure", name, FIGURES | {"mask_analysis": mask_analysis.draw})
     return figure([row for path in paths for row in read_table(path)])
 
 

@@ -3,7 +3,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from experiments import iterative, results
+from experiments import iterative, mask_analysis, results
 from experiments.checkpoints import Checkpoints
 from experiments.iterative import Variant
 from supermask_jax import rates
@@ -102,10 +102,13 @@ def test_a_member_alone_gives_the_same_rows(rows, tmp_path):
 
 def test_stopped_and_continued_equals_undisturbed(workdir, tmp_path):
     tiny.run(tmp_path, tiny.config(num_rounds=1))
-    table = tmp_path / "results.csv"
-    table.write_text(table.read_text() + table.read_text().splitlines()[-1].replace(",1,", ",2,"))
+    tables = {"results.csv": iterative.COLUMNS, mask_analysis.FILE: mask_analysis.COLUMNS}
+    for name, columns in tables.items():
+        rows = results.read_rows(tmp_path / name, columns)
+        results.write_rows(tmp_path / name, [*rows, rows[-1] | {"round": 2}], columns)
     tiny.run(tmp_path, tiny.config())
-    assert table.read_bytes() == (workdir / "results.csv").read_bytes()
+    for name in tables:
+        assert (tmp_path / name).read_bytes() == (workdir / name).read_bytes()
 
 
 def test_a_finished_run_does_nothing(workdir, rows, monkeypatch):

@@ -159,10 +159,10 @@ def answers(folders, finished):
 
 def test_a_run_writes_what_the_readme_promises(finished, folders):
     workdir = folders["done"]
-    promised = ["results.csv", "curves", "figures", "checkpoints", "config.json"]
+    promised = ["results.csv", "analysis.csv", "curves", "figures", "checkpoints", "config.json"]
     there = sorted([*promised, "environment.json", "lock", "parts"])
     assert sorted(p.name for p in workdir.iterdir()) == there
-    for name in ("mask_criteria", "mask_criteria_convergence"):
+    for name in ("mask_criteria", "mask_criteria_convergence", "mask_analysis"):
         picture = (workdir / "figures" / f"{name}.png").read_bytes()
         assert picture.startswith(b"\x89PNG") and len(picture) > 10_000
     names = ["round_00.parquet", "round_01.parquet"]

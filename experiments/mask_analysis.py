@@ -1,0 +1,122 @@
+"""What the masks of a round have in common and what training did to the weights behind them.
+
+A tidy table beside the results: one row per quantity, layer and member, or pair of members. The
+quantities of round r look at its mask and at the training of round r - 1, which the mask came from:
+
+* density: kept / prunable weights;
+* sign_agreement_kept, sign_agreement_pruned: the fraction that ended with the sign it started with;
+* shrunk_kept, shrunk_pruned: the fraction whose magnitude fell, among the weights still kept and
+  among those pruned just now;
+* overlap: of the masks of two variants of one seed, or of two seeds of one variant, beyond chance.
+
+Where a fraction has no weights to look at there is no row, nor is there one for a member that
+diverged. `supermask_jax.analysis` has the definitions.
+"""
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments import results
+from supermask_jax import analysis, masks, population, rounds
+
+PyTree = Any
+
+FILE = "analysis.csv"
+OVERALL = "all"  # in the column `layer`
+
+COLUMNS: results.Columns = {
+    "experiment": str,
+    "network": str,
+    "dataset": str,
+    "variant": str,
+    "seed": int,
+    "other_variant": str,  # of an overlap, else empty
+    "other_seed": lambda text: int(text) if text else None,
+    "round": int,
+    "layer": str,
+    "quantity": str,
+    "value": float,
+}
+
+
+class Analysis:
+    """Compiled once, for all members and rounds.
+
+    Args:
+      prunable: from `trees.prunable_leaves`.
+    """
+
+    def __init__(self, prunable: PyTree) -> None:
+        def measure(
+            w_i: PyTree, w_f: PyTree, before: PyTree, mask: PyTree
+        ) -> dict[str, analysis.PerLayer]:
+            pruned = masks.difference(before, mask)
+            return {
+                "density": analysis.layer_densities(mask, prunable),
+                "sign_agreement_kept": analysis.sign_agreement(w_i, w_f, mask, prunable),
+                "sign_agreement_pruned": analysis.sign_agreement(w_i, w_f, pruned, prunable),
+                "shrunk_kept": analysis.fraction_shrunk(w_i, w_f, mask, prunable),
+                "shrunk_pruned": analysis.fraction_shrunk(w_i, w_f, pruned, prunable),
+            }
+
+        self._measure = jax.jit(measure)
+        self._overlap = jax.jit(lambda a, b: analysis.overlap_beyond_chance(a, b, prunable))
+
+    def rows(
+        self,
+        members: Sequence[tuple[str, int]],
+        parents: Sequence[int] | np.ndarray,
+        before: rounds.RoundState,
+        w_f: PyTree,
+        after: rounds.RoundState,
+    ) -> list[results.Row]:
+        """The rows of a round, without the columns that all of a run share.
+
+        Args:
+          members: variant and seed of each, P of them.
+          parents: `[P]`, the place of each in the population before, of Q members.
+          before: `[Q, ...]`, what the training that the masks came from started from.
+          w_f: `[Q, ...]`, what it ended with.
+          after: `[P, ...]`, with the new masks.
+        """
+        finite = [i for i, parent in enumerate(parents) if _is_finite(population.take(w_f, parent))]
+        rows = []
+        for i in finite:
+            training = population.take((before.w_i, w_f, before.mask), parents[i])
+            quantities = self._measure(*training, population.take(after.mask, i))
+            rows += _rows(members[i], None, quantities)
+        for i, j in itertools.combinations(finite, 2):
+            (variant, seed), (other_variant, other_seed) = members[i], members[j]
+            if (variant == other_variant) != (seed == other_seed):
+                pair = (population.take(after.mask, place) for place in (i, j))
+                rows += _rows(members[i], members[j], {"overlap": self._overlap(*pair)})
+        return rows
+
+
+def _rows(
+    member: tuple[str, int],
+    other: tuple[str, int] | None,
+    quantities: Mapping[str, analysis.PerLayer],
+) -> Iterator[results.Row]:
+    other_variant, other_seed = other or ("", None)
+    for quantity, (layers, overall) in jax.device_get(quantities).items():
+        for layer, value in (layers | {OVERALL: overall}).items():
+            if not np.isnan(value):
+                yield {
+                    "variant": member[0],
+                    "seed": member[1],
+                    "other_variant": other_variant,
+                    "other_seed": other_seed,
+                    "layer": layer,
+                    "quantity": quantity,
+                    # str: the shortest decimal that reads back as the same float32
+                    "value": float(str(value)),
+                }
+
+
+def _is_finite(tree: PyTree) -> bool:
+    return all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(tree))

@@ -1,0 +1,152 @@
+"""What masks share and what training did to kept and pruned weights, over the rounds."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from experiments.mask_analysis import OVERALL
+from experiments.plots.curves import Row, num_seeds, setting
+from experiments.plots.panels import finish
+from experiments.plots.rounds import weights_axis
+from experiments.plots.styles import OTHERS, Style, styles_for
+
+REFERENCE = "large_final"
+
+
+class Panel(NamedTuple):
+    """Its rows by the name of the line that they belong to, and what they are shown as."""
+
+    title: str
+    lines: dict[str, list[Row]]
+    unit: str = "%"
+
+
+def draw(rows: Sequence[Row]) -> Figure:
+    """Draw a table of `experiments.mask_analysis`: lines are means, bands minimum to maximum.
+
+    Overlaps of variants are with large_final or, where the table lacks it, the first variant.
+
+    Raises:
+      ValueError: if there are no rows, or rows of several networks or data sets, or of another
+        kind of table.
+    """
+    network, dataset = setting(rows)
+    if "quantity" not in rows[0]:
+        raise ValueError("A mask analysis is drawn from the table analysis.csv of a run.")
+    variants = list(dict.fromkeys(row["variant"] for row in rows))
+    # As the default of both actions, large_final leaves the style to what differs from it.
+    names = [v.removeprefix(f"{REFERENCE}:").removeprefix("rewind:") for v in variants]
+    styles = dict(zip(variants, styles_for(names), strict=True))
+    weights_left = _weights_left(rows)
+    figure = Figure(figsize=(7.5, 9.6), layout="constrained")
+    grid = figure.subplots(4, 2, sharex=True)
+    *panels, layers = _panels(rows, variants)
+    for axes, panel in zip(grid.flat, panels, strict=False):
+        _draw_panel(axes, panel, styles, weights_left)
+    layer_styles = dict(zip(layers.lines, OTHERS, strict=False))
+    _draw_panel(grid[3, 0], layers, layer_styles, weights_left)
+    _finish_layers(grid[3, 0])
+    for axes in grid[:2].flat:
+        axes.set_xlabel("")
+    grid[2, 0].set_xlabel("")
+    grid[3, 1].axis("off")
+    grid[3, 1].legend(
+        *grid[0, 0].get_legend_handles_labels(),
+        loc="center",
+        fontsize=8,
+        title="variant",
+        title_fontsize=8.5,
+        alignment="left",
+        frameon=False,
+        handlelength=3.2,
+    )
+    figure.suptitle(f"masks, {network} on {dataset}, {num_seeds(rows)}", fontsize=10.5)
+    figure.supxlabel(
+        "Lines: means over seeds, or pairs of seeds; bands: minimum to maximum.\n"
+        "Overlap: 0 for independent masks of the same densities per layer, 1 for equal ones.",
+        x=0.01,
+        ha="left",
+        fontsize=7.5,
+        color="#555555",
+    )
+    return figure
+
+
+def _finish_layers(axes: Axes) -> None:
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda percent, _: f"{percent:g}"))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.legend(fontsize=7.5, frameon=False, handlelength=3.2)
+
+
+def _panels(rows: Sequence[Row], variants: Sequence[str]) -> list[Panel]:
+    overall = [row for row in rows if row["layer"] == OVERALL]
+    reference = REFERENCE if REFERENCE in variants else variants[0]
+    panels = [
+        Panel(title, _by_variant([row for row in overall if row["quantity"] == quantity]))
+        for quantity, title in (
+            ("sign_agreement_kept", "kept weights: same sign before and after"),
+            ("sign_agreement_pruned", "weights pruned now: same sign"),
+            ("shrunk_kept", "kept weights: moved towards zero"),
+            ("shrunk_pruned", "weights pruned now: moved towards zero"),
+        )
+    ]
+    overlaps = [row for row in overall if row["quantity"] == "overlap"]
+    between = defaultdict(list)
+    for row in overlaps:
+        pair = {row["variant"], row["other_variant"]}
+        if len(pair) == 2 and reference in pair:
+            [other] = pair - {reference}
+            between[other].append(row)
+    seeds = _by_variant([r for r in overlaps if r["variant"] == r["other_variant"]])
+    layers = defaultdict(list)
+    for row in rows:
+        if row["quantity"] == "density" and row["variant"] == variants[0]:
+            layers["all layers" if row["layer"] == OVERALL else row["layer"]].append(row)
+    return [
+        *panels,
+        Panel(f"mask: overlap with {reference}, same seed", between, "overlap"),
+        Panel("mask: overlap between seeds, same variant", seeds, "overlap"),
+        Panel(f"% of weights left in a layer, {variants[0]}", layers),
+    ]
+
+
+def _by_variant(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    groups = defaultdict(list)
+    for row in rows:
+        groups[row["variant"]].append(row)
+    return groups
+
+
+def _draw_panel(
+    axes: Axes, panel: Panel, styles: dict[str, Style], weights_left: dict[int, float]
+) -> None:
+    scale = 100 if panel.unit == "%" else 1
+    for name, rows in panel.lines.items():
+        rounds = sorted({row["round"] for row in rows})
+        groups = [[scale * r["value"] for r in rows if r["round"] == number] for number in rounds]
+        x = [weights_left[number] for number in rounds]
+        lows, highs = ([f(group) for group in groups] for f in (min, max))
+        axes.fill_between(x, lows, highs, color=styles[name].color, alpha=0.14, linewidth=0)
+        options = styles[name].line_options()
+        means = [np.mean(group) for group in groups]
+        axes.plot(x, means, label=name, linewidth=1.1, markersize=3.4, **options)
+    finish(axes, panel.title)
+    axes.set_ylabel(panel.unit, fontsize=9)
+    axes.xaxis.set_tick_params(labelbottom=True)
+    weights_axis(axes, min(weights_left.values()))
+
+
+def _weights_left(rows: Sequence[Row]) -> dict[int, float]:
+    """Percent of the prunable weights by round."""
+    densities = defaultdict(list)
+    for row in rows:
+        if row["quantity"] == "density" and row["layer"] == OVERALL:
+            densities[row["round"]].append(100 * row["value"])
+    return {number: float(np.mean(values)) for number, values in densities.items()}
