@@ -54,18 +54,17 @@ def draw(rows: Sequence[Row]) -> Figure:
     for axes in grid[:2].flat:
         axes.set_xlabel("")
     grid[2, 0].set_xlabel("")
+    legend = {"fontsize": 8, "frameon": False, "handlelength": 3.2}
     grid[3, 1].axis("off")
-    grid[3, 1].legend(
+    grid[3, 1].legend(*grid[3, 0].get_legend_handles_labels(), loc="center left", **legend)
+    figure.legend(
         *grid[0, 0].get_legend_handles_labels(),
-        loc="center",
-        fontsize=8,
-        title="variant",
-        title_fontsize=8.5,
-        alignment="left",
-        frameon=False,
-        handlelength=3.2,
+        loc="outside upper center",
+        ncols=2,
+        title=f"masks, {network} on {dataset}, {num_seeds(rows)}",
+        title_fontsize=10.5,
+        **legend,
     )
-    figure.suptitle(f"masks, {network} on {dataset}, {num_seeds(rows)}", fontsize=10.5)
     figure.supxlabel(
         "Lines: means over seeds, or pairs of seeds; bands: minimum to maximum.\n"
         "Overlap: 0 for independent masks of the same densities per layer, 1 for equal ones.",
@@ -82,7 +81,6 @@ def _finish_layers(axes: Axes) -> None:
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda percent, _: f"{percent:g}"))
     axes.yaxis.set_minor_locator(NullLocator())
-    axes.legend(fontsize=7.5, frameon=False, handlelength=3.2)
 
 
 def _panels(rows: Sequence[Row], variants: Sequence[str]) -> list[Panel]:

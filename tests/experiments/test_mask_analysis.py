@@ -165,7 +165,7 @@ def test_the_figure_shows_means_over_members(rows, workdir):
 def test_nothing_overlaps_on_the_page(rows):
     drawn = figure.draw(rows)
     drawn.draw_without_rendering()
-    boxes = [axes.get_tightbbox() for axes in drawn.axes]
+    boxes = [axes.get_tightbbox() for axes in drawn.axes] + [drawn.legends[0].get_tightbbox()]
     for place, box in enumerate(boxes):
         assert drawn.bbox.x0 <= box.x0 and box.x1 <= drawn.bbox.x1
         assert not any(box.overlaps(other) for other in boxes[:place])

@@ -1,0 +1,85 @@
+"""Draw what the mask criteria keep in the plane of start weight and final weight.
+
+    python -m tools.plane runs/mask_criteria --picture=plane.png [--layer=dense1/kernel --keep=0.2]
+    python -m tools.plane --picture=regions.png
+
+With the folder of an iterative run: where the weights of a layer of its dense network are, and
+which fraction of them each criterion keeps, place by place. Without: the regions of the criteria
+alone, for weights all over a square. Ties count as the fraction of them that is kept. The data set
+of the run is looked for where TFDS_DATA_DIR says.
+"""
+
+import contextlib
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+from absl import app, flags, logging
+from ml_collections import ConfigDict
+
+from experiments import iterative, results
+from experiments.checkpoints import Checkpoints
+from experiments.plots import plane, save
+from supermask_jax.trees import lookup, path_name
+from tools.figure import PICTURE
+
+KEEP = flags.DEFINE_float(
+    "keep", 0.3, "Fraction of the weights that is kept.", lower_bound=0.001, upper_bound=1.0
+)
+LAYER = flags.DEFINE_string("layer", None, "Path of the layer; by default the largest.")
+SEED = flags.DEFINE_integer("seed", None, "Seed of the dense network; by default the first.")
+
+
+def main(arguments: list[str]) -> None:
+    """Draw the figure of the folder named on the command line, or of none."""
+    if len(arguments) > 2:
+        raise app.UsageError("name one folder of a run, or none.")
+    logging.set_verbosity(logging.WARNING)
+    keep = KEEP.value or 0.0
+    try:
+        if len(arguments) == 1:
+            figure = plane.draw_regions(keep)
+        else:
+            weights = load(Path(arguments[1]), LAYER.value, SEED.value)
+            figure = plane.draw_weights(*weights[:2], keep, weights[2])
+        save(figure, Path(PICTURE.value or ""))
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+
+
+def load(workdir: Path, layer: str | None, seed: int | None) -> tuple[np.ndarray, np.ndarray, str]:
+    """The weights of a layer of a dense network before and after its training, and their title.
+
+    Raises:
+      ValueError: another kind of run, a round 0 that is not finished, a layer or a seed that is
+        not there.
+      FileNotFoundError: no run, or no data.
+    """
+    config = results.read_json(workdir / "config.json")
+    if config["runner"] != "iterative":
+        raise ValueError(f"{workdir} is no run of iterative pruning but of {config['runner']}.")
+    part = config.pop("slice", None)
+    plan = iterative.make_plan(ConfigDict(config), part=part)
+    seed = plan.seeds[0] if seed is None else seed
+    if seed not in plan.seeds:
+        raise ValueError(f"{workdir} has no seed {seed}; it has {plan.seeds}.")
+    with contextlib.closing(Checkpoints(workdir / "checkpoints", keep=1)) as checkpoints:
+        if 0 not in checkpoints.rounds():
+            raise ValueError(f"{workdir} has not finished its dense networks.")
+        outcome = checkpoints.load(0, iterative.abstract_outcome(plan, 0))
+    w_i, w_f = (
+        {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+        for tree in (outcome.state.w_i, outcome.w_f)
+    )
+    prunable = jax.tree.leaves(plan.problem.prunable)
+    kernels = {name: w_i[name] for name, yes in zip(w_i, prunable, strict=True) if yes}
+    layer = layer or max(kernels, key=lambda name: kernels[name].size)
+    lookup("layer", layer, kernels)
+    title = f"{layer} of {plan.config.network} on {plan.config.dataset}, dense, seed {seed}"
+    place = plan.seeds.index(seed)
+    return w_i[layer][place], w_f[layer][place], title
+
+
+if __name__ == "__main__":
+    app.run(main)
