@@ -13,6 +13,7 @@ from experiments.plots.curves import (
     DENSE,
     Curve,
     Row,
+    in_lines,
     left_out,
     make_curves,
     num_seeds,
@@ -20,7 +21,6 @@ from experiments.plots.curves import (
 )
 
 MOST_COLUMNS = 6
-LONGEST_NAME = 33  # characters; longer ones take two lines
 
 
 def summary(rows: Sequence[Row], width: int = 80) -> Table:
@@ -38,7 +38,7 @@ def summary(rows: Sequence[Row], width: int = 80) -> Table:
     dense, variants = make_curves(rows)
     curves = [dense] if dense else []
     curves += sorted(variants, key=lambda curve: curve.end, reverse=True)
-    names = [_in_lines(curve.variant) for curve in curves]
+    names = [in_lines(curve.variant) for curve in curves]
     network, dataset = setting(rows)
     table = Table(
         title=f"{network} on {dataset}",
@@ -121,11 +121,6 @@ def _best_mean(found: Iterable[BestMasks]) -> float:
 def _mean(accuracies: np.ndarray, digits: int = 2) -> str:
     spread = "" if len(accuracies) == 1 else f" ± {np.ptp(accuracies) / 2:.{digits}f}"
     return f"{accuracies.mean():.{digits}f}{spread}"
-
-
-def _in_lines(variant: str) -> list[str]:
-    head, _, tail = variant.rpartition(":")
-    return [head, f":{tail}"] if head and len(variant) > LONGEST_NAME else [variant]
 
 
 def _some_rounds(curves: Sequence[Curve], width: int) -> list[int]:

@@ -13,6 +13,7 @@ import numpy as np
 
 Row = Mapping[str, Any]
 DENSE = "dense"
+LONGEST_NAME = 33  # characters; longer ones take two lines
 
 
 class Measure(NamedTuple):
@@ -102,6 +103,12 @@ def setting(rows: Sequence[Row]) -> tuple[str, str]:
 def num_seeds(rows: Sequence[Row]) -> str:
     """How many seeds a table has, in words: ``1 seed``, ``5 seeds``."""
     return _count(len({row["seed"] for row in rows}), "seed")
+
+
+def in_lines(variant: str) -> list[str]:
+    """A variant's name in one line or, if it is long, in two."""
+    head, _, tail = variant.rpartition(":")
+    return [head, f":{tail}"] if head and len(variant) > LONGEST_NAME else [variant]
 
 
 def left_out(rows: Sequence[Row]) -> list[str]:

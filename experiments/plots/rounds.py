@@ -19,6 +19,7 @@ from experiments.plots.curves import (
     Curve,
     Measure,
     Row,
+    in_lines,
     left_out,
     make_curves,
     num_seeds,
@@ -87,7 +88,10 @@ def _lines(curves: Sequence[Curve], name: Callable[[Curve], Name]) -> list[Line]
     items = sorted(
         zip(curves, names, styles, strict=True), key=lambda item: item[0].end, reverse=True
     )
-    return [Line(curve, name.label, style, i) for i, (curve, name, style) in enumerate(items)]
+    return [
+        Line(curve, "\n".join(in_lines(name.label)), style, place)
+        for place, (curve, name, style) in enumerate(items)
+    ]
 
 
 def _panels(figure: Figure, curves: Sequence[Curve], measure: Measure) -> list[Axes]:

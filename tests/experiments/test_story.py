@@ -1,0 +1,74 @@
+"""The notebook tells what its text says; it is committed without outputs."""
+
+import json
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+
+from experiments import configs
+
+NOTEBOOK = json.loads((Path(configs.__file__).parent.parent / "story.ipynb").read_text())
+CODE = [cell for cell in NOTEBOOK["cells"] if cell["cell_type"] == "code"]
+
+
+def test_outputs_are_stripped():
+    assert CODE and NOTEBOOK["nbformat"] == 4
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in CODE)
+
+
+def test_the_first_cell_imports_what_there_is():
+    exec("".join(CODE[0]["source"]), {})
+
+
+@pytest.fixture(scope="module")
+def told():
+    """The names that the notebook leaves behind when run from top to bottom."""
+    backend, names = matplotlib.get_backend(), {}
+    matplotlib.use("agg")
+    for number, cell in enumerate(CODE):
+        exec(compile("".join(cell["source"]), f"cell {number}", "exec"), names)
+    names["plt"].close("all")
+    matplotlib.use(backend)
+    return names
+
+
+def final_accuracy(rows, variant):
+    last = max(row["round"] for row in rows)
+    group = [r for r in rows if r["variant"] == variant and r["round"] == last]
+    return 100 * np.mean([row["test_accuracy"] for row in group])
+
+
+@pytest.mark.slow
+def test_the_ticket_is_better_than_random_masks(told):
+    ticket, by_chance = told["ticket_curve"], told["random_curve"]
+    np.testing.assert_allclose(ticket[:, 0], by_chance[:, 0])
+    assert ticket[0, 0] == 100 and 2 < ticket[-1, 0] < 4
+    assert ticket[4, 1] > ticket[0, 1] - 1.5
+    assert ticket[-1, 1] > by_chance[-1, 1] + 3
+
+
+@pytest.mark.slow
+def test_taken_apart_the_parts_do_what_the_text_says(told):
+    accuracy = {name: final_accuracy(told["rows"], name) for name in told["config"].variants}
+    assert accuracy["large_final"] > accuracy["large_final:reinit"] + 10
+    assert abs(accuracy["large_final"] - accuracy["magnitude_increase"]) < 10
+    assert max(accuracy, key=accuracy.get) == "large_final:rewind_unless_shrunk:zero_if_shrunk"
+    overlaps = [
+        row["value"]
+        for row in told["analysed"]
+        if (row["quantity"], row["layer"], row["other_variant"])
+        == ("overlap", "all", "magnitude_increase")
+        and row["variant"] == "large_final"
+    ]
+    assert min(overlaps) > 0.05 and max(overlaps) < 0.6
+
+
+@pytest.mark.slow
+def test_supermasks_make_untrained_weights_useful(told):
+    untrained = told["untrained"]
+    assert untrained["no mask"] < 25 and untrained["random"] < 50
+    assert untrained["large_final"] > 80 and untrained["large_final_same_sign"] > 80
+    trained = told["test_accuracy"](told["w_f"])
+    assert trained - 3 < untrained["learned"] <= trained + 2
