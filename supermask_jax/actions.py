@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from supermask_jax.trees import Action, Key, PyTree, check_mask, leaf_keys
+from supermask_jax.trees import Action, Key, PyTree, check_key, check_mask, check_trees, leaf_keys
 
 
 def rewind(key: Key, w_i: PyTree, w_f: PyTree, mask: PyTree) -> PyTree:
@@ -60,6 +60,7 @@ def keep_sign(action: Action) -> Action:
 
     def signed(key: Key, w_i: PyTree, w_f: PyTree, mask: PyTree) -> PyTree:
         values = action(key, w_i, w_f, mask)
+        check_trees(w_i=w_i, action=values)
         return jax.tree.map(lambda v, i: jnp.abs(v) * jnp.sign(i), values, w_i)
 
     return signed
@@ -69,6 +70,7 @@ def resample(init: Callable[[Key], PyTree]) -> Action:
     """An action that draws anew from the network's own initialiser, `key -> parameters`."""
 
     def resampled(key: Key, w_i: PyTree, w_f: PyTree, mask: PyTree) -> PyTree:
+        check_key(key)
         values = init(key)
         check_mask(mask, w_i=w_i, w_f=w_f, initialised=values)
         return values
@@ -119,7 +121,9 @@ def _zero_where(
 
 
 def _signed_constant(w_i: jax.Array) -> jax.Array:
-    return (jnp.std(w_i) * jnp.sign(w_i)).astype(w_i.dtype)
+    if not w_i.size:  # the mean of nothing is NaN
+        return jnp.asarray(w_i)
+    return (jnp.std(w_i) * jnp.sign(w_i)).astype(jnp.result_type(w_i.dtype))
 
 
 def _permute(key: Key, values: jax.Array) -> jax.Array:

@@ -122,6 +122,7 @@ def _rank(values: jax.Array, kept: jax.Array) -> jax.Array:
 def _where_signs(agree: Callable[..., jax.Array], criterion: Criterion) -> Criterion:
     def signed(w_i: PyTree, w_f: PyTree, mask: PyTree | None = None) -> PyTree:
         scores = criterion(w_i, w_f, mask)
+        check_trees(w_i=w_i, scores=scores)
 
         def select(i: jax.Array, f: jax.Array, score: jax.Array) -> jax.Array:
             included = agree(jnp.sign(i), jnp.sign(f))

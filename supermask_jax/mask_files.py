@@ -32,7 +32,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from supermask_jax.trees import PyTree, check_mask, path_name
+from supermask_jax.trees import PyTree, check_mask, check_trees, path_name, shown
 
 MAGIC = b"supermask_jax 1\n"
 LENGTH = 8  # bytes
@@ -66,18 +66,25 @@ def save(
 
     Raises:
       TypeError: a leaf that is not boolean, or metadata that is not JSON.
-      ValueError: metadata that is too long.
+      ValueError: metadata that is too long, or that has numbers which are not finite.
+      FileNotFoundError, IsADirectoryError: the path of no file.
     """
     check_mask(mask)
+    target = Path(path)
+    if target.is_dir():
+        raise IsADirectoryError(f"{target} is a folder, expected the path of a file.")
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {target.parent} to save {target.name} in.")
+    if not isinstance(metadata, Mapping | None):
+        raise TypeError(f"metadata is {shown(metadata)}, expected a dict.")
     leaves = [(path_name(p), np.asarray(x)) for p, x in jax.tree_util.tree_leaves_with_path(mask)]
-    described = json.dumps(dict(metadata or {}))
+    described = json.dumps(dict(metadata or {}), allow_nan=False)
     if len(described) > MOST_METADATA:
         raise ValueError(f"metadata takes {len(described)} bytes, allowed are {MOST_METADATA}.")
     shapes = [{"path": name, "shape": list(x.shape)} for name, x in leaves]
     header = json.dumps({"leaves": shapes, "metadata": json.loads(described)}).encode()
     bits = b"".join(np.packbits(x.ravel()).tobytes() for _, x in leaves)
     content = MAGIC + len(header).to_bytes(LENGTH, "little") + header + bits
-    target = Path(path)
     temporary = target.with_name(target.name + ".tmp")
     with temporary.open("wb") as file:
         file.write(content + hashlib.sha256(content).digest())
@@ -98,7 +105,9 @@ def load(path: str | os.PathLike[str], like: PyTree) -> PyTree:
 
     Raises:
       ValueError: a damaged file, one that is no mask, or the mask of another tree.
+      TypeError: a leaf of `like` that is no array.
     """
+    check_trees(like=like)
     leaves = read(path).leaves
     paths, treedef = jax.tree_util.tree_flatten_with_path(like)
     expected = [(path_name(p), tuple(x.shape)) for p, x in paths]

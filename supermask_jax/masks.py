@@ -25,12 +25,15 @@ from supermask_jax.trees import (
     Path,
     PyTree,
     check_mask,
+    check_masks,
+    check_prunable,
     check_structure,
     check_trees,
     concrete,
     leaf_keys,
-    none_prunable,
+    num_prunable,
     path_name,
+    shown,
 )
 
 
@@ -50,7 +53,8 @@ def prune(key: Key, scores: PyTree, mask: PyTree, num_keep: PyTree) -> PyTree:
       scores: `[...]` per leaf, higher is kept; NaN ranks last under `jit`.
       mask: bool `[...]`, the weights that are still there.
       num_keep: an int per leaf, Python or traced, so that one compiled program serves all
-        rounds. A leaf whose count is its size or more stays as it is, untouched.
+        rounds. A leaf whose count is its size or more stays as it is, untouched, whatever its
+        scores.
 
     Returns:
       The new mask, a subset of `mask`. A count above what is left keeps what is left.
@@ -63,14 +67,20 @@ def prune(key: Key, scores: PyTree, mask: PyTree, num_keep: PyTree) -> PyTree:
     check_mask(mask, scores=scores)
     check_structure(scores=scores, num_keep=num_keep)
 
-    def check(path: Path, score: jax.Array, kept: jax.Array, count: Any) -> None:
+    def prune_one(
+        path: Path, key: Key, score: jax.Array, kept: jax.Array, num_keep: Any
+    ) -> jax.Array:
         where = f"leaf '{path_name(path)}'"
+        count, is_known = _check_count(where, num_keep, kept.size)
+        if is_known and count == kept.size:
+            return jnp.asarray(kept)
         _check_floating(where, score)
-        if _check_count(where, count, kept.size):
+        if is_known:
             _check_finite(where, score, kept)
+        return _prune_leaf(key, score, kept, count)
 
-    jax.tree_util.tree_map_with_path(check, scores, mask, num_keep)
-    return jax.tree.map(_prune_leaf, leaf_keys(key, scores), scores, mask, num_keep)
+    keys = leaf_keys(key, scores)
+    return jax.tree_util.tree_map_with_path(prune_one, keys, scores, mask, num_keep)
 
 
 def prune_global(
@@ -89,17 +99,14 @@ def prune_global(
       ValueError, TypeError: as `prune`.
     """
     check_mask(mask, scores=scores)
-    check_structure(scores=scores, prunable=prunable)
-    sizes = jax.tree.leaves(jax.tree.map(lambda m, yes: m.size if yes else 0, mask, prunable))
-    if not any(sizes):
-        raise ValueError(none_prunable(scores))
-    is_known = _check_count("prune_global", num_keep, sum(sizes))
+    check_prunable(prunable, scores=scores)
+    count, is_known = _check_count("prune_global", num_keep, num_prunable(scores, prunable))
 
     def check(path: Path, score: jax.Array, kept: jax.Array, yes: bool) -> None:
         where = f"leaf '{path_name(path)}'"
         if yes:
             _check_floating(where, score)
-        if yes and is_known:
+        if yes and is_known and count < num_prunable(scores, prunable):
             _check_finite(where, score, kept)
 
     jax.tree_util.tree_map_with_path(check, scores, mask, prunable)
@@ -110,9 +117,9 @@ def prune_global(
         leaf_keys(key, 0),
         jnp.concatenate([jnp.ravel(all_scores[i]) for i in chosen]),
         jnp.concatenate([jnp.ravel(leaves[i]) for i in chosen]),
-        num_keep,
+        count,
     )
-    ends = np.cumsum([sizes[i] for i in chosen])
+    ends = np.cumsum([leaves[i].size for i in chosen])
     for i, part in zip(chosen, jnp.split(joined, ends[:-1]), strict=True):
         leaves[i] = part.reshape(leaves[i].shape)
     return treedef.unflatten(leaves)
@@ -125,14 +132,16 @@ def apply(mask: PyTree, params: PyTree, fill: PyTree | float = 0.0) -> PyTree:
     """
     check_mask(mask, params=params)
     if isinstance(fill, int | float) or (hasattr(fill, "dtype") and fill.shape == ()):
-        return jax.tree.map(lambda m, w: jnp.where(m, w, jnp.asarray(fill, w.dtype)), mask, params)
+        return jax.tree.map(
+            lambda m, w: jnp.where(m, w, jnp.asarray(fill, jnp.result_type(w.dtype))), mask, params
+        )
     check_trees(params=params, fill=fill)
     return jax.tree.map(jnp.where, mask, params, fill)
 
 
 def density(mask: PyTree, prunable: PyTree) -> jax.Array:
     """Kept weights divided by prunable weights, a float32 scalar."""
-    return _count(mask, prunable) / _count(ones(mask), prunable)
+    return _count(mask, prunable) / jnp.float32(num_prunable(mask, prunable))
 
 
 def overlap(a: PyTree, b: PyTree, prunable: PyTree) -> jax.Array:
@@ -140,38 +149,38 @@ def overlap(a: PyTree, b: PyTree, prunable: PyTree) -> jax.Array:
 
     Two masks that keep nothing are equal: 1.
     """
-    either = _count(union(a, b), prunable)
-    return jnp.where(
-        either == 0, 1.0, _count(intersection(a, b), prunable) / jnp.maximum(either, 1)
-    )
+    either, both = (_count(mask, prunable) for mask in (union(a, b), intersection(a, b)))
+    return jnp.where(either == 0, 1.0, both / jnp.maximum(either, 1).astype(jnp.float32))
 
 
 def intersection(a: PyTree, b: PyTree) -> PyTree:
     """Weights that both masks keep."""
-    check_trees(a=a, b=b)
+    check_masks(a=a, b=b)
     return jax.tree.map(jnp.logical_and, a, b)
 
 
 def union(a: PyTree, b: PyTree) -> PyTree:
     """Weights that either mask keeps."""
-    check_trees(a=a, b=b)
+    check_masks(a=a, b=b)
     return jax.tree.map(jnp.logical_or, a, b)
 
 
 def difference(a: PyTree, b: PyTree) -> PyTree:
     """Weights that `a` keeps and `b` does not: of an older and a newer mask, those pruned since."""
-    check_trees(a=a, b=b)
+    check_masks(a=a, b=b)
     return jax.tree.map(lambda x, y: jnp.logical_and(x, jnp.logical_not(y)), a, b)
 
 
 def complement(mask: PyTree, prunable: PyTree) -> PyTree:
     """The other prunable weights; leaves that are not prunable keep their ones."""
-    check_structure(mask=mask, prunable=prunable)
+    check_masks(mask=mask)
+    check_prunable(prunable, mask=mask)
     return jax.tree.map(lambda m, yes: jnp.logical_not(m) if yes else m, mask, prunable)
 
 
 def _count(mask: PyTree, prunable: PyTree) -> jax.Array:
-    check_structure(mask=mask, prunable=prunable)
+    check_masks(mask=mask)
+    check_prunable(prunable, mask=mask)
     counts = jax.tree.map(lambda m, yes: jnp.sum(m, dtype=jnp.int32) if yes else 0, mask, prunable)
     return jnp.asarray(sum(jax.tree.leaves(counts)))
 
@@ -194,15 +203,18 @@ def _prune_leaf(key: Key, scores: jax.Array, mask: jax.Array, num_keep: jax.Arra
     return (jnp.zeros_like(kept).at[best_first].set(chosen) & kept).reshape(mask.shape)
 
 
-def _check_count(where: str, num_keep: Any, size: int) -> bool:
-    """Check a count; whether it is known and prunes."""
+def _check_count(where: str, num_keep: Any, size: int) -> tuple[Any, bool]:
+    """The count, at most the leaf's size if it is known, and whether it is."""
     count = concrete(num_keep)
     dtype = num_keep.dtype if count is None else count.dtype
     if jnp.shape(num_keep) != () or not jnp.issubdtype(dtype, jnp.integer):
-        raise TypeError(f"num_keep of {where} is {num_keep!r}, expected one integer.")
-    if count is not None and count < 0:
+        raise TypeError(f"num_keep of {where} is {shown(num_keep)}, expected one integer.")
+    if count is None:
+        return num_keep, False
+    if count < 0:
         raise ValueError(f"num_keep of {where} is {num_keep}, expected 0 or more.")
-    return count is not None and bool(count < size)
+    # The smaller of the two in Python: 32 bits would wrap what 64 bits can hold.
+    return np.int32(min(int(count), size)), True
 
 
 def _check_floating(where: str, scores: jax.Array) -> None:
@@ -214,7 +226,9 @@ def _check_finite(where: str, scores: jax.Array, mask: jax.Array) -> None:
     values, kept = concrete(scores), concrete(mask)
     if values is None or kept is None:
         return
-    bad = int((~np.isfinite(values.astype(np.float32)) & kept).sum())
+    with np.errstate(over="ignore"):
+        ranked = values.astype(jnp.result_type(values.dtype))
+    bad = int((~np.isfinite(ranked) & kept).sum())
     if bad:
         raise ValueError(
             f"{bad} of the {kept.size} scores of {where} are NaN or infinite; "

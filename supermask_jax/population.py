@@ -15,7 +15,15 @@ from jax import lax
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from supermask_jax.trees import PyTree
+from supermask_jax.trees import (
+    PyTree,
+    check_integer,
+    check_shapes,
+    check_structure,
+    concrete,
+    path_name,
+    shown,
+)
 
 AXIS = "members"
 
@@ -28,29 +36,47 @@ def num_members(population: PyTree) -> int:
     Raises:
       ValueError: if there is no leaf, or if leaves disagree.
     """
-    sizes = {leaf.shape[:1] for leaf in jax.tree.leaves(population)}
+    sizes = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(population)}
     if len(sizes) != 1 or () in sizes:
-        raise ValueError(f"leaves need one common leading axis of members, found {sizes}.")
+        found = ", ".join(sorted(str(list(size)) for size in sizes)) or "no leaf"
+        raise ValueError(f"leaves need one common leading axis of members, found {found}.")
     return sizes.pop()[0]
 
 
 def stack(members: Sequence[PyTree]) -> PyTree:
-    """One population from trees of `[...]`: leaves `[P, ...]`."""
+    """One population from trees of `[...]`: leaves `[P, ...]`.
+
+    Raises:
+      ValueError: no member, or trees or shapes that differ; names the member and the leaf.
+    """
+    _check_alike("member", members)
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
 
 
 def concatenate(populations: Sequence[PyTree]) -> PyTree:
-    """One population from several, in order: leaves `[P1 + P2 + ..., ...]`."""
+    """One population from several, in order: leaves `[P1 + P2 + ..., ...]`.
+
+    Raises:
+      ValueError: no population, or members that differ; names the population and the leaf.
+    """
+    _check_alike("population", [_one_of(population) for population in populations])
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *populations)
 
 
 def take(population: PyTree, index: Any) -> PyTree:
-    """The members that `index` picks: an int (without the member axis), a slice or an array."""
+    """The members that `index` picks: an int (without the member axis), a slice or an array.
+
+    Raises:
+      TypeError: an index of another kind.
+      IndexError: outside `jit`, no such member.
+    """
+    _check_index(population, index)
     return jax.tree.map(lambda leaf: leaf[index], population)
 
 
 def pad(population: PyTree, multiple: int) -> PyTree:
     """Repeat the last member until P is a multiple of `multiple` (devices times batch size)."""
+    check_integer("multiple", multiple, 1)
     missing = -num_members(population) % multiple
     if not missing:
         return population
@@ -60,6 +86,8 @@ def pad(population: PyTree, multiple: int) -> PyTree:
 def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
     """A mesh of all given devices (by default all there are) along the member axis."""
     devices = jax.devices() if devices is None else devices
+    if not len(devices):
+        raise ValueError("devices is empty, expected at least one, or None for all.")
     return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
 
 
@@ -72,7 +100,11 @@ def shard(population: PyTree, mesh: Mesh) -> PyTree:
     """Spread the member axis over the mesh; P must be a multiple of its devices (see `pad`).
 
     A mesh may reach over many processes, all of which hold the same population and call this.
+
+    Raises:
+      ValueError: if P is not such a multiple.
     """
+    _check_multiple(num_members(population), mesh.size)
     return _put(population, member_sharding(mesh))
 
 
@@ -104,26 +136,25 @@ def map_members(
       Under `jit` with a donated state the states are updated in place, held once.
 
     Raises:
-      ValueError: when called, if the members are not a multiple of devices times batch size,
-        or state and inputs differ in members.
+      ValueError: a batch size below 1; when called, if there is no member, if the members are not
+        a multiple of devices times batch size, if state and inputs differ in members, or if `fn`
+        returns a state of another shape or type.
+      TypeError: when called, if `fn` does not return a pair.
 
     >>> mapped = map_members(lambda state, x, shared: (state + x, state * shared))
     >>> state, outputs = mapped(jnp.array([1.0, 2.0]), jnp.array([10.0, 20.0]), 3.0)
     >>> state.tolist(), outputs.tolist()
     ([11.0, 22.0], [3.0, 6.0])
     """
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}, expected 1 or more, or None.")
+    if batch_size is not None:
+        check_integer("batch_size", batch_size, 1)
 
     @functools.wraps(fn)
     def mapped(states: PyTree, inputs: PyTree, *shared: PyTree) -> tuple[PyTree, PyTree]:
         members = num_members((states, inputs))
-        divisor = (batch_size or 1) * (mesh.size if mesh else 1)
-        if members % divisor:
-            raise ValueError(
-                f"{members} members are not a multiple of {divisor} (devices x batch size); "
-                "pad them with population.pad."
-            )
+        if not members:
+            raise ValueError("the population has no members, expected at least one.")
+        _check_multiple(members, (batch_size or 1) * (mesh.size if mesh else 1))
         return run(states, inputs, *shared)
 
     def local(states: PyTree, inputs: PyTree, *shared: PyTree) -> tuple[PyTree, PyTree]:
@@ -144,6 +175,52 @@ def map_members(
             )(states, inputs, *shared)
 
     return mapped
+
+
+def _check_alike(kind: str, trees: Sequence[PyTree]) -> None:
+    if not len(trees):
+        raise ValueError(f"there is no {kind}, expected at least one.")
+    for place, other in enumerate(trees):
+        named = {f"{kind} 0": trees[0], f"{kind} {place}": other}
+        check_structure(**named)
+        check_shapes(**named)
+
+
+def _one_of(population: PyTree) -> PyTree:
+    """Shapes and types of a member."""
+    num_members(population)
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), population)
+
+
+def _check_index(population: PyTree, index: Any) -> None:
+    known = None if isinstance(index, slice) else concrete(index)
+    if known is None or known.dtype == bool:
+        return
+    if not jnp.issubdtype(known.dtype, jnp.integer):
+        raise TypeError(f"index is {shown(index)}, expected an int, a slice or an array of ints.")
+    members = num_members(population)
+    if ((known < -members) | (known >= members)).any():
+        raise IndexError(f"index is {shown(index)}, but there are {members} members.")
+
+
+def _check_multiple(members: int, divisor: int) -> None:
+    if members % divisor:
+        raise ValueError(
+            f"{members} members are not a multiple of {divisor} (devices x batch size); "
+            "pad them with population.pad."
+        )
+
+
+def _check_state(before: PyTree, after: PyTree) -> None:
+    check_structure(state=before, **{"the state that fn returns": after})
+    for (path, old), new in zip(
+        jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True
+    ):
+        if (old.shape, old.dtype) != (new.shape, new.dtype):
+            raise ValueError(
+                f"fn returns leaf '{path_name(path)}' of the state as {new.dtype}"
+                f"{list(new.shape)}, expected {old.dtype}{list(old.shape)} as it was."
+            )
 
 
 def _put(tree: PyTree, sharding: NamedSharding) -> PyTree:
@@ -193,7 +270,11 @@ def _in_turn(
         return write(states, state, turn), write(outputs, output, turn)
 
     members = num_members((states, inputs))
-    _, output = jax.eval_shape(call, jnp.int32(0), states)
+    outcome = jax.eval_shape(call, jnp.int32(0), states)
+    if not (isinstance(outcome, tuple) and len(outcome) == 2):
+        raise TypeError(f"fn returns {shown(outcome)}, expected a pair (state, outputs).")
+    state, output = outcome
+    _check_state(jax.eval_shape(read, states, jnp.int32(0)), state)
     drop = 0 if batch_size is None else 1
     outputs = jax.tree.map(lambda x: jnp.zeros((members, *x.shape[drop:]), x.dtype), output)
     return lax.fori_loop(0, members // width, body, (states, outputs))

@@ -17,8 +17,18 @@ from fractions import Fraction
 from typing import Any
 
 import jax
+import numpy as np
 
-from supermask_jax.trees import PyTree, check_structure, check_trees, path_name, prunable_leaves
+from supermask_jax.trees import (
+    PyTree,
+    check_integer,
+    check_prunable,
+    check_structure,
+    check_trees,
+    path_name,
+    prunable_leaves,
+    shown,
+)
 
 
 def rates_by_path(
@@ -45,10 +55,10 @@ def rates_by_path(
     """
     check_trees(params=params)
     prunable = prunable_leaves(params) if prunable is None else prunable
-    check_structure(params=params, prunable=prunable)
+    check_prunable(prunable, params=params)
     default = _check_rate(default, "default")
     if not isinstance(rules, Sequence) or isinstance(rules, str):
-        raise ValueError(f"rules is {rules!r}, expected a list of pairs (pattern, rate).")
+        raise ValueError(f"rules is {shown(rules)}, expected a list of pairs (pattern, rate).")
     compiled = [_compile_rule(rule) for rule in rules]
     used: set[int] = set()
 
@@ -86,13 +96,12 @@ def keep_counts(params: PyTree, rates: PyTree, round: int) -> PyTree:
     """
     check_trees(params=params)
     check_structure(params=params, rates=rates)
-    if isinstance(round, bool) or not hasattr(round, "__index__") or round < 0:
-        raise ValueError(f"round is {round!r}, expected an integer of 0 or more.")
+    number = check_integer("round", round, 0)
 
     def count(path: Any, leaf: Any, rate: Any) -> int:
         fraction = Fraction(str(_check_rate(rate, f"leaf '{path_name(path)}'")))
         kept = math.prod(leaf.shape)
-        for _ in range(round):
+        for _ in range(number):
             kept -= math.floor(kept * fraction)
         return kept
 
@@ -101,20 +110,22 @@ def keep_counts(params: PyTree, rates: PyTree, round: int) -> PyTree:
 
 def _check_rate(rate: Any, where: str) -> Any:
     try:
-        valid = not isinstance(rate, bool | str) and 0 <= rate < 1
-    except TypeError:
+        valid = not isinstance(rate, bool | str) and np.shape(rate) == () and 0 <= rate < 1
+    except (TypeError, ArithmeticError):  # an ArithmeticError is what decimal's NaN raises
         valid = False
     if not valid:
-        raise ValueError(f"the rate of {where} is {rate!r}, expected a number in [0, 1).")
+        raise ValueError(f"the rate of {where} is {shown(rate)}, expected a number in [0, 1).")
     return rate
 
 
 def _compile_rule(rule: Any) -> tuple[re.Pattern[str], Any]:
     if not isinstance(rule, Sequence) or isinstance(rule, str) or len(rule) != 2:
-        raise ValueError(f"rule {rule!r} is not a pair (pattern, rate).")
+        raise ValueError(f"rule {shown(rule)} is not a pair (pattern, rate).")
     pattern, rate = rule
     try:
         compiled = re.compile(pattern)
+        if not isinstance(compiled.pattern, str):
+            raise TypeError("it must be text")
     except (re.error, TypeError) as error:
-        raise ValueError(f"rule {pattern!r} is not a regular expression: {error}.") from None
+        raise ValueError(f"rule {shown(pattern)} is not a regular expression: {error}.") from None
     return compiled, _check_rate(rate, f"rule '{pattern}'")

@@ -26,8 +26,9 @@ from supermask_jax.trees import (
     Criterion,
     Key,
     PyTree,
+    check_key,
     check_mask,
-    check_structure,
+    check_prunable,
     check_trees,
 )
 
@@ -83,22 +84,34 @@ def advance(
       num_keep: weights to keep per leaf, as `masks.prune` takes them.
       prunable: static, from `trees.prunable_leaves`; other leaves rewind and keep their mask.
 
+    Returns:
+      The next state, of the same types: what actions return is cast to those of the weights.
+
     Raises:
       ValueError, TypeError: trees or shapes that differ, and what `masks.prune` raises.
     """
     check_trees(w_i=state.w_i, w_f=w_f)
-    check_structure(w_i=state.w_i, prunable=prunable)
+    check_prunable(prunable, w_i=state.w_i)
+    check_key(key)
     prune_key, one_key, zero_key = jax.random.split(key, 3)
 
     def where_prunable(new: PyTree, old: PyTree) -> PyTree:
         return jax.tree.map(lambda yes, n, o: n if yes else o, prunable, new, old)
 
+    def as_weights(values: PyTree) -> PyTree:
+        return jax.tree.map(
+            lambda w, v: jnp.asarray(v, jnp.result_type(w.dtype)), state.w_i, values
+        )
+
     scores = criterion(state.w_i, w_f, state.mask)
-    mask = where_prunable(masks.prune(prune_key, scores, state.mask, num_keep), state.mask)
+    check_trees(w_i=state.w_i, scores=scores)
+    # Leaves that are not prunable may hold what nobody can rank, such as integers.
+    ranked = where_prunable(scores, jax.tree.map(lambda w: jnp.zeros(w.shape), scores))
+    mask = where_prunable(masks.prune(prune_key, ranked, state.mask, num_keep), state.mask)
     pruned_now = masks.difference(state.mask, mask)
     fills = mask_zero(zero_key, state.w_i, w_f, pruned_now)
     restarts = mask_one(one_key, state.w_i, w_f, mask)
-    check_trees(w_i=state.w_i, scores=scores, mask_zero=fills, mask_one=restarts)
-    fill = masks.apply(pruned_now, fills, state.fill)
-    w_i = where_prunable(restarts, state.w_i)
+    check_trees(w_i=state.w_i, mask_zero=fills, mask_one=restarts)
+    fill = masks.apply(pruned_now, as_weights(fills), state.fill)
+    w_i = where_prunable(as_weights(restarts), state.w_i)
     return RoundState(w_i, fill, mask)

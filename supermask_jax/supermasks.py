@@ -23,15 +23,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from supermask_jax.trees import (
     Key,
     PyTree,
-    check_structure,
     check_trees,
+    check_weights,
     concrete,
     leaf_keys,
-    none_prunable,
+    num_prunable,
+    shown,
 )
 
 
@@ -44,20 +46,21 @@ def init_logits(params: PyTree, prunable: PyTree, value: float | jax.Array = 0.0
       value: a number, Python or traced.
 
     Raises:
-      ValueError: no prunable leaf, or a value that is not finite.
+      ValueError: no prunable leaf, or a value that is no finite number.
+      TypeError: a prunable leaf that does not hold floats.
 
     >>> init_logits(jnp.ones((1, 2)), True, 3.0).tolist()
     [[3.0, 3.0]]
     """
-    check_trees(params=params)
-    check_structure(params=params, prunable=prunable)
-    if not any(jax.tree.leaves(prunable)):
-        raise ValueError(none_prunable(params))
+    check_weights(prunable, params=params)
+    num_prunable(params, prunable)
     known = concrete(value)
-    if known is not None and not (known.shape == () and jnp.isfinite(known)):
-        raise ValueError(f"the initial logit is {value}, expected a finite number.")
+    if known is not None and not _is_finite_number(known):
+        raise ValueError(f"the initial logit is {shown(value)}, expected a finite number.")
     return jax.tree.map(
-        lambda w, yes: jnp.full(w.shape, value if yes else 0.0, w.dtype), params, prunable
+        lambda w, yes: jnp.full(w.shape, value if yes else 0, jnp.result_type(w.dtype)),
+        params,
+        prunable,
     )
 
 
@@ -89,7 +92,7 @@ def sample(key: Key, logits: PyTree, prunable: PyTree) -> PyTree:
 
 def expected(logits: PyTree, prunable: PyTree) -> PyTree:
     """The mean of `sample`: sigmoid(logits), and ones where not prunable."""
-    _check(logits, prunable)
+    check_weights(prunable, logits=logits)
     return jax.tree.map(
         lambda m, yes: jax.nn.sigmoid(m) if yes else jnp.ones_like(m), logits, prunable
     )
@@ -97,16 +100,21 @@ def expected(logits: PyTree, prunable: PyTree) -> PyTree:
 
 def most_probable(logits: PyTree, prunable: PyTree) -> PyTree:
     """The mask (bools) that keeps what is at least as likely kept as not: logits of 0 or more."""
-    _check(logits, prunable)
+    check_weights(prunable, logits=logits)
     return jax.tree.map(lambda m, yes: m >= 0 if yes else jnp.ones(m.shape, bool), logits, prunable)
 
 
 def expected_density(logits: PyTree, prunable: PyTree) -> jax.Array:
-    """Mean kept / prunable weights of `sample`: the mean of sigmoid(logits), a scalar."""
+    """Mean kept / prunable weights of `sample`: the mean of sigmoid(logits), a scalar.
+
+    Raises:
+      ValueError: no prunable leaf.
+    """
     pairs = zip(jax.tree.leaves(expected(logits, prunable)), jax.tree.leaves(prunable), strict=True)
+    number = num_prunable(logits, prunable)
     leaves = [probability for probability, yes in pairs if yes]
-    total = jnp.sum(jnp.stack([jnp.sum(leaf) for leaf in leaves]))
-    return total / sum(leaf.size for leaf in leaves)
+    total = jnp.sum(jnp.stack([_sum(leaf) for leaf in leaves]))
+    return total / number
 
 
 def masked_params(
@@ -131,24 +139,27 @@ def masked_params(
       Parameters `[...]`. A leaf whose mask is all zeros is all zeros, rescaled or not.
 
     Raises:
-      ValueError, TypeError: trees or shapes that differ, leaves that are not arrays.
+      ValueError, TypeError: trees or shapes that differ, leaves that are not arrays, and a
+        `rescale` that is no bool.
 
     >>> mask, weights = jnp.array([[1.0, 0.0, 0.0, 1.0]]), jnp.array([[3.0, 1.0, 1.0, -2.0]])
     >>> masked_params(mask, weights, True, rescale=True).tolist()
     [[6.0, 0.0, 0.0, -4.0]]
     """
     check_trees(weights=weights, mask=mask)
-    check_structure(weights=weights, prunable=prunable)
+    check_weights(prunable, weights=weights)
+    _check_rescale(rescale)
 
     def masked(m: jax.Array, w: jax.Array, yes: bool) -> jax.Array:
         if not yes:
             return w
-        m = m.astype(w.dtype)
+        dtype = jnp.result_type(w.dtype)
+        m = jnp.asarray(m, dtype)
         if rescale is False:
             return w * m
-        kept = jnp.sum(m) if count_gradient else jax.lax.stop_gradient(jnp.sum(m))
+        kept = _sum(m) if count_gradient else jax.lax.stop_gradient(_sum(m))
         factor = m.size / jnp.where(kept > 0, kept, m.size)
-        return w * m * jnp.where(rescale, factor, 1).astype(w.dtype)
+        return (w * m * jnp.where(rescale, factor, 1)).astype(dtype)
 
     return jax.tree.map(masked, mask, weights, prunable)
 
@@ -194,6 +205,17 @@ def _straight_through_jvp(primals: tuple, tangents: tuple) -> tuple[jax.Array, j
     return _straight_through(*primals), tangents[1]
 
 
-def _check(logits: PyTree, prunable: PyTree) -> None:
-    check_trees(logits=logits)
-    check_structure(logits=logits, prunable=prunable)
+def _sum(leaf: jax.Array) -> jax.Array:
+    """The sum of a leaf in 32 bits or more: 16 bits count to no more than 65504."""
+    return jnp.sum(leaf, dtype=jnp.promote_types(leaf.dtype, jnp.float32))
+
+
+def _is_finite_number(value: np.ndarray) -> bool:
+    is_real = jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer)
+    return is_real and value.shape == () and bool(np.isfinite(value))
+
+
+def _check_rescale(rescale: Any) -> None:
+    is_traced = hasattr(rescale, "dtype") and rescale.dtype == bool and rescale.shape == ()
+    if not isinstance(rescale, bool) and not is_traced:
+        raise TypeError(f"rescale is {shown(rescale)}, expected one bool, Python or traced.")

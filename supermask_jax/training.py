@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
+from supermask_jax.trees import check_integer, check_optimizer
+
 PyTree = Any
 Metrics = dict[str, jax.Array]
 
@@ -127,8 +129,8 @@ def make_training(
         ("eval_every", eval_every),
         ("chunk_evals", chunk_evals),
     ):
-        if value < 1:
-            raise ValueError(f"{name} is {value}, expected 1 or more.")
+        check_integer(name, value, 1)
+    check_optimizer(optimizer)
     optimizer = optax.with_extra_args_support(optimizer)
     num_evals = -(-num_steps // eval_every) + 1
     chunk_evals = min(chunk_evals, num_evals)
@@ -171,6 +173,8 @@ def make_training(
 
     def measure(state: TrainState, stream: Stream, data: PyTree) -> tuple[TrainState, Metrics]:
         metrics = jax.tree.map(jnp.float32, evaluate(state.params, data, stream.context))
+        if "loss" not in metrics:
+            raise ValueError(f"evaluate returns {', '.join(metrics)}, expected 'loss' among them.")
         improved = metrics["loss"] < state.best_loss
         best_params, best_loss, best_step = jax.tree.map(
             lambda new, old: jnp.where(improved, new, old),

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from supermask_jax.trees import PyTree, check_mask
+from supermask_jax.trees import PyTree, check_mask, check_optimizer
 
 
 def freeze_pruned(
@@ -32,6 +32,7 @@ def freeze_pruned(
     >>> float(updates[0, 0]) < 0.0, float(optax.apply_updates(params, updates)[0, 1])
     (True, 2.0)
     """
+    check_optimizer(inner)
     inner = optax.with_extra_args_support(inner)
 
     def update(

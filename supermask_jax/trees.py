@@ -6,6 +6,7 @@ a mask, rates or counts, has the structure of its parameters, so that every oper
 """
 
 import difflib
+import operator
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, TypeVar
 
@@ -20,6 +21,7 @@ Predicate = Callable[[Path, Any], bool]
 T = TypeVar("T")
 
 BIAS_NAMES = ("bias", "b")
+MOST_SHOWN = 200  # characters of a value in an error message
 
 
 class Criterion(Protocol):
@@ -76,17 +78,45 @@ def prunable_leaves(params: PyTree, predicate: Predicate = is_kernel) -> PyTree:
       predicate: called with the path and the leaf.
 
     Raises:
-      ValueError: if no leaf is prunable; lists the leaves there are.
-      TypeError: if a leaf is not an array.
+      ValueError: if no weight is prunable; lists the leaves there are.
+      TypeError: if a leaf is not an array, if the predicate says anything but True or False, or
+        if it chooses a leaf that does not hold floats.
 
     >>> prunable_leaves({"kernel": jnp.ones((3, 2)), "bias": jnp.zeros(2)})
     {'bias': False, 'kernel': True}
     """
     check_trees(params=params)
-    prunable = jax.tree_util.tree_map_with_path(lambda p, leaf: bool(predicate(p, leaf)), params)
-    if not any(jax.tree.leaves(prunable)):
-        raise ValueError(none_prunable(params))
+
+    def decide(path: Path, leaf: Any) -> bool:
+        answer = predicate(path, leaf)
+        if not isinstance(answer, bool | np.bool_):
+            raise TypeError(
+                f"the predicate says {shown(answer)} of leaf '{path_name(path)}', expected True or "
+                "False."
+            )
+        return bool(answer)
+
+    prunable = jax.tree_util.tree_map_with_path(decide, params)
+    check_weights(prunable, params=params)
+    num_prunable(params, prunable)
     return prunable
+
+
+def num_prunable(tree: PyTree, prunable: PyTree) -> int:
+    """How many weights may be pruned.
+
+    Args:
+      tree: anything with the shapes of the parameters.
+      prunable: from `prunable_leaves`.
+
+    Raises:
+      ValueError: if there is none; lists the leaves there are.
+    """
+    pairs = zip(jax.tree.leaves(tree), jax.tree.leaves(prunable), strict=True)
+    number = sum(leaf.size for leaf, yes in pairs if yes)
+    if not number:
+        raise ValueError(_none_prunable(tree))
+    return number
 
 
 def leaf_keys(key: Key, tree: PyTree) -> PyTree:
@@ -95,6 +125,17 @@ def leaf_keys(key: Key, tree: PyTree) -> PyTree:
     Raises:
       TypeError: if `key` is not one typed key, as `jax.random.key` makes them.
     """
+    check_key(key)
+    leaves, treedef = jax.tree.flatten(tree)
+    return treedef.unflatten([jax.random.fold_in(key, i) for i in range(len(leaves))])
+
+
+def check_key(key: Any) -> None:
+    """Check that a key is one typed key.
+
+    Raises:
+      TypeError: if it is not.
+    """
     if not (hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
         raise TypeError(
             f"expected a typed key from jax.random.key(seed), got {_describe(key)}; "
@@ -102,8 +143,34 @@ def leaf_keys(key: Key, tree: PyTree) -> PyTree:
         )
     if key.shape:
         raise TypeError(f"expected one key, got an array of keys of shape {key.shape}.")
-    leaves, treedef = jax.tree.flatten(tree)
-    return treedef.unflatten([jax.random.fold_in(key, i) for i in range(len(leaves))])
+
+
+def check_integer(name: str, value: Any, least: int) -> int:
+    """An integer of `least` or more, Python's or numpy's, as a Python int.
+
+    Raises:
+      ValueError: for anything else.
+    """
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or number < least:
+        raise ValueError(f"{name} is {shown(value)}, expected an integer of {least} or more.")
+    return number
+
+
+def check_optimizer(optimizer: Any) -> None:
+    """Check that an optimizer is one of optax.
+
+    Raises:
+      TypeError: if it is not.
+    """
+    if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
+        raise TypeError(
+            f"the optimizer is {shown(optimizer)}, expected one of optax, for example "
+            "optax.adam(1e-3)."
+        )
 
 
 def check_structure(**trees: PyTree) -> None:
@@ -133,15 +200,24 @@ def check_trees(**trees: PyTree) -> None:
                     "numbers; take only the parameters (equinox: eqx.partition, nnx: nnx.Param)."
                 )
     check_structure(**trees)
+    check_shapes(**trees)
+
+
+def check_shapes(**trees: PyTree) -> None:
+    """Check that named trees of one structure have equal shapes; the first is the reference.
+
+    Raises:
+      ValueError: names the leaf at which shapes differ.
+    """
     (name, reference), *others = trees.items()
     for other_name, other in others:
         for (path, a), b in zip(
             jax.tree_util.tree_leaves_with_path(reference), jax.tree.leaves(other), strict=True
         ):
-            if a.shape != b.shape:
+            if jnp.shape(a) != jnp.shape(b):
                 raise ValueError(
-                    f"leaf '{path_name(path)}' has shape {list(a.shape)} in {name} but "
-                    f"{list(b.shape)} in {other_name}; both must describe the same network."
+                    f"leaf '{path_name(path)}' has shape {list(jnp.shape(a))} in {name} but "
+                    f"{list(jnp.shape(b))} in {other_name}; both must describe the same network."
                 )
 
 
@@ -153,11 +229,50 @@ def check_mask(mask: PyTree, **trees: PyTree) -> None:
       ValueError: as `check_trees`.
     """
     check_trees(**trees, mask=mask)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(mask):
-        if leaf.dtype != bool:
+    _check_bools("the mask", mask)
+
+
+def check_masks(**masks: PyTree) -> None:
+    """Check that named masks describe one network and hold bools.
+
+    Raises:
+      TypeError, ValueError: as `check_mask`.
+    """
+    check_trees(**masks)
+    for name, mask in masks.items():
+        _check_bools(name, mask)
+
+
+def check_prunable(prunable: PyTree, **trees: PyTree) -> None:
+    """Check that a tree says with Python's bools which leaves of named trees may be pruned.
+
+    Raises:
+      TypeError: names a leaf that is no bool.
+      ValueError: as `check_structure`.
+    """
+    check_structure(**trees, prunable=prunable)
+    for path, yes in jax.tree_util.tree_leaves_with_path(prunable):
+        if not isinstance(yes, bool | np.bool_):
             raise TypeError(
-                f"leaf '{path_name(path)}' of the mask has dtype {leaf.dtype}, expected bool; "
-                "a mask is True for kept weights."
+                f"leaf '{path_name(path)}' of prunable is {shown(yes)}, expected True or False; "
+                "it is static: make it by trees.prunable_leaves, outside of jit."
+            )
+
+
+def check_weights(prunable: PyTree, **trees: PyTree) -> None:
+    """Check that named trees describe one network and that prunable leaves of the first are floats.
+
+    Raises:
+      TypeError: names a leaf that does not hold floats.
+      TypeError, ValueError: as `check_trees` and `check_prunable`.
+    """
+    check_trees(**trees)
+    check_prunable(prunable, **trees)
+    weights = jax.tree_util.tree_leaves_with_path(next(iter(trees.values())))
+    for (path, leaf), yes in zip(weights, jax.tree.leaves(prunable), strict=True):
+        if yes and not jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise TypeError(
+                f"leaf '{path_name(path)}' has dtype {leaf.dtype}; only floats may be pruned."
             )
 
 
@@ -184,14 +299,17 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     return f"unknown {kind} {name!r}{hint} known: {', '.join(names)}"
 
 
-def none_prunable(params: PyTree) -> str:
-    """The message for a tree without a prunable leaf."""
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    found = ", ".join(f"'{path_name(path)}' {x.dtype}{list(x.shape)}" for path, x in leaves)
-    return (
-        f"no leaf is prunable; the leaves are: {found or 'none'}. "
-        "Pass a predicate(path, leaf) to prunable_leaves that is True for at least one of them."
-    )
+def shown(value: Any) -> str:
+    """A value in an error message: its `repr` in one line and not too long.
+
+    >>> shown(np.ones((2, 2)))
+    'array([[1., 1.], [1., 1.]])'
+    """
+    try:
+        line = " ".join(repr(value).split())
+    except ValueError:  # of an integer with thousands of digits
+        line = f"a {type(value).__name__}"
+    return line if len(line) <= MOST_SHOWN else f"{line[: MOST_SHOWN - 3]}..."
 
 
 def concrete(x: Any) -> np.ndarray | None:
@@ -218,16 +336,38 @@ def _structure_message(name: str, a: PyTree, other_name: str, b: PyTree) -> str:
             )
     return (
         f"{name} and {other_name} are different trees: the same leaves in other containers, "
-        f"{jax.tree.structure(a)} and {jax.tree.structure(b)}."
+        f"{shown(jax.tree.structure(a))} and {shown(jax.tree.structure(b))}."
     )
 
 
+def _none_prunable(tree: PyTree) -> str:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    found = ", ".join(f"'{path_name(path)}' {x.dtype}{list(x.shape)}" for path, x in leaves)
+    return (
+        f"no leaf is prunable; the leaves are: {found or 'none'}. "
+        "Pass a predicate(path, leaf) to prunable_leaves that is True for at least one of them."
+    )
+
+
+def _check_bools(name: str, mask: PyTree) -> None:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(mask):
+        if leaf.dtype != bool:
+            raise TypeError(
+                f"leaf '{path_name(path)}' of {name} has dtype {leaf.dtype}, expected bool; "
+                "a mask is True for kept weights."
+            )
+
+
 def _is_array(leaf: Any) -> bool:
-    is_shaped = hasattr(leaf, "shape") and hasattr(leaf, "dtype")
-    return is_shaped and not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    dtype = getattr(leaf, "dtype", None)
+    # Text, objects, keys and other packages' types are no numpy numbers.
+    is_number = isinstance(dtype, np.dtype) and any(
+        jnp.issubdtype(dtype, kind) for kind in (jnp.number, jnp.bool_)
+    )
+    return is_number and hasattr(leaf, "shape")
 
 
 def _describe(value: Any) -> str:
     if hasattr(value, "dtype"):
         return f"an array of {value.dtype}"
-    return f"{value!r} ({type(value).__name__})"
+    return f"{shown(value)} ({type(value).__name__})"

@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "rounds": {"jax", "trees", "masks"},
     "supermasks": {"jax", "trees"},
     "transforms": {"jax", "optax", "trees"},
-    "training": {"jax", "optax"},
+    "training": {"jax", "optax", "trees"},
     "population": {"jax", "trees"},
 }
 

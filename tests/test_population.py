@@ -174,7 +174,10 @@ def call(members=4, inputs=4, **options):
 @pytest.mark.parametrize(
     ("function", "parts"),
     [
-        (lambda: population.map_members(train, batch_size=0), ["batch_size is 0", "or None"]),
+        (
+            lambda: population.map_members(train, batch_size=0),
+            ["batch_size is 0", "integer of 1 or more"],
+        ),
         (lambda: call(5, 5, batch_size=2), ["5 members", "multiple of 2", "population.pad"]),
         (lambda: call(6, 6, mesh=population.make_mesh()), ["6 members", "multiple of 4", "pad"]),
         (

@@ -235,7 +235,7 @@ ARGUMENTS = {
         ({"num_keep": {"kernel": 7.5, "bias": 5}}, TypeError, ["'kernel'", "7.5", "integer"]),
         ({"prunable": {"kernel": True}}, ValueError, ["'bias'", "prunable"]),
         ({"key": jax.random.PRNGKey(0)}, TypeError, ["typed key"]),
-        ({"key": jax.random.split(KEY, 3)}, ValueError, ["single key", "(3,)"]),
+        ({"key": jax.random.split(KEY, 3)}, TypeError, ["expected one key", "(3,)"]),
         ({"criterion": lambda i, f, mask: {}}, ValueError, ["'bias'", "scores"]),
         ({"mask_zero": lambda key, i, f, mask: {}}, ValueError, ["'bias'"]),
         (

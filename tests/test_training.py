@@ -217,7 +217,7 @@ def test_the_best_evaluation_is_kept(script, best_step, best_loss, chunk_evals):
 @pytest.mark.parametrize("value", [0, -1])
 def test_errors(name, value):
     numbers = {"num_steps": 5, "eval_every": 2, "chunk_evals": 2} | {name: value}
-    with pytest.raises(ValueError, match=f"{name} is {value}, expected 1 or more"):
+    with pytest.raises(ValueError, match=f"{name} is {value}, expected an integer of 1 or more"):
         toy(**numbers)
 
 
