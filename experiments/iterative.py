@@ -27,9 +27,12 @@ from experiments.checkpoints import Checkpoints
 from experiments.checks import (
     check_integer,
     check_list,
+    check_names,
     check_positive,
     check_precision,
     check_seeds,
+    check_share,
+    check_text,
 )
 from experiments.forecast import Forecast
 from experiments.keeping import SAVE_EVERY, Keeper, under_way
@@ -180,6 +183,7 @@ def make_plan(config: ConfigDict, data_dir: str | None = None, part: str | None 
       ValueError: a wrong setting, with what is allowed.
       FileNotFoundError: data that is not there, with how to get it.
     """
+    check_names(config.to_dict(), Settings._fields)
     settings = Settings(**config.to_dict())
     _check_settings(settings)
     variants = tuple(Variant.parse(text) for text in settings.variants)
@@ -187,6 +191,10 @@ def make_plan(config: ConfigDict, data_dir: str | None = None, part: str | None 
     members = [Member(variant, seed) for variant in variants for seed in settings.seeds]
     problem = load_problem(settings.network, settings.dataset, settings.batch_size, data_dir)
     params = problem.params
+    try:
+        rate_tree = rates.rates_by_path(params, settings.rates, settings.default_rate)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"config.rates: {error}") from None
     if "conv1" in params and not any("conv" in pattern for pattern, _ in settings.rates):
         raise ValueError(
             f"config.rates has no rule for the convolutions of {settings.network}; choose the "
@@ -194,9 +202,9 @@ def make_plan(config: ConfigDict, data_dir: str | None = None, part: str | None 
         )
     return Plan(
         config=settings,
-        pruned=Slice.parse(part or "0/1").take(members),
+        pruned=Slice.parse("0/1" if part is None else part).take(members),
         problem=problem,
-        rates=rates.rates_by_path(params, settings.rates, settings.default_rate),
+        rates=rate_tree,
         num_steps=settings.epochs * problem.steps_per_epoch,
     )
 
@@ -505,6 +513,9 @@ def _check_settings(config: Settings) -> None:
         check_integer(name, getattr(config, name), 1)
     for name in ("num_rounds", "members_at_once"):
         check_integer(name, getattr(config, name), 0)
+    check_text("experiment", config.experiment)
     check_seeds(config.seeds)
     check_precision(config.matmul_precision)
     check_positive("learning_rate", config.learning_rate)
+    check_share("default_rate", config.default_rate)
+    check_list("variants", config.variants)

@@ -23,9 +23,12 @@ from experiments.checks import (
     check_finite,
     check_integer,
     check_list,
+    check_names,
     check_positive,
     check_precision,
     check_seeds,
+    check_share,
+    check_text,
 )
 from experiments.keeping import SAVE_EVERY, Keeper, under_way
 from experiments.problems import (
@@ -45,6 +48,7 @@ from experiments.trainer import Apply, Objective, Trained, Trainer, make_loss, m
 from experiments.untrained import WEIGHTS, untrained_weights
 from supermask_jax import supermasks, trees
 from supermask_jax.training import Metrics, Stream
+from supermask_jax.trees import shown
 
 PyTree = Any
 
@@ -180,6 +184,7 @@ def make_plan(config: ConfigDict, data_dir: str | None = None, part: str | None 
       ValueError: a wrong setting, with what is allowed.
       FileNotFoundError: data that is not there, with how to get it.
     """
+    check_names(config.to_dict(), Settings._fields)
     settings = Settings(**config.to_dict())
     _check_settings(settings)
     variants = [Variant.parse(text) for text in settings.variants]
@@ -191,7 +196,7 @@ def make_plan(config: ConfigDict, data_dir: str | None = None, part: str | None 
         for seed in settings.seeds
     ]
     problem = load_problem(settings.network, settings.dataset, settings.batch_size, data_dir)
-    return Plan(settings, Slice.parse(part or "0/1").take(members), problem)
+    return Plan(settings, Slice.parse("0/1" if part is None else part).take(members), problem)
 
 
 def run(
@@ -476,6 +481,7 @@ def _check_settings(config: Settings) -> None:
         check_integer(name, getattr(config, name), 1)
     for name in ("members_at_once", "retrain_epochs"):
         check_integer(name, getattr(config, name), 0)
+    check_text("experiment", config.experiment)
     check_seeds(config.seeds)
     check_precision(config.matmul_precision)
     check_positive("learning_rate", config.learning_rate)
@@ -483,7 +489,9 @@ def _check_settings(config: Settings) -> None:
     check_list("initial_logits", config.initial_logits)
     for logit in config.initial_logits:
         check_finite("initial_logits", logit)
-    if not (isinstance(config.momentum, int | float) and 0 <= config.momentum < 1):
-        raise ValueError(f"config.momentum is {config.momentum!r}, expected from 0 to below 1.")
+    check_share("momentum", config.momentum)
+    check_list("variants", config.variants)
     if not isinstance(config.count_gradient, bool):
-        raise ValueError(f"config.count_gradient is {config.count_gradient!r}, expected a bool.")
+        raise ValueError(
+            f"config.count_gradient is {shown(config.count_gradient)}, expected a bool."
+        )

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from experiments import iterative, results
 from experiments.checkpoints import Checkpoints
-from experiments.checks import check_integer, check_list
+from experiments.checks import check_integer, check_list, check_names
 from experiments.iterative import abstract_outcome
 from experiments.keeping import SAVE_EVERY, check_stop
 from experiments.problems import ADVANCE, Problem, seed_keys
@@ -35,6 +35,7 @@ PyTree = Any
 LISTS = ("powers", "criteria", "weights", "seeds")
 # Settings of the one-shot masks; the others are those of the dense network's training.
 OWN = ("criteria", "weights", "powers", "retrain_power", "retrain_epochs")
+SET_HERE = ("variants", "num_rounds")  # of the dense network's training
 
 COLUMNS: results.Columns = {
     "id": str,
@@ -87,6 +88,8 @@ def make_plan(config: ConfigDict, data_dir: str | None = None, part: str | None 
       FileNotFoundError: data that is not there, with how to get it.
     """
     settings = config.to_dict()
+    dense_names = [name for name in iterative.Settings._fields if name not in SET_HERE]
+    check_names(settings, (*dense_names, *OWN))
     own = {name: settings.pop(name) for name in OWN}
     for name in ("criteria", "weights", "powers"):
         check_list(name, own[name])
@@ -99,7 +102,9 @@ def make_plan(config: ConfigDict, data_dir: str | None = None, part: str | None 
     check_integer("retrain_power", own["retrain_power"], -1)
     check_integer("retrain_epochs", own["retrain_epochs"], 1)
     if own["retrain_power"] not in (-1, *own["powers"]):
-        raise ValueError(f"config.retrain_power is {own['retrain_power']}, not one of the powers.")
+        raise ValueError(
+            f"config.retrain_power is {own['retrain_power']}, expected -1 or one of the powers."
+        )
     dense = ConfigDict(settings | {"variants": own["criteria"], "num_rounds": 0})
     return Plan(iterative.make_plan(dense, data_dir, part), **own)
 

@@ -1,5 +1,6 @@
 """One experiment over many processes: who they are, and which of them speaks."""
 
+import re
 import sys
 
 import jax
@@ -18,8 +19,12 @@ def start(coordinator: str | None, count: int | None, index: int | None) -> None
       index: which of them this is.
 
     Raises:
-      ValueError: if something is missing that JAX cannot find.
+      ValueError: if something is missing that JAX cannot find, or does not fit together.
     """
+    if coordinator is not None and not re.fullmatch(r".+:[0-9]+", coordinator):
+        raise ValueError(f"--coordinator is {coordinator!r}, expected HOST:PORT.")
+    if count is not None and index is not None and index >= count:
+        raise ValueError(f"--process_index is {index}, expected less than --num_processes={count}.")
     try:
         jax.distributed.initialize(coordinator, count, index)
     except (ValueError, RuntimeError) as error:

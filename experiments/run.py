@@ -14,7 +14,6 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
 
 import jax
 from absl import app, flags, logging
@@ -22,9 +21,10 @@ from ml_collections import config_flags
 from rich.console import Console
 
 from experiments import keeping, learned, locks, mask_analysis, processes, results
+from experiments.command_line import fail, last_line, parse_flags, refuse_nan
 from experiments.plots import FIGURES, learning_curves, save
 from experiments.plots import mask_analysis as mask_figure
-from experiments.runners import RUNNERS
+from experiments.runners import find_runner
 from experiments.summary import summary, supermask_summary
 from supermask_jax.trees import lookup
 
@@ -77,6 +77,8 @@ PROCESS_INDEX = flags.DEFINE_integer(
     "process_index", None, "Which of them this is, from 0, for --distributed.", lower_bound=0
 )
 
+refuse_nan(MAX_MEMORY, CHECKPOINT_MINUTES)
+
 # Where and how to run: of no influence on a row.
 PLACES = (
     WORKDIR,
@@ -102,8 +104,8 @@ def main(arguments: list[str]) -> None:
         try:
             _start_processes()
             _use_compilation_cache()
-            runner = lookup("runner", config.runner, RUNNERS)
-            draw = lookup("figure", config.figure, FIGURES)
+            runner = find_runner(config)
+            draw = lookup("figure", config.get("figure"), FIGURES)
             plan = runner.make_plan(config, DATA_DIR.value, SLICE.value)
             if WORKDIR.value and processes.is_first():
                 stack.enter_context(locks.hold(Path(WORKDIR.value)))
@@ -163,26 +165,6 @@ def _use_compilation_cache() -> None:
 def _max_memory() -> float | None:
     """In bytes."""
     return None if MAX_MEMORY.value is None else 1e9 * MAX_MEMORY.value
-
-
-def parse_flags(arguments: list[str]) -> list[str]:
-    """What is left of the arguments when all flags are read; a wrong one ends the program."""
-    try:
-        return flags.FLAGS(arguments)
-    except AttributeError as error:  # what config_flags makes of a key that is not there
-        sys.exit(f"error: --config has no such setting: {error}")
-    except (flags.Error, OSError) as error:
-        fail(error)
-
-
-def fail(error: Exception) -> NoReturn:
-    """End with an error in one line."""
-    sys.exit(f"error: {last_line(error)}")
-
-
-def last_line(error: Exception) -> str:
-    """What happened: config_flags puts tracebacks in front of it."""
-    return str(error).strip().splitlines()[-1].strip().removeprefix("ValueError: ")
 
 
 def without(words: Sequence[str], dropped: Sequence[flags.FlagHolder]) -> list[str]:

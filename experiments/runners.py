@@ -3,8 +3,12 @@
 import csv
 from pathlib import Path
 from types import ModuleType
+from typing import Any
+
+from ml_collections import ConfigDict
 
 from experiments import iterative, learned, mask_analysis, one_shot, results
+from supermask_jax.trees import lookup, shown
 
 # Each has COLUMNS, LISTS, make_plan, run, row_key and alone.
 RUNNERS: dict[str, ModuleType] = {
@@ -12,6 +16,20 @@ RUNNERS: dict[str, ModuleType] = {
     "learned": learned,
     "one_shot": one_shot,
 }
+
+
+def find_runner(config: Any) -> ModuleType:
+    """The runner that a configuration asks for.
+
+    Raises:
+      OSError: if its file could not be read.
+      TypeError: if it is no configuration.
+      ValueError: if there is no such runner.
+    """
+    name = getattr(config, "runner", None)  # an OSError if the file could not be read
+    if not isinstance(config, ConfigDict):
+        raise TypeError(f"--config: get_config returns {shown(config)}, expected a ConfigDict.")
+    return lookup("runner", name, RUNNERS)
 
 
 def read_table(path: Path) -> list[results.Row]:

@@ -14,6 +14,7 @@ class HasSeed(Protocol):
         ...
 
 
+NUMBER = "0|[1-9][0-9]{0,8}"
 M = TypeVar("M", bound=HasSeed)
 
 
@@ -34,7 +35,7 @@ class Slice(NamedTuple):
         Raises:
           ValueError: anything else.
         """
-        match = re.fullmatch(r"(\d+)/(\d+)", text)
+        match = re.fullmatch(f"({NUMBER})/({NUMBER})", text)
         if not match or not int(match[1]) < int(match[2]):
             raise ValueError(f"--slice is {text!r}, expected i/n with i from 0 to n - 1.")
         return cls(int(match[1]), int(match[2]))
@@ -46,7 +47,10 @@ class Slice(NamedTuple):
           ValueError: if there are more slices than members.
         """
         if self.count > len(members):
-            raise ValueError(f"--slice asks for {self.count} parts of {len(members)} members.")
+            raise ValueError(
+                f"--slice asks for {self.count} parts of {len(members)} members, "
+                "expected as many parts or fewer."
+            )
         by_seed = sorted(range(len(members)), key=lambda i: members[i].seed)
         first, stop = (len(members) * i // self.count for i in (self.index, self.index + 1))
         return tuple(members[i] for i in sorted(by_seed[first:stop]))

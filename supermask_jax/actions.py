@@ -20,7 +20,16 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from supermask_jax.trees import Action, Key, PyTree, check_key, check_mask, check_trees, leaf_keys
+from supermask_jax.trees import (
+    Action,
+    Key,
+    PyTree,
+    check_key,
+    check_mask,
+    check_trees,
+    dtype_of,
+    leaf_keys,
+)
 
 
 def rewind(key: Key, w_i: PyTree, w_f: PyTree, mask: PyTree) -> PyTree:
@@ -123,7 +132,7 @@ def _zero_where(
 def _signed_constant(w_i: jax.Array) -> jax.Array:
     if not w_i.size:  # the mean of nothing is NaN
         return jnp.asarray(w_i)
-    return (jnp.std(w_i) * jnp.sign(w_i)).astype(jnp.result_type(w_i.dtype))
+    return (jnp.std(w_i) * jnp.sign(w_i)).astype(dtype_of(w_i))
 
 
 def _permute(key: Key, values: jax.Array) -> jax.Array:

@@ -78,7 +78,10 @@ def save(
     if not isinstance(metadata, Mapping | None):
         raise TypeError(f"metadata is {shown(metadata)}, expected a dict.")
     leaves = [(path_name(p), np.asarray(x)) for p, x in jax.tree_util.tree_leaves_with_path(mask)]
-    described = json.dumps(dict(metadata or {}), allow_nan=False)
+    try:
+        described = json.dumps(dict(metadata or {}), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"the metadata is no JSON: {error}.") from None
     if len(described) > MOST_METADATA:
         raise ValueError(f"metadata takes {len(described)} bytes, allowed are {MOST_METADATA}.")
     shapes = [{"path": name, "shape": list(x.shape)} for name, x in leaves]

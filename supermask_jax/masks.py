@@ -30,6 +30,7 @@ from supermask_jax.trees import (
     check_structure,
     check_trees,
     concrete,
+    dtype_of,
     leaf_keys,
     num_prunable,
     path_name,
@@ -133,7 +134,7 @@ def apply(mask: PyTree, params: PyTree, fill: PyTree | float = 0.0) -> PyTree:
     check_mask(mask, params=params)
     if isinstance(fill, int | float) or (hasattr(fill, "dtype") and fill.shape == ()):
         return jax.tree.map(
-            lambda m, w: jnp.where(m, w, jnp.asarray(fill, jnp.result_type(w.dtype))), mask, params
+            lambda m, w: jnp.where(m, w, jnp.asarray(fill, dtype_of(w))), mask, params
         )
     check_trees(params=params, fill=fill)
     return jax.tree.map(jnp.where, mask, params, fill)
@@ -227,7 +228,7 @@ def _check_finite(where: str, scores: jax.Array, mask: jax.Array) -> None:
     if values is None or kept is None:
         return
     with np.errstate(over="ignore"):
-        ranked = values.astype(jnp.result_type(values.dtype))
+        ranked = values.astype(dtype_of(values))
     bad = int((~np.isfinite(ranked) & kept).sum())
     if bad:
         raise ValueError(

@@ -30,6 +30,7 @@ from supermask_jax.trees import (
     check_mask,
     check_prunable,
     check_trees,
+    dtype_of,
 )
 
 
@@ -99,9 +100,7 @@ def advance(
         return jax.tree.map(lambda yes, n, o: n if yes else o, prunable, new, old)
 
     def as_weights(values: PyTree) -> PyTree:
-        return jax.tree.map(
-            lambda w, v: jnp.asarray(v, jnp.result_type(w.dtype)), state.w_i, values
-        )
+        return jax.tree.map(lambda w, v: jnp.asarray(v, dtype_of(w)), state.w_i, values)
 
     scores = criterion(state.w_i, w_f, state.mask)
     check_trees(w_i=state.w_i, scores=scores)

@@ -31,6 +31,7 @@ from supermask_jax.trees import (
     check_trees,
     check_weights,
     concrete,
+    dtype_of,
     leaf_keys,
     num_prunable,
     shown,
@@ -58,7 +59,7 @@ def init_logits(params: PyTree, prunable: PyTree, value: float | jax.Array = 0.0
     if known is not None and not _is_finite_number(known):
         raise ValueError(f"the initial logit is {shown(value)}, expected a finite number.")
     return jax.tree.map(
-        lambda w, yes: jnp.full(w.shape, value if yes else 0, jnp.result_type(w.dtype)),
+        lambda w, yes: jnp.full(w.shape, value if yes else 0, dtype_of(w)),
         params,
         prunable,
     )
@@ -153,7 +154,7 @@ def masked_params(
     def masked(m: jax.Array, w: jax.Array, yes: bool) -> jax.Array:
         if not yes:
             return w
-        dtype = jnp.result_type(w.dtype)
+        dtype = dtype_of(w)
         m = jnp.asarray(m, dtype)
         if rescale is False:
             return w * m

@@ -276,7 +276,12 @@ def check_weights(prunable: PyTree, **trees: PyTree) -> None:
             )
 
 
-def lookup(kind: str, name: str, known: Mapping[str, T]) -> T:
+def dtype_of(leaf: Any) -> np.dtype:
+    """The type that JAX computes a leaf in: 64 bits only where they are switched on."""
+    return jax.dtypes.canonicalize_dtype(leaf.dtype)
+
+
+def lookup(kind: str, name: Any, known: Mapping[str, T]) -> T:
     """The entry of a registry.
 
     Raises:
@@ -287,7 +292,7 @@ def lookup(kind: str, name: str, known: Mapping[str, T]) -> T:
     return known[name]
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
+def unknown_name(kind: str, name: Any, known: Iterable[str]) -> str:
     """The message for an unknown name.
 
     >>> unknown_name("network", "lenet30", ["conv2", "lenet300"])
@@ -296,7 +301,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     names = sorted(known)
     nearest = difflib.get_close_matches(str(name), names, n=1)
     hint = f"; did you mean '{nearest[0]}'?" if nearest else ";"
-    return f"unknown {kind} {name!r}{hint} known: {', '.join(names)}"
+    return f"unknown {kind} {shown(name)}{hint} known: {', '.join(names)}"
 
 
 def shown(value: Any) -> str:

@@ -13,7 +13,6 @@ import importlib.util
 import itertools
 import os
 import statistics
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +20,7 @@ from typing import NamedTuple
 from absl import app, flags
 from matplotlib.figure import Figure
 
+from experiments.command_line import fail, given, parse_flags, refuse_nan
 from experiments.networks import NETWORKS
 from supermask_jax.trees import lookup
 from tools import measurements
@@ -46,6 +46,7 @@ _PATIENCE = flags.DEFINE_float(
 )
 _PARTS = flags.DEFINE_bool("parts", False, "measure the loop without each of its parts")
 _TABLE = flags.DEFINE_string("table", None, "path without suffix for a .csv and a .png")
+refuse_nan(_PATIENCE)
 
 
 class Row(NamedTuple):
@@ -233,11 +234,11 @@ def main(arguments: Sequence[str]) -> None:
     try:
         if len(arguments) > 1:
             raise ValueError(f"unknown argument {arguments[1]!r}; flags start with --.")
-        widths = {name: lookup("network", name, NETWORKS) for name in _NETWORKS.value}
-        members = parse_members(_MEMBERS.value)
-        mappings = [Mapping.parse(name) for name in _MAPPINGS.value]
+        widths = {name: lookup("network", name, NETWORKS) for name in given(_NETWORKS)}
+        members = parse_members(given(_MEMBERS))
+        mappings = [Mapping.parse(name) for name in given(_MAPPINGS)]
     except ValueError as error:
-        sys.exit(f"error: {error}")
+        fail(error)
     tasks = [Task(name, _STEPS.value or (5 if w.pairs else 500)) for name, w in widths.items()]
     (_measure_parts if _PARTS.value else _measure_whole)(tasks, members, mappings)
 
@@ -279,4 +280,4 @@ def _measure_parts(
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

@@ -13,7 +13,6 @@ in .analysis.csv those of members in different runs are missing.
 """
 
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ import pyarrow.parquet as pq
 from absl import app, flags
 
 from experiments import mask_analysis, records, results
+from experiments.command_line import fail, given, parse_flags
 from experiments.learned import CURVES
 from experiments.runners import RUNNERS
 from supermask_jax.trees import lookup
@@ -33,9 +33,9 @@ OUTPUT = flags.DEFINE_string("output", None, "Path of the table without its suff
 def main(arguments: list[str]) -> None:
     """Join the runs named on the command line."""
     try:
-        rows = collect([Path(folder) for folder in arguments[1:]], Path(OUTPUT.value or ""))
+        rows = collect([Path(folder) for folder in arguments[1:]], Path(given(OUTPUT)))
     except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+        fail(error)
     print(f"{len(rows)} rows in {OUTPUT.value}.csv")
 
 
@@ -47,7 +47,7 @@ def collect(workdirs: Sequence[Path], output: Path) -> list[results.Row]:
     """
     if not workdirs:
         raise ValueError("name at least one folder of a run.")
-    configs = [results.read_json(folder / "config.json") for folder in workdirs]
+    configs = [_read_config(folder) for folder in workdirs]
     runner = lookup("runner", configs[0]["runner"], RUNNERS)
     config = join_configs(configs, runner.LISTS)
     tables = [records.read_table(folder / records.RESULTS, runner.COLUMNS) for folder in workdirs]
@@ -61,6 +61,8 @@ def collect(workdirs: Sequence[Path], output: Path) -> list[results.Row]:
             known = {k: v for k, v in rows.setdefault(row["id"], row).items() if k != "command"}
             if repr(numbers) != repr(known):
                 raise ValueError(f"{folder} has other numbers for row {row['id']} than before.")
+    if not rows:
+        raise ValueError(f"{', '.join(map(str, workdirs))}: nothing has finished there yet.")
     complete = math.prod(len(config[name]) for name in runner.LISTS)
     if "slice" in configs[0] and "num_rounds" not in config and len(rows) < complete:
         raise ValueError(f"the slices have {len(rows)} of {complete} rows; finish them first.")
@@ -139,5 +141,12 @@ def check_slices(configs: Sequence[dict[str, Any]], tables: Sequence[list[result
             raise ValueError(f"slices {', '.join(behind)} have not finished round {last}.")
 
 
+def _read_config(folder: Path) -> dict[str, Any]:
+    config = results.read_json(folder / "config.json")
+    if not isinstance(config, dict) or "runner" not in config:
+        raise ValueError(f"{folder / 'config.json'} is not the configuration of a run.")
+    return config
+
+
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

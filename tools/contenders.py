@@ -90,11 +90,11 @@ class Mapping(NamedTuple):
             width = None
         elif how == "vmap":
             width = 0
-        elif count != how and count.isdigit() and int(count) > 0:
+        elif count != how and count.isdecimal() and int(count) > 0:
             width = int(count)
         else:
             raise ValueError(f"mapping {name!r} is not map/D, vmap/D or kxvmap/D.")
-        if not devices.isdigit() or not int(devices):
+        if not devices.isdecimal() or not int(devices):
             raise ValueError(f"mapping {name!r} needs a number of devices after its slash.")
         return cls(name, width, int(devices))
 
@@ -127,7 +127,7 @@ def parse_members(texts: Sequence[str]) -> list[int]:
       ValueError: anything but numbers of 1 or more.
     """
     for text in texts:
-        if not text.isdigit() or not int(text):
+        if not text.isdecimal() or not int(text):
             raise ValueError(f"--members has {text!r}, expected numbers of 1 or more.")
     return sorted(map(int, texts))
 

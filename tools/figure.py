@@ -8,7 +8,6 @@ also those of learned supermasks, which are drawn on top), `mask_analysis`, foll
 how to draw: .png, .svg or .pdf.
 """
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from absl import app, flags
 from matplotlib.figure import Figure
 
 from experiments import results
+from experiments.command_line import fail, given, parse_flags
 from experiments.plots import FIGURES, learning_curves, mask_analysis, save
 from experiments.runners import read_table
 from supermask_jax.trees import lookup
@@ -26,12 +26,13 @@ PICTURE = flags.DEFINE_string("picture", None, "Path of the figure to write.", r
 
 def main(arguments: list[str]) -> None:
     """Draw the figure named on the command line."""
-    if len(arguments) < 3:
-        raise app.UsageError("name a figure and at least one table.")
     try:
-        save(draw(arguments[1], [Path(name) for name in arguments[2:]]), Path(PICTURE.value or ""))
+        if len(arguments) < 3:
+            raise ValueError("name a figure and at least one table.")
+        picture = Path(given(PICTURE))
+        save(draw(arguments[1], [Path(name) for name in arguments[2:]]), picture)
     except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+        fail(error)
 
 
 def draw(name: str, paths: Sequence[Path]) -> Figure:
@@ -41,12 +42,16 @@ def draw(name: str, paths: Sequence[Path]) -> Figure:
       ValueError: an unknown name, or tables that it cannot show.
       FileNotFoundError: a table that is not there.
     """
-    if name == CURVES:
-        [path] = paths
-        return learning_curves.draw(results.read_curves(path))
-    figure = lookup("figure", name, FIGURES | {"mask_analysis": mask_analysis.draw})
-    return figure([row for path in paths for row in read_table(path)])
+    try:
+        if name == CURVES:
+            if len(paths) != 1:
+                raise ValueError(f"{CURVES} shows one .curves.parquet, not {len(paths)}.")
+            return learning_curves.draw(results.read_curves(paths[0]))
+        figure = lookup("figure", name, FIGURES | {"mask_analysis": mask_analysis.draw})
+        return figure([row for path in paths for row in read_table(path)])
+    except KeyError as error:
+        raise ValueError(f"{name} cannot show such a table: it has no column {error}.") from None
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

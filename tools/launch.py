@@ -13,22 +13,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from experiments import run
-from experiments.runners import RUNNERS
-from supermask_jax.trees import lookup
+from experiments.command_line import fail, given, parse_flags, refuse_nan
+from experiments.runners import find_runner
 
+MOST = 1e6  # hours, and GB
 SLICES = flags.DEFINE_integer(
     "slices", None, "parts of variants x seeds; as many as seeds waste no dense run", lower_bound=1
 )
 CLUSTER = flags.DEFINE_enum("cluster", "slurm", ["slurm", "local"], "where to run the jobs")
 PARALLEL = flags.DEFINE_integer("parallel", 256, "SLURM jobs at once", lower_bound=1)
 PARTITION = flags.DEFINE_string("partition", None, "partition of SLURM")
-HOURS = flags.DEFINE_float("hours", 24, "time limit of a job", lower_bound=0.1)
+HOURS = flags.DEFINE_float("hours", 24, "time limit of a job", 0.1, MOST)
 CPUS = flags.DEFINE_integer("cpus", 2, "cores of a job", lower_bound=1)
 GPUS = flags.DEFINE_integer("gpus", 0, "GPUs of a job", lower_bound=0)
-MEMORY = flags.DEFINE_float("memory_gb", 16, "main memory of a job", lower_bound=0.1)
+MEMORY = flags.DEFINE_float("memory_gb", 16, "main memory of a job", 0.1, MOST)
+refuse_nan(HOURS, MEMORY)
 OWN = (SLICES, CLUSTER, PARALLEL, PARTITION, HOURS, CPUS, GPUS, MEMORY)
 
 
@@ -36,15 +38,17 @@ def main(arguments: Sequence[str]) -> None:
     """Check the command, submit its slices and, on this machine, wait for them."""
     if len(arguments) > 1:
         sys.exit(f"error: unknown argument {arguments[1]!r}; flags start with --.")
+    logging.set_verbosity(logging.WARNING)
     try:
-        executor = make_executor(Path(run.WORKDIR.value or "") / "logs")
-        if run.SLICE.value:
+        workdir = given(run.WORKDIR)
+        if run.SLICE.value is not None:
             raise ValueError("--slice is set by tools.launch; give --slices.")
-        runner = lookup("runner", run.CONFIG.value.runner, RUNNERS)
+        runner = find_runner(run.CONFIG.value)
         runner.make_plan(run.CONFIG.value, run.DATA_DIR.value, f"0/{SLICES.value}")
+        executor = make_executor(Path(workdir) / "logs")
     except (ValueError, TypeError, OSError) as error:
-        run.fail(error)
-    folders = [f"{run.WORKDIR.value}/slice_{index}" for index in range(SLICES.value or 0)]
+        fail(error)
+    folders = [f"{workdir}/slice_{index}" for index in range(SLICES.value or 0)]
     jobs = submit(executor, folders)
     print(f"{len(jobs)} slices submitted as {jobs[0].job_id.split('_')[0]}")
     failed = CLUSTER.value == "local" and not wait(jobs)
@@ -57,13 +61,16 @@ def make_executor(logs: Path) -> Any:
     """What submits jobs, with the resources that the flags name.
 
     Raises:
-      ValueError: if submitit is not installed.
+      ValueError: if submitit is not installed, or if there is no such cluster here.
     """
     try:
         import submitit
     except ImportError:
         raise ValueError("submitit is not installed: pip install -e '.[slurm]'") from None
-    executor = submitit.AutoExecutor(folder=logs, cluster=CLUSTER.value)
+    try:
+        executor = submitit.AutoExecutor(folder=logs, cluster=CLUSTER.value)
+    except RuntimeError as error:
+        raise ValueError(f"--cluster={CLUSTER.value}: {error}") from None
     slurm = {"slurm_array_parallelism": PARALLEL.value, "slurm_partition": PARTITION.value}
     executor.update_parameters(
         name="supermask_jax",
@@ -110,4 +117,4 @@ def wait(jobs: Sequence[Any]) -> bool:
 
 if __name__ == "__main__":
     flags.mark_flags_as_required(["config", "slices"])
-    app.run(main, flags_parser=run.parse_flags)
+    app.run(main, flags_parser=parse_flags)

@@ -9,12 +9,12 @@ Markdown. Tests compare the committed files with what this makes.
 """
 
 import os
-import sys
 from pathlib import Path
 
 from absl import app, flags
 
 from experiments import results
+from experiments.command_line import fail, given, parse_flags
 from experiments.runners import read_table
 from tools import accuracies, contents, pages
 from tools.tables import read_tables
@@ -27,16 +27,16 @@ BEGIN, END = "<!-- made by make report: begin -->", "<!-- made by make report: e
 
 def main(arguments: list[str]) -> None:
     """Report on the folder or the table named on the command line."""
-    if len(arguments) != 2:
-        raise app.UsageError("name a folder of tables or one table, for example results/.")
-    source = Path(arguments[1])
     try:
+        if len(arguments) != 2:
+            raise ValueError("name a folder of tables or one table, for example results/.")
+        source = Path(arguments[1])
         if source.is_file():
             print(pages.markdown([accuracies.table(read_table(source))]), end="")
             return
-        write(source, Path(PAGE.value or ""), Path(README.value) if README.value else None)
+        write(source, Path(given(PAGE)), Path(README.value) if README.value else None)
     except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+        fail(error)
 
 
 def write(folder: Path, page: Path, readme: Path | None) -> None:
@@ -76,4 +76,4 @@ def _write(path: Path, text: str) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

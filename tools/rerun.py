@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments import results
+from experiments.command_line import fail, parse_flags
 from experiments.runners import RUNNERS, read_table
 
 RESULTS = flags.DEFINE_string("results", "results", "Folder of tables written by tools.collect.")
@@ -27,14 +28,14 @@ DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of prepared data sets, 
 
 def main(arguments: list[str]) -> None:
     """Rerun the row named on the command line; exit status 1 if a number differs."""
-    if len(arguments) != 2:
-        raise app.UsageError("name the id of one row.")
     logging.set_verbosity(logging.WARNING)
     try:
+        if len(arguments) != 2:
+            raise ValueError("name the id of one row.")
         row, runner, config = find(arguments[1], Path(RESULTS.value))
         plan = runner.make_plan(config, DATA_DIR.value)
     except (ValueError, TypeError, OSError) as error:
-        sys.exit(f"error: {error}")
+        fail(error)
     with tempfile.TemporaryDirectory() as folder:
         again = recompute(row, runner, plan, Path(folder))
     Console().print(comparison(row, again))
@@ -90,4 +91,4 @@ def _equal(one: float, other: float) -> bool:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

@@ -188,7 +188,7 @@ def test_variant_reads_and_writes(text, variant, name):
         ({"learning_rate": float("nan")}, "config.learning_rate is nan"),
         ({"network": "lenet30"}, "unknown network 'lenet30'; did you mean 'lenet300'"),
         ({"dataset": "digit"}, "unknown data set 'digit'; did you mean 'digits'"),
-        ({"default_rate": 1.0}, "the rate of default is 1.0, expected a number in [0, 1)"),
+        ({"default_rate": 1.0}, "config.default_rate is 1.0, expected from 0 to below 1"),
         ({"rates": (("conv1/kernel", 0.1),)}, "rule 'conv1/kernel' matches no leaf"),
         ({"rates": ((".*", 0.1),)}, "is not prunable"),
         ({"rates": (0.1,)}, "rule 0.1 is not a pair (pattern, rate)"),

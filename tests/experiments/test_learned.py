@@ -173,7 +173,7 @@ def test_variant_reads_and_writes(text):
         ({"initial_logits": (float("inf"),)}, "config.initial_logits has inf, expected a finite"),
         ({"initial_logits": (1.0, 1.0)}, "config.initial_logits has 1.0 more than once"),
         ({"initial_logits": ("x",)}, "config.initial_logits has 'x', expected a finite number"),
-        ({"learning_rate": -1.0}, "config.learning_rate is -1.0, expected more than 0"),
+        ({"learning_rate": -1.0}, "config.learning_rate is -1.0, expected a finite number above 0"),
         ({"learning_rate": float("inf")}, "config.learning_rate is inf"),
         ({"retrain_learning_rate": 0.0}, "config.retrain_learning_rate is 0.0"),
         ({"momentum": 1.0}, "config.momentum is 1.0, expected from 0 to below 1"),

@@ -130,12 +130,12 @@ def test_seeds_in_the_table_are_not_done_again(rows, monkeypatch):
         ({"powers": (2, -1)}, "config.powers has -1, expected an integer of 0 or more"),
         ({"powers": (2, 0.5)}, "config.powers has 0.5, expected an integer of 0 or more"),
         ({"powers": (2, 2)}, "config.powers has 2 more than once"),
-        ({"retrain_power": 1}, "config.retrain_power is 1, not one of the powers"),
+        ({"retrain_power": 1}, "config.retrain_power is 1, expected -1 or one of the powers"),
         ({"retrain_power": -2}, "config.retrain_power has -2, expected an integer of -1 or more"),
         ({"retrain_epochs": 0}, "config.retrain_epochs has 0"),
         ({"learning_rate": -0.1}, "config.learning_rate is -0.1"),
         ({"seeds": ()}, "expected a list of at least one"),
-        ({"default_rate": 1.0}, "the rate of default is 1.0, expected a number in [0, 1)"),
+        ({"default_rate": 1.0}, "config.default_rate is 1.0, expected from 0 to below 1"),
     ],
 )
 def test_wrong_settings_are_named_before_any_training(changes, message):

@@ -49,7 +49,7 @@ MISTAKES = {
     ),
     "key": (
         [CONFIG, WORKDIR, "--config.num_round=3"],
-        "error: --config has no such setting: ",
+        "error: --config has no such setting: 'num_round'; Did you mean \"num_rounds\"",
     ),
     "type": (
         [CONFIG, WORKDIR, "--config.num_rounds=many"],
@@ -61,7 +61,7 @@ MISTAKES = {
     ),
     "learning rate": (
         [LEARNED, WORKDIR, "--config.learning_rate=-1"],
-        "error: config.learning_rate is -1.0, expected more than 0.",
+        "error: config.learning_rate is -1.0, expected a finite number above 0.",
     ),
     "infinite logit": (
         [LEARNED, WORKDIR, "--config.initial_logits=(1e999,)"],
@@ -69,7 +69,7 @@ MISTAKES = {
     ),
     "power": (
         [HEURISTIC, WORKDIR, "--config.retrain_power=3"],
-        "error: config.retrain_power is 3, not one of the powers.",
+        "error: config.retrain_power is 3, expected -1 or one of the powers.",
     ),
     "runner": ([CONFIG, WORKDIR, "--config.runner=learnd"], "error: unknown runner 'learnd'; did"),
     "precision": (

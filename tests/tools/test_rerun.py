@@ -3,7 +3,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from absl import app, flags
+from absl import flags
 from absl.testing import flagsaver
 
 from experiments import iterative, results
@@ -69,7 +69,7 @@ def test_an_unknown_id(main, folder):
 
 @pytest.mark.parametrize("ids", [[], ["a", "b"]])
 def test_one_id_is_needed(main, ids):
-    with pytest.raises(app.UsageError, match="name the id of one row"):
+    with pytest.raises(SystemExit, match="error: name the id of one row"):
         main(*ids)
 
 
