@@ -98,7 +98,9 @@ class Variant(NamedTuple):
         """
         names = str(text).split(":")
         if len(names) > 3:
-            raise ValueError(f"variant {text!r} has more parts than criterion:mask_one:mask_zero.")
+            raise ValueError(
+                f"variant {trees.shown(text)} has more parts than criterion:mask_one:mask_zero."
+            )
         variant = cls(*names, *("rewind", "zero")[len(names) - 1 :])
         trees.lookup("criterion", variant.criterion, CRITERIA)
         trees.lookup("mask-1 action", variant.mask_one, MASK_ONE)

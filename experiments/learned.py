@@ -101,7 +101,7 @@ class Variant(NamedTuple):
         weights, colon, rescale = str(text).partition(":")
         trees.lookup("kind of weights", weights, WEIGHTS)
         if colon and rescale != "rescale":
-            raise ValueError(f"variant {text!r} is not weights or weights:rescale.")
+            raise ValueError(f"variant {shown(text)} is not weights or weights:rescale.")
         return cls(weights, bool(colon))
 
     def __str__(self) -> str:

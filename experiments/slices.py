@@ -4,6 +4,8 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
+from supermask_jax.trees import shown
+
 
 class HasSeed(Protocol):
     """A member of a sweep, as far as slices look at it."""
@@ -37,7 +39,7 @@ class Slice(NamedTuple):
         """
         match = re.fullmatch(f"({NUMBER})/({NUMBER})", text)
         if not match or not int(match[1]) < int(match[2]):
-            raise ValueError(f"--slice is {text!r}, expected i/n with i from 0 to n - 1.")
+            raise ValueError(f"--slice is {shown(text)}, expected i/n with i from 0 to n - 1.")
         return cls(int(match[1]), int(match[2]))
 
     def take(self, members: Sequence[M]) -> tuple[M, ...]:

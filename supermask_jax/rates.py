@@ -69,8 +69,8 @@ def rates_by_path(
                 used.add(place)
                 if rate and not may_be_pruned:
                     raise ValueError(
-                        f"rule '{pattern.pattern}' gives leaf '{name}' a rate of {rate}, but it is "
-                        "not prunable; narrow the pattern (for example 'dense1/kernel')."
+                        f"rule {shown(pattern.pattern)} gives leaf '{name}' a rate of {rate}, "
+                        "but it is not prunable; narrow the pattern (for example 'dense1/kernel')."
                     )
                 return rate
         return default if may_be_pruned else 0.0
@@ -80,8 +80,8 @@ def rates_by_path(
     if unused:
         names = ", ".join(path_name(p) for p, _ in jax.tree_util.tree_leaves_with_path(params))
         raise ValueError(
-            f"rule '{unused[0]}' matches no leaf that an earlier rule left; a pattern must match "
-            f"the whole path. The leaves are: {names}."
+            f"rule {shown(unused[0])} matches no leaf that an earlier rule left; a pattern must "
+            f"match the whole path. The leaves are: {names}."
         )
     return rates
 
@@ -126,6 +126,7 @@ def _compile_rule(rule: Any) -> tuple[re.Pattern[str], Any]:
         compiled = re.compile(pattern)
         if not isinstance(compiled.pattern, str):
             raise TypeError("it must be text")
-    except (re.error, TypeError) as error:
-        raise ValueError(f"rule {shown(pattern)} is not a regular expression: {error}.") from None
-    return compiled, _check_rate(rate, f"rule '{pattern}'")
+    except (re.error, TypeError, OverflowError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"rule {shown(pattern)} is not a regular expression: {reason}.") from None
+    return compiled, _check_rate(rate, f"rule {shown(compiled.pattern)}")

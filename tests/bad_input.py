@@ -43,11 +43,16 @@ class Case(NamedTuple):
     pattern: str
 
 
+def check_one_line(error: Exception) -> None:
+    """The message is one line, and not an empty one."""
+    assert len(str(error).strip().splitlines()) == 1, str(error)
+
+
 def check_error(case: Case) -> None:
     """The call raises the error, in the project's own code, with the message in one line."""
     with pytest.raises(case.error) as caught:
         case.call()
     message = str(caught.value)
     assert re.search(case.pattern, message), message
-    assert len(message.splitlines()) == 1
+    check_one_line(caught.value)
     assert traceback.extract_tb(caught.tb)[-1].filename.startswith(OURS)

@@ -2,6 +2,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from supermask_jax import actions
 from supermask_jax.actions import MASK_ONE, MASK_ZERO
@@ -74,6 +76,28 @@ def test_low_precision_and_numpy(name):
     assert_same_bits(
         jnp.asarray(ACTIONS[name](KEY, np.asarray(w_i), np.asarray(w_f), np.asarray(mask))), values
     )
+
+
+all_actions = jax.jit(lambda *inputs: {name: action(*inputs) for name, action in ACTIONS.items()})
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    step=st.sampled_from([0.25, 1.0, 4.0]),
+    density=st.floats(0, 1),
+    dtype=st.sampled_from([jnp.float32, jnp.float16, jnp.bfloat16]),
+)
+def test_properties_whatever_the_weights(seed, step, density, dtype):
+    """With few, many and only ties and zeros, few and all weights asked for, in 16 bits too."""
+    w_i, w_f = (draw(LEAF, s, step).astype(dtype) for s in (seed, seed + 1))
+    mask = draw_mask(LEAF, seed, density)
+    wide = [np.asarray(w, np.float64) for w in (w_i, w_f)]
+    for name, values in all_actions(jax.random.key(seed), w_i, w_f, mask).items():
+        assert (values.dtype, values.shape) == (dtype, LEAF.shape)
+        if dtype == jnp.float32 or "constant" not in name:  # its deviation rounds to 16 bits
+            REFERENCE[name](np.asarray(values, np.float64), *wide, np.asarray(mask))
+        if name in ("reshuffle", "zero_shuffled"):
+            np.testing.assert_array_equal(values[~mask], w_i[~mask])
 
 
 @pytest.mark.parametrize("name", ACTIONS)

@@ -12,6 +12,11 @@ from tests.trees import KINDS, assert_same_bits, assert_structure, draw, draw_ma
 KEY = jax.random.key(0)
 LEAF = jnp.ones((6, 5))
 prune = jax.jit(masks.prune)
+prune_global = jax.jit(
+    lambda key, scores, mask, count: masks.prune_global(
+        key, scores, mask, count, {"one": True, "two": True, "bias": False}
+    )
+)
 
 
 def half(mask):
@@ -42,6 +47,38 @@ def test_prune_properties(seed, count, step, density):
     scores, mask = draw(LEAF, seed, step), draw_mask(LEAF, seed, density)
     new = prune(jax.random.key(seed), scores, mask, count)
     reference.check_pruned(*map(np.asarray, (new, scores, mask)), count)
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    share=st.floats(0, 1),
+    count=st.integers(-3, 40),
+    density=st.floats(0, 1),
+    dtype=st.sampled_from([jnp.float32, jnp.float16, jnp.bfloat16]),
+)
+def test_prune_under_jit_whatever_the_scores(seed, share, count, density, dtype):
+    """NaN and infinities too: exact counts, subsets, and a NaN never stays for a number."""
+    rng = np.random.default_rng(seed)
+    special = rng.choice([np.nan, np.inf, -np.inf, 0.0, -0.0, 1e4], LEAF.shape)
+    chosen = rng.random(LEAF.shape) < share
+    scores = jnp.where(chosen, special, draw(LEAF, seed, step=0.5)).astype(dtype)
+    mask = draw_mask(LEAF, seed, density)
+    new = np.asarray(prune(jax.random.key(seed), scores, mask, count))
+    ranked = np.nan_to_num(np.asarray(scores, np.float64), nan=-2e9, posinf=1e9, neginf=-1e9)
+    reference.check_pruned(new, ranked, np.asarray(mask), max(count, 0))
+
+
+@given(seed=st.integers(0, 2**32 - 1), count=st.integers(0, 40), step=st.sampled_from([None, 1.0]))
+def test_prune_global_is_prune_of_all_in_one(seed, count, step):
+    params = {"one": jnp.ones((3, 4)), "two": jnp.ones((5, 2)), "bias": jnp.ones(3)}
+    scores, mask = draw(params, seed, step), draw_mask(params, seed)
+    new = prune_global(jax.random.key(seed), scores, mask, count)
+    assert_same_bits(new["bias"], mask["bias"])
+    joined = (
+        np.concatenate([np.ravel(tree[leaf]) for leaf in ("one", "two")])
+        for tree in (new, scores, mask)
+    )
+    reference.check_pruned(*joined, count)
 
 
 @given(seed=st.integers(0, 2**32 - 1), counts=st.lists(st.integers(0, 30), min_size=3, max_size=3))

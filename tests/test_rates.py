@@ -1,16 +1,20 @@
 import itertools
+import math
 import re
+import warnings
+from decimal import Decimal
 from fractions import Fraction
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from supermask_jax import rates, trees
 from tests import reference
+from tests.bad_input import check_one_line
 from tests.trees import KERNELS, KINDS, leaves
 
 
@@ -119,6 +123,59 @@ def test_decimal_arithmetic(size, rate, removed, kind):
     rate = kind(rate) if isinstance(rate, float) else rate
     leaf = jax.ShapeDtypeStruct((size,), jnp.float32)
     assert rates.keep_counts(leaf, rate, 1) == size - removed
+
+
+NUMBERS = st.one_of(
+    st.floats(),
+    st.integers(),
+    st.fractions(),
+    st.decimals(),
+    st.text(),
+    st.booleans(),
+    st.none(),
+    st.complex_numbers(),
+    st.lists(st.floats(0, 1), max_size=2).map(np.array),
+)
+
+
+@given(rate=NUMBERS, number=NUMBERS)
+@example(rate=Decimal("sNaN"), number=1)
+@example(rate=0.5, number=np.float32(2))
+def test_anything_is_a_rate_or_an_error_in_one_line(rate, number):
+    leaf = jax.ShapeDtypeStruct((1000,), jnp.float32)
+    number = min(number, 99) if isinstance(number, int) else number
+    try:
+        count = rates.keep_counts(leaf, rate, number)
+    except ValueError as error:
+        check_one_line(error)
+    else:
+        assert 0 <= rate < 1 and type(count) is int
+        exact = 1000
+        for _ in range(number):
+            exact -= math.floor(exact * Fraction(str(rate)))
+        assert count == exact
+
+
+@given(
+    pattern=st.one_of(st.text(), st.text("dense1/kernl.*+?[](){}|\\^$\n0,", max_size=12)),
+    rate=NUMBERS,
+)
+@example(pattern="a\nb", rate=0.1)
+@example(pattern="(?\n)", rate=0.1)
+@example(pattern="a{99999999999}", rate=0.1)
+@example(pattern="dense1/kernel", rate=0.1)
+def test_anything_is_a_rule_or_an_error_in_one_line(pattern, rate):
+    with warnings.catch_warnings(action="ignore"):  # of Python about patterns to come
+        try:
+            tree = rates.rates_by_path(FC, [(pattern, rate)], default=0.3)
+        except ValueError as error:
+            check_one_line(error)
+        else:
+            chosen = {path for path, _ in leaves(FC) if re.fullmatch(pattern, path)}
+            assert chosen
+            for path, value in leaves(tree):
+                default = 0.3 if path.endswith("kernel") else 0
+                assert value == (rate if path in chosen else default)
 
 
 def without_bias(tree):

@@ -2,6 +2,8 @@
 
 from ml_collections import ConfigDict
 
+from supermask_jax.trees import shown
+
 # Zhou et al. 2019: Adam's learning rate, epochs and rates per network; the rest is common.
 SCHEDULES = {
     "lenet300": {"dataset": "mnist", "learning_rate": 1.2e-3, "epochs": 55},
@@ -21,8 +23,8 @@ def parse(argument: str | None) -> tuple[str, bool]:
     network, _, form = (argument or "lenet300").partition(",")
     if network not in SCHEDULES or form not in ("", "tiny"):
         raise ValueError(
-            f"--config=FILE.py:{argument} is not understood; write FILE.py:NETWORK or "
-            f"FILE.py:NETWORK,tiny with a NETWORK of {', '.join(SCHEDULES)}."
+            f"{shown(argument)} after the colon of --config is not understood; write "
+            f"FILE.py:NETWORK or FILE.py:NETWORK,tiny with a NETWORK of {', '.join(SCHEDULES)}."
         )
     return network, form == "tiny"
 

@@ -6,12 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from experiments import datasets, plots, results
 from experiments.configs import base, quickstart
 from experiments.networks import NETWORKS
 from experiments.runners import RUNNERS, read_table
 from experiments.summary import summary, supermask_summary
+from tests.bad_input import check_one_line
 
 FILES = sorted((Path(base.__file__).parent).glob("[!_]*.py"))
 NAMES = [path.stem for path in FILES if path.stem != "base"]
@@ -98,6 +101,16 @@ def fake_dataset(name):
     images = np.broadcast_to(np.uint8(0), (size, *shape))
     split = datasets.Split(images, np.zeros(size, np.int32))
     return datasets.Dataset(name, split, split, split, 10)
+
+
+@given(st.one_of(st.text(), st.lists(st.sampled_from([*NETWORKS, "tiny", "", "\n"])).map(",".join)))
+def test_any_argument_is_understood_or_an_error_in_one_line(argument):
+    try:
+        network, tiny = base.parse(argument)
+    except ValueError as error:
+        check_one_line(error)
+    else:
+        assert (argument or "lenet300").removesuffix(",") == network + ",tiny" * tiny
 
 
 @pytest.mark.parametrize("argument", ["lenet", "lenet300,big", "lenet300,tiny,tiny", ",tiny"])

@@ -2,11 +2,16 @@ import jax
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from experiments import iterative, mask_analysis, results
 from experiments.checkpoints import Checkpoints
 from experiments.iterative import Variant
 from supermask_jax import rates
+from supermask_jax.actions import MASK_ONE, MASK_ZERO
+from supermask_jax.criteria import CRITERIA
+from tests.bad_input import check_one_line
 from tests.experiments import tiny
 
 NUMBERS = [name for name, kind in iterative.COLUMNS.items() if kind is not str]
@@ -203,6 +208,26 @@ def test_wrong_settings_are_named_before_any_training(changes, message):
     with pytest.raises(ValueError) as caught:
         iterative.make_plan(config)
     assert message in str(caught.value)
+
+
+NAMES = (*CRITERIA, *MASK_ONE, *MASK_ZERO, "", "\n")
+
+
+@given(st.one_of(st.text(), st.lists(st.sampled_from(NAMES), max_size=4).map(":".join)))
+def test_any_text_is_a_variant_or_an_error_in_one_line(text):
+    try:
+        variant = Variant.parse(text)
+    except ValueError as error:
+        check_one_line(error)
+    else:
+        parts = text.split(":")
+        assert [*variant] == [*parts, *["rewind", "zero"][len(parts) - 1 :]]
+
+
+@given(*(st.sampled_from(sorted(names)) for names in (CRITERIA, MASK_ONE, MASK_ZERO)))
+def test_every_variant_is_read_back(criterion, mask_one, mask_zero):
+    variant = Variant(criterion, mask_one, mask_zero)
+    assert Variant.parse(str(variant)) == Variant.parse(":".join(variant)) == variant
 
 
 def test_missing_data_says_how_to_get_it(tmp_path):

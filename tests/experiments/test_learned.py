@@ -2,13 +2,17 @@ import jax
 import numpy as np
 import optax
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from experiments import learned, results
 from experiments.checkpoints import Checkpoints
 from experiments.learned import Variant
 from experiments.problems import BATCHES, DRAWS, INIT, LOSS, seed_keys
 from experiments.trainer import batch_table
+from experiments.untrained import WEIGHTS
 from supermask_jax import supermasks
+from tests.bad_input import check_one_line
 from tests.experiments import tiny
 
 NUMBERS = [name for name, kind in learned.COLUMNS.items() if kind in (int, float)]
@@ -153,6 +157,16 @@ def test_a_finished_run_does_nothing_and_a_stopped_one_does_not_learn_twice(rows
     assert repr(tiny.run(workdir, tiny.learned())) == repr(rows)
     (workdir / "parts" / "results" / "learning.json").unlink()
     assert repr(tiny.run(workdir, tiny.learned())) == repr(rows)
+
+
+@given(st.one_of(st.text(), st.lists(st.sampled_from([*WEIGHTS, "rescale", ""])).map(":".join)))
+def test_any_text_is_a_variant_or_an_error_in_one_line(text):
+    try:
+        variant = Variant.parse(text)
+    except ValueError as error:
+        check_one_line(error)
+    else:
+        assert str(variant) == text
 
 
 @pytest.mark.parametrize("text", ["init", "signed_constant:rescale", "reshuffle"])

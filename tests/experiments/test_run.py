@@ -1,44 +1,18 @@
 """The launcher as its user meets it, in two processes: one runs, one forks for every mistake."""
 
-import json
 import re
 import shlex
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from experiments import iterative, results
+from tests.experiments import command_lines
+from tests.experiments.command_lines import python
 
-ROOT = Path(__file__).resolve().parents[2]
 CONFIG = "--config=experiments/configs/quickstart.py:lenet300,tiny"
 LEARNED = "--config=experiments/configs/learned_supermasks.py:lenet300,tiny"
 HEURISTIC = "--config=experiments/configs/heuristic_supermasks.py:lenet300,tiny"
 SMALL = [CONFIG, "--config.seeds=(0,)", "--config.num_rounds=1", "--config.variants=('random',)"]
-
-# Flags are global to a process, so each command gets its own, but they share the imports.
-FORKS = """
-import json, os, runpy, sys, tempfile, warnings
-import experiments.iterative, experiments.plots, experiments.summary
-from absl import app
-from ml_collections import config_flags
-
-warnings.simplefilter("ignore")
-answers = []
-for words in json.load(sys.stdin):
-    with tempfile.TemporaryFile("w+") as output:
-        if not (child := os.fork()):
-            os.dup2(output.fileno(), 1)
-            os.dup2(output.fileno(), 2)
-            sys.argv = ["run", *words]
-            runpy.run_module("experiments.run", run_name="__main__", alter_sys=True)
-            os._exit(0)
-        _, status = os.waitpid(child, 0)
-        output.seek(0)
-        answers.append((os.waitstatus_to_exitcode(status), output.read()))
-json.dump(answers, sys.stdout)
-"""
 
 # What is typed after the configuration (unless it has its own), and what the answer says.
 WORKDIR = "--workdir={new}"
@@ -79,7 +53,7 @@ MISTAKES = {
     "figure": ([CONFIG, WORKDIR, "--config.figure=pie"], "error: unknown figure 'pie'; known: "),
     "network": (
         ["--config=experiments/configs/quickstart.py:lenet30", WORKDIR],
-        "error: --config=FILE.py:lenet30 is not understood; write FILE.py:NETWORK",
+        "error: 'lenet30' after the colon of --config is not understood; write FILE.py:NETWORK",
     ),
     "file": (
         ["--config=experiments/configs/none.py", WORKDIR],
@@ -129,11 +103,6 @@ MISTAKES = {
 }
 
 
-def python(*words, **more):
-    command = [sys.executable, *words]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, **more)
-
-
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     base = tmp_path_factory.mktemp("runs")
@@ -151,10 +120,11 @@ def finished(folders):
 
 @pytest.fixture(scope="module")
 def answers(folders, finished):
-    typed = [[word.format(**folders) for word in words] for words, _ in MISTAKES.values()]
-    forks = python("-c", FORKS, input=json.dumps(typed))
-    assert forks.returncode == 0, forks.stderr
-    return dict(zip(MISTAKES, json.loads(forks.stdout), strict=True))
+    typed = [
+        ["experiments.run", *(word.format(**folders) for word in words)]
+        for words, _ in MISTAKES.values()
+    ]
+    return dict(zip(MISTAKES, command_lines.answers(typed), strict=True))
 
 
 def test_a_run_writes_what_the_readme_promises(finished, folders):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from experiments import iterative, results
 from experiments.iterative import Member, Variant
 from experiments.slices import Slice
+from tests.bad_input import check_one_line
 from tests.experiments import tiny
 from tools import collect
 
@@ -34,6 +35,17 @@ def test_slices_part_the_members_and_keep_their_order(num_variants, seeds, count
     assert max(map(len, slices)) - min(map(len, slices)) <= 1
     if count == len(seeds):
         assert all(len({member.seed for member in part}) == 1 for part in slices)
+
+
+@given(st.one_of(st.text(), st.text("0123456789/", max_size=9), st.from_regex(r"\d+/\d+")))
+def test_any_text_is_a_slice_or_an_error_in_one_line(text):
+    try:
+        part = Slice.parse(text)
+    except ValueError as error:
+        check_one_line(error)
+    else:
+        assert 0 <= part.index < part.count
+        assert f"{part.index}/{part.count}" == text
 
 
 @pytest.mark.parametrize("text", ["", "1", "2/2", "-1/2", "a/b", "0/0", "1/2/3"])

@@ -1,0 +1,52 @@
+"""Many command lines in one process that forks: each has its own flags, all share the imports."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+FORKS = """
+import json, os, runpy, sys, tempfile, warnings
+import experiments.iterative, experiments.plots, experiments.summary, sklearn.datasets
+from absl import app
+from ml_collections import config_flags
+
+warnings.simplefilter("ignore")
+answers = []
+for module, *words in json.load(sys.stdin):
+    with tempfile.TemporaryFile("w+") as output:
+        if not (child := os.fork()):
+            os.dup2(output.fileno(), 1)
+            os.dup2(output.fileno(), 2)
+            sys.argv = [module, *words]
+            try:
+                runpy.run_module(module, run_name="__main__", alter_sys=True)
+                status = None
+            except SystemExit as end:
+                status = end.code
+            # As Python ends, but without taking itself apart, which takes longer than all else.
+            if isinstance(status, str):
+                print(status, file=sys.stderr)
+            sys.stdout.flush()
+            os._exit(1 if isinstance(status, str) else status or 0)
+        _, status = os.waitpid(child, 0)
+        output.seek(0)
+        answers.append((os.waitstatus_to_exitcode(status), output.read()))
+json.dump(answers, sys.stdout)
+"""
+
+
+def python(*words, **more):
+    """A finished process of Python in the repository's root."""
+    command = [sys.executable, *words]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, **more)
+
+
+def answers(commands: Sequence[Sequence[str]]) -> list[tuple[int, str]]:
+    """The exit status and the output of every command: a module and what is typed after it."""
+    forks = python("-c", FORKS, input=json.dumps(list(commands)))
+    assert forks.returncode == 0, forks.stderr
+    return [(status, output) for status, output in json.loads(forks.stdout)]

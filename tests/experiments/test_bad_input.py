@@ -1,0 +1,375 @@
+"""Wrong configurations and command lines, by kind; `tests.test_bad_input` has the library's."""
+
+import collections
+import importlib
+import re
+
+import pytest
+from ml_collections import ConfigDict
+
+from experiments.runners import RUNNERS, find_runner
+from experiments.slices import Slice
+from tests import test_bad_input as library
+from tests.bad_input import KINDS, ROOT, Case, check_error
+from tests.experiments import command_lines, tiny
+from tests.experiments.test_configs import NAMES, get_config
+
+NAN, INF = float("nan"), float("inf")
+CONFIGS = {"iterative": tiny.config, "learned": tiny.learned, "one_shot": tiny.one_shot}
+LISTED = "expected a list of at least one"
+TWICE = "more than once"
+
+
+def plan(config, without=None, data_dir=None, part=None, **changes):
+    """Check a runner's tiny configuration, or one that a file makes, with some settings changed."""
+    settings = CONFIGS[config]().to_dict() if isinstance(config, str) else config.to_dict()
+    settings = {name: x for name, x in (settings | changes).items() if name != without}
+    runner = RUNNERS[CONFIGS[config]().runner if isinstance(config, str) else config.runner]
+    return runner.make_plan(ConfigDict(settings), data_dir, part)
+
+
+def case(kind, runner, pattern, error=ValueError, **changes):
+    return Case(kind, lambda: plan(runner, **changes), error, pattern)
+
+
+def in_all(kind, pattern, error=ValueError, **changes):
+    return [case(kind, runner, pattern, error, **changes) for runner in CONFIGS]
+
+
+def integer(name, value, least=1):
+    return rf"config\.{name} has {value!r}, expected an integer of {least} or more"
+
+
+WRONG = [
+    # Types
+    *(c for v in ("0.1", True, None, [0.1])
+      for c in in_all("types", "learning_rate is .*, expected a finite number", learning_rate=v)),
+    *(c for name in ("epochs", "batch_size", "eval_every", "chunk_evals")
+      for c in in_all("types", integer(name, 1.5), **{name: 1.5})),
+    *in_all("types", integer("epochs", "3"), epochs="3"),
+    *in_all("types", integer("batch_size", True), batch_size=True),
+    *in_all("types", integer("members_at_once", None, 0), members_at_once=None),
+    *in_all("types", rf"config\.seeds is 3, {LISTED}", seeds=3),
+    *in_all("types", rf"config\.seeds is '012', {LISTED}", seeds="012"),
+    *in_all("types", integer("seeds", 1.0, 0), seeds=(1.0,)),
+    *in_all("types", integer("seeds", "1", 0), seeds=("1",)),
+    *in_all("types", integer("seeds", True, 0), seeds=(True,)),
+    case("types", "iterative", integer("num_rounds", 1.5, 0), num_rounds=1.5),
+    case("types", "iterative", integer("keep_checkpoints", "2"), keep_checkpoints="2"),
+    case("types", "iterative", rf"config\.variants is 'random', {LISTED}", variants="random"),
+    case("types", "iterative", rf"config\.variants is 5, {LISTED}", variants=5),
+    case("types", "iterative", rf"config\.variants is None, {LISTED}", variants=None),
+    case("types", "iterative", "unknown criterion '3'; known: ", variants=(3,)),
+    case("types", "learned", rf"config\.variants is 'init', {LISTED}", variants="init"),
+    case("types", "learned", "count_gradient is 'yes', expected a bool", count_gradient="yes"),
+    case("types", "learned", "config.momentum is '0.9', expected from 0", momentum="0.9"),
+    case("types", "learned", "config.momentum is False, expected from 0", momentum=False),
+    case("types", "learned", "config.initial_logits has '1', expected a f", initial_logits=("1",)),
+    case("types", "learned", f"config.initial_logits is 1.0, {LISTED}", initial_logits=1.0),
+    case("types", "one_shot", f"config.criteria is 'random', {LISTED}", criteria="random"),
+    case("types", "one_shot", f"config.powers is 3, {LISTED}", powers=3),
+    case("types", "one_shot", integer("powers", 1.5, 0), powers=(1.5,)),
+    case("types", "one_shot", integer("retrain_power", "2", -1), retrain_power="2"),
+    *(case("types", runner, "config.rates: rules is 5, expected a list of pairs", rates=5)
+      for runner in ("iterative", "one_shot")),
+    *(case("types", "iterative", r"config.rates: rule .* is not a pair \(pattern, rate\)", rates=v)
+      for v in (("output/kernel", 0.1), (("output/kernel",),), (("output/kernel", 0.1, 2),))),
+    case("types", "iterative", "config.rates: .* rule 'output/kernel' is '0.1', expected a number",
+         rates=(("output/kernel", "0.1"),)),
+    case("types", "iterative", "config.rates: rule b'.*' is not a regular expression",
+         rates=((b"output/kernel", 0.1),)),
+    case("types", "iterative", "config.rates: rules is 5", network="conv2", rates=5),
+    *(case("types", runner, "config.experiment is 3, expected a text", experiment=3)
+      for runner in CONFIGS),
+    Case("types", lambda: find_runner({"runner": "iterative"}), TypeError,
+         "get_config returns {'runner': 'iterative'}, expected a ConfigDict"),
+    # Names
+    *in_all("names", "unknown network 'lenet30'; did you mean 'lenet300'", network="lenet30"),
+    *in_all("names", "unknown network None; known: conv2", network=None),
+    *in_all("names", "unknown data set 'mnist2'; did you mean 'mnist'", dataset="mnist2"),
+    *in_all("names", "matmul_precision is 'float31', expected one of", matmul_precision="float31"),
+    *in_all("names", "config has colour, expected only runner, ", colour="red"),
+    *in_all("names", "config has no seeds, expected runner, ", without="seeds"),
+    *in_all("names", "config.experiment is '', expected a text", experiment=""),
+    case("names", "one_shot", "config has no criteria, expected", without="criteria"),
+    case("names", "one_shot", "config has num_rounds, expected only", num_rounds=2),
+    Case("names", lambda: find_runner(ConfigDict({"runner": "learnd"})), ValueError,
+         "unknown runner 'learnd'; did you mean 'learned'"),
+    Case("names", lambda: find_runner(ConfigDict()), ValueError, "unknown runner None"),
+    case("names", "iterative", "unknown criterion 'randm'; did you mean", variants=("randm",)),
+    case("names", "iterative", "unknown mask-1 action 'zero'; ", variants=("random:zero",)),
+    case("names", "iterative", "unknown mask-0 action 'z'; ", variants=("random:rewind:z",)),
+    case("names", "iterative", "'a:b:c:d' has more parts than cr", variants=("a:b:c:d",)),
+    case("names", "iterative", "unknown criterion ''; known", variants=("",)),
+    case("names", "learned", "unknown kind of weights 'innit'; did you", variants=("innit",)),
+    case("names", "learned", "'init:scale' is not weights or weights:", variants=("init:scale",)),
+    case("names", "one_shot", "unknown criterion 'randm'; did you mean", criteria=("randm",)),
+    case("names", "one_shot", "unknown criterion 'random:reinit'", criteria=("random:reinit",)),
+    case("names", "one_shot", "unknown kind of weights 'innit'; did you", weights=("innit",)),
+    case("names", "iterative", "config.rates: rule 'fc/kernel' matches no leaf",
+         rates=(("fc/kernel", 0.1),)),
+    case("names", "iterative", r"rates: rule 'out\(' is not a regular", rates=(("out(", 0.1),)),
+    case("names", "iterative", "config.rates: .*'output/bias' .*not prunable",
+         rates=(("output/bias", 0.1),)),
+    case("names", "iterative", "no rule for the convolutions of conv2; choose the network after",
+         network="conv2"),
+    # Ranges
+    *(c for v in (0, -1, NAN, INF, 10**400)
+      for c in in_all("ranges", "learning_rate is .*, expected a finite number above 0",
+                      learning_rate=v)),
+    *(c for name in ("epochs", "batch_size", "eval_every", "chunk_evals") for v in (0, -1)
+      for c in in_all("ranges", integer(name, v), **{name: v})),
+    *in_all("ranges", "config.batch_size is 1298, above the 1297 images", batch_size=1298),
+    *in_all("ranges", integer("members_at_once", -1, 0), members_at_once=-1),
+    *in_all("ranges", integer("seeds", -1, 0), seeds=(-1,)),
+    *in_all("ranges", r"config.seeds has 4294967296, expected less than 2\*\*32", seeds=(2**32,)),
+    *(c for part in ("3/2", "a/b", "1/0", "1/1", "-1/2", "0/2/3", "", "0/02", "\u0660/\u0662")
+      for c in in_all("ranges", "--slice is .*, expected i/n with i from 0 to n - 1", part=part)),
+    *in_all("ranges", "--slice asks for 99 parts of . members, expected as many", part="0/99"),
+    *(case("ranges", "iterative", "config.default_rate is .*, expected from 0 to below 1",
+           default_rate=v) for v in (1.0, -0.1, NAN, "0.2", True)),
+    *(case("ranges", "iterative", r"config.rates: .*, expected a number in \[0, 1\)",
+           rates=(("output/kernel", v),)) for v in (1.0, -0.1, NAN, INF)),
+    case("ranges", "iterative", integer("num_rounds", -1, 0), num_rounds=-1),
+    case("ranges", "iterative", integer("keep_checkpoints", 0), keep_checkpoints=0),
+    *(case("ranges", "learned", "config.initial_logits has .*, expected a finite number",
+           initial_logits=(v,)) for v in (NAN, INF, 10**400)),
+    *(case("ranges", "learned", "config.momentum is .*, expected from 0 to below 1", momentum=v)
+      for v in (1.0, -0.1, NAN)),
+    case("ranges", "learned", integer("num_draws", 0), num_draws=0),
+    case("ranges", "learned", integer("retrain_epochs", -1, 0), retrain_epochs=-1),
+    case("ranges", "learned", "retrain_learning_rate is nan, exp", retrain_learning_rate=NAN),
+    case("ranges", "one_shot", integer("powers", -1, 0), powers=(-1,)),
+    case("ranges", "one_shot", "retrain_power is 3, expected -1 or one of the po", retrain_power=3),
+    case("ranges", "one_shot", integer("retrain_power", -2, -1), retrain_power=-2),
+    case("ranges", "one_shot", integer("retrain_epochs", 0), retrain_epochs=0),
+    # Paths
+    *(c for folder in ("/no/such/folder", str(ROOT / "README.md"), str(ROOT / "tests"))
+      for c in in_all("paths", f"no data set 'mnist' in {folder}; prepare it", FileNotFoundError,
+                      dataset="mnist", data_dir=folder)),
+    # Empty lists
+    *in_all("empty lists", rf"config.seeds is \(\), {LISTED}", seeds=()),
+    case("empty lists", "iterative", rf"config.variants is \(\), {LISTED}", variants=()),
+    case("empty lists", "learned", rf"config.variants is \(\), {LISTED}", variants=()),
+    case("empty lists", "learned", f"config.initial_logits is .*, {LISTED}", initial_logits=()),
+    case("empty lists", "one_shot", rf"config.criteria is \(\), {LISTED}", criteria=()),
+    case("empty lists", "one_shot", rf"config.weights is \(\), {LISTED}", weights=()),
+    case("empty lists", "one_shot", rf"config.powers is \(\), {LISTED}", powers=()),
+    # Duplicates
+    case("duplicates", "iterative", f"variants has random {TWICE}", variants=("random", "random")),
+    case("duplicates", "iterative", f"variants has large_final {TWICE}",
+         variants=("large_final:rewind", "large_final")),
+    case("duplicates", "iterative", f"variants has large_final {TWICE}",
+         variants=("large_final", "random", "large_final:rewind:zero")),
+    case("duplicates", "iterative", "config.rates: .*matches no leaf that an earlier rule left",
+         rates=(("output/kernel", 0.1), ("output/kernel", 0.2))),
+    case("duplicates", "learned", f"variants has init {TWICE}", variants=("init", "init")),
+    case("duplicates", "learned", f"initial_logits has 1, 1.0 {TWICE}", initial_logits=(1, 1.0)),
+    case("duplicates", "learned", f"initial_logits has nan {TWICE}", initial_logits=(NAN, NAN)),
+    case("duplicates", "one_shot", f"criteria has random {TWICE}", criteria=("random", "random")),
+    case("duplicates", "one_shot", f"weights has init {TWICE}", weights=("init", "init")),
+    case("duplicates", "one_shot", f"powers has 1 {TWICE}", powers=(1, 1)),
+    # Seeds that repeat
+    *in_all("repeated seeds", f"config.seeds has 1 {TWICE}", seeds=(1, 1)),
+    *in_all("repeated seeds", f"config.seeds has 0, 2 {TWICE}", seeds=(0, 2, 1, 2, 0)),
+    *in_all("repeated seeds", f"config.seeds has 1, 1.0 {TWICE}", seeds=(1, 1.0)),
+]  # fmt: skip
+
+OF_FILES = [
+    (kind, name, changes, pattern)
+    for name in NAMES
+    for kind, changes, pattern in (
+        ("repeated seeds", {"seeds": (3, 3)}, f"config.seeds has 3 {TWICE}"),
+        ("ranges", {"learning_rate": NAN}, "config.learning_rate is nan, expected a finite"),
+        ("names", {"colour": "red"}, "config has colour, expected only runner, "),
+    )
+]
+
+
+@pytest.mark.parametrize("case", WRONG, ids=lambda case: case.kind)
+def test_a_wrong_configuration_ends_in_one_line(case):
+    check_error(case)
+
+
+@pytest.mark.parametrize(("kind", "name", "changes", "pattern"), OF_FILES)
+def test_every_config_file_is_checked(kind, name, changes, pattern):
+    config = get_config(name, "lenet300,tiny")
+    check_error(Case(kind, lambda: plan(config, **changes), ValueError, pattern))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "argument", ["lenet", "lenet300,small", ",tiny", "lenet300,tiny,tiny", " "]
+)
+def test_every_config_file_names_what_may_follow_the_colon(name, argument):
+    module = importlib.import_module(f"experiments.configs.{name}")
+    pattern = f"'{argument}' after the colon of --config is not understood; write FILE.py:NETWORK"
+    check_error(Case("names", lambda: module.get_config(argument), ValueError, pattern))
+
+
+def test_a_whole_number_of_slices_is_understood():
+    assert Slice.parse("10/11") == (10, 11)
+
+
+# Command lines, each in a process of its own. {new} is a folder that must not come to be, {file} a
+# file, {configs} a folder of configuration files.
+
+RUN = "experiments.run"
+CONFIG = "--config=experiments/configs/quickstart.py:lenet300,tiny"
+NEW = "--workdir={new}"
+START = (RUN, CONFIG, NEW)
+LAUNCH = ("tools.launch", CONFIG, NEW, "--cluster=local")
+TABLE = "results/mask_criteria_lenet300_mnist.csv"
+HEURISTIC = "results/heuristic_supermasks_lenet300_mnist.csv"
+A_NUMBER = "could not convert string to float"
+
+FILES = {
+    "syntax": "def get_config(:",
+    "nothing": "",
+    "raises": "def get_config():\n    raise KeyError('boo')",
+    "imports": "import nowhere_to_be_found",
+    "divides": "1 / 0",
+    "number": "def get_config(): return 3",
+    "none": "def get_config(): return None",
+    "empty": "from ml_collections import ConfigDict\ndef get_config(): return ConfigDict()",
+}
+
+TYPED = [
+    ("types", (*START, "--config.num_rounds=1.5"), "flag --config.num_rounds=1.5: invalid literal"),
+    ("types", (*START, "--config.learning_rate=fast"), A_NUMBER),
+    ("types", (*START, "--config.seeds=a"), "config.seeds has 'a', expected an integer of 0 or"),
+    ("types", (*START, "--config.seeds="), "config.seeds has '', expected an integer of 0 or"),
+    ("types", (*START, "--config.rates=5"), r"config.rates: rule 5 is not a pair \(pattern, rate"),
+    ("types", (*START, "--max_memory=lots"), A_NUMBER),
+    ("types", (*START, "--num_processes=a"), "invalid literal for int"),
+    ("types", (*START, "--distributed=perhaps"), "Non-boolean argument to boolean flag"),
+    ("types", (RUN, "--config={configs}/number.py", NEW), "get_config returns 3, expected a Conf"),
+    ("types", (RUN, "--config={configs}/none.py", NEW), "flag --config=None"),
+    ("types", ("tools.benchmark", "--patience=long"), A_NUMBER),
+    ("names", (*START, "--config.num_round=3"), 'such setting: .* mean "num_rounds"'),
+    ("names", (*START, "--config.nothing.deep=3"), "no such setting: 'nothing'"),
+    ("names", (*START, "--config.epochs.deep=3"), "no such setting: .*epochs.deep"),
+    ("names", (*START, "--config.runner=one_shot"), "config has no criteria, weights, powers, ret"),
+    ("names", (*START, "--config.runner=learned"), "config has no initial_logits, momentum"),
+    ("names", (*START, "--config.variants=random,small"), "unknown criterion 'random,small'"),
+    ("names", (*START, "--wrokdir=x"), "Unknown command line flag 'wrokdir'. Did you mean: work"),
+    ("names", (*START, "more"), "unknown argument 'more'; flags start with --"),
+    ("names", (RUN, f"{CONFIG},small", NEW), "'lenet300,tiny,small' after the colon of"),
+    ("names", (RUN, "--config={configs}/nothing.py", NEW), "the file has no function get_config"),
+    ("names", (RUN, "--config={configs}/empty.py", NEW), "unknown runner None; known: iterative"),
+    ("names", (RUN, "--config={configs}/empty.py:conv2", NEW), "get_config.. takes 0 positional"),
+    ("names", ("tools.report", "--tabel=x"), "Unknown command line flag 'tabel'"),
+    ("names", ("tools.figure", "pie", TABLE, "--picture={new}.png"), "unknown figure 'pie'; known"),
+    ("names", ("tools.figure", "mask_criteria", HEURISTIC, "--picture={new}.png"),
+     "mask_criteria cannot show such a table: it has no column 'variant'"),
+    ("names", ("tools.figure", "mask_criteria", TABLE, "--picture={new}.xyz"), "supported formats"),
+    ("names", ("tools.rerun", "f00"), "no table in results has a row 'f00'"),
+    ("names", ("tools.rerun", "a", "b"), "name the id of one row"),
+    ("names", (*LAUNCH, "--slices=2", "--cluster=cloud"), "should be one of <slurm|local>"),
+    ("names", (*LAUNCH, "--slices=2", "--cluster=slurm"), "--cluster=slurm: Could not detect"),
+    ("names", ("tools.benchmark", "--networks=lenet30"), "unknown network 'lenet30'; known: len"),
+    ("names", ("tools.benchmark", "--mappings=map"), "'map' needs a number of devices after its"),
+    ("ranges", (*START, "--config.learning_rate=nan"), "learning_rate is nan, expected a finite"),
+    ("ranges", (*START, "--max_memory=-1"), "-1.0 is not a non-negative number"),
+    ("ranges", (*START, "--max_memory=nan"), "flag --max_memory=nan: expected a number"),
+    ("ranges", (*START, "--checkpoint_minutes=-1"), "-1.0 is not a non-negative number"),
+    ("ranges", (*START, "--checkpoint_minutes=nan"), "checkpoint_minutes=nan: expected a number"),
+    ("ranges", (*START, "--num_processes=0"), "0 is not a positive integer"),
+    ("ranges", (*START, "--num_processes=2"), "need --distributed"),
+    ("ranges", (*START, "--distributed", "--coordinator=x:1", "--num_processes=2",
+                "--process_index=2"), "--process_index is 2, expected less than --num_processes=2"),
+    ("ranges", (*START, "--slice=3/2"), "--slice is '3/2', expected i/n with i from 0 to n - 1"),
+    ("ranges", (*START, "--slice="), "--slice is '', expected i/n with i from 0 to n - 1"),
+    ("ranges", (*LAUNCH, "--slices=0"), "0 is not a positive integer"),
+    ("ranges", (*LAUNCH, "--slices=99"), "--slice asks for 99 parts of 8 members, expected as man"),
+    ("ranges", (*LAUNCH, "--slices=2", "--slice=0/2"), "--slice is set by tools.launch; give --sl"),
+    ("ranges", (*LAUNCH, "--slices=2", "--hours=nan"), "flag --hours=nan: expected a number"),
+    ("ranges", ("tools.benchmark", "--members=0"), "--members has '0', expected numbers of 1 or"),
+    ("ranges", ("tools.benchmark", "--turns=0"), "0 is not a positive integer"),
+    ("ranges", ("tools.benchmark", "--patience=nan"), "flag --patience=nan: expected a number"),
+    ("paths", (RUN, CONFIG), "flag --workdir=None"),
+    ("paths", (RUN, CONFIG, "--workdir="), "--workdir is empty; name a folder"),
+    ("paths", (RUN, CONFIG, "--workdir={file}"), "{file}"),
+    ("paths", (RUN, CONFIG, "--workdir={file}/below"), "{file}"),
+    ("paths", (*START, "--distributed", "--coordinator=nowhere"), "'nowhere', expected HOST:PORT"),
+    ("paths", (RUN, NEW), "flag --config=None"),
+    ("paths", (RUN, "--config=", NEW), "Path to config file is an empty string"),
+    ("paths", (RUN, "--config={configs}/no.py", NEW), "No such file .*'{configs}/no.py'"),
+    ("paths", (RUN, "--config={configs}", NEW), "Is a directory: '{configs}'"),
+    ("paths", (RUN, "--config={configs}/syntax.py", NEW), "{configs}/syntax.py, line 1: SyntaxErr"),
+    ("paths", (RUN, "--config={configs}/raises.py", NEW), "raises.py, line 2: KeyError: 'boo'"),
+    ("paths", (RUN, "--config={configs}/imports.py", NEW), "imports.py, line 1: ModuleNotFoundEr"),
+    ("paths", (RUN, "--config={configs}/divides.py", NEW), "divides.py, line 1: ZeroDivisionErr"),
+    ("paths", ("tools.collect", "{configs}", "--output={new}"), "{configs}/config.json"),
+    ("paths", ("tools.collect", "{file}", "--output={new}"), "{file}/config.json"),
+    ("paths", ("tools.collect", "{configs}", "--output="), "--output is empty; Path of the table"),
+    ("paths", ("tools.report", "{new}.csv"), "No such file or directory: '{new}.csv'"),
+    ("paths", ("tools.report", "{file}"), "{file} is not a table of this version"),
+    ("paths", ("tools.figure", "learning_curves", "{file}", "--picture={new}.png"), "{file}"),
+    ("paths", ("tools.figure", "mask_criteria", TABLE, "--picture="), "--picture is empty; Path"),
+    ("paths", ("tools.rerun", "f00", "--results={new}"), "no table in {new} has a row 'f00'"),
+    ("paths", ("tools.launch", CONFIG, "--workdir=", "--slices=2"), "--workdir is empty; Folder"),
+    ("empty lists", ("tools.benchmark", "--networks="), "--networks is empty, expected at least o"),
+    ("empty lists", ("tools.benchmark", "--members="), "--members is empty, expected at least o"),
+    ("empty lists", ("tools.benchmark", "--mappings="), "--mappings is empty, expected at least o"),
+    ("empty lists", ("tools.collect", "--output={new}"), "name at least one folder of a run"),
+    ("empty lists", ("tools.report",), "name one table, for example results/NAME.csv"),
+    ("empty lists", ("tools.figure", "mask_criteria", "--picture={new}.png"), "at least one table"),
+    ("empty lists", ("tools.rerun",), "name the id of one row"),
+    ("empty lists", ("tools.launch", CONFIG, NEW), "flag --slices=None"),
+    ("duplicates", (*START, "--config.variants=('random','random:rewind')"),
+     f"config.variants has random {TWICE}"),
+    ("duplicates", ("tools.figure", "learning_curves", "a", "a", "--picture={new}.png"),
+     "learning_curves shows one .curves.parquet, not 2"),
+    ("repeated seeds", (*START, "--config.seeds=(1,1)"), f"config.seeds has 1 {TWICE}"),
+    ("repeated seeds", (*LAUNCH, "--slices=2", "--config.seeds=(1,1)"), f"seeds has 1 {TWICE}"),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    base = tmp_path_factory.mktemp("bad")
+    named = {"new": base / "new", "file": base / "file", "configs": base / "configs"}
+    named["file"].write_text("hello\n")
+    named["configs"].mkdir()
+    for name, text in FILES.items():
+        (named["configs"] / f"{name}.py").write_text(text)
+    return named
+
+
+@pytest.fixture(scope="module")
+def answers(places):
+    commands = [[word.format(**places) for word in words] for _, words, _ in TYPED]
+    return dict(zip(range(len(TYPED)), command_lines.answers(commands), strict=True))
+
+
+@pytest.mark.parametrize("number", range(len(TYPED)), ids=lambda n: f"{n} {TYPED[n][0]}")
+def test_a_wrong_command_line_ends_in_one_line(answers, places, number):
+    status, output = answers[number]
+    pattern = TYPED[number][2]
+    for name, path in places.items():
+        pattern = pattern.replace(f"{{{name}}}", str(path))
+    assert re.search(pattern, output), output
+    assert output.startswith("error: ") and len(output.splitlines()) == 1
+    assert status == 1
+
+
+@pytest.mark.parametrize(
+    "words", [(*START, "--config.seeds=(1,1)"), ("tools.collect", "{file}", "--output={new}")]
+)
+def test_a_process_of_its_own_ends_so_too(places, words):
+    done = command_lines.python("-m", *(word.format(**places) for word in words))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: ") and len(done.stderr.splitlines()) == 1
+
+
+def test_wrong_command_lines_leave_nothing_behind(answers, places):
+    assert {path.name for path in places["new"].parent.iterdir()} == {"file", "configs"}
+
+
+def test_the_tables_are_as_large_as_promised():
+    tables = [wrong.kind for wrong in (*library.WRONG, *WRONG)]
+    tables += [row[0] for row in (*library.LEGAL, *OF_FILES, *TYPED)]
+    counts = collections.Counter(tables)
+    assert counts.keys() == set(KINDS)
+    assert min(counts.values()) >= 8 and counts.total() >= 150
