@@ -45,7 +45,7 @@ def given(flag: flags.FlagHolder[T]) -> T:
       ValueError: if that is empty.
     """
     if not flag.value:
-        raise ValueError(f"--{flag.name} is empty; {flags.FLAGS[flag.name].help}")
+        raise ValueError(f"--{flag.name} is empty, expected: {flags.FLAGS[flag.name].help}")
     return flag.value
 
 
