@@ -243,6 +243,11 @@ def open_workdir(
     return workdir
 
 
+def settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What the config.json of a run says, without what it says of the folder."""
+    return {name: value for name, value in config.items() if name not in OF_FOLDER}
+
+
 def _read_config(file: Path) -> dict[str, Any]:
     try:
         return dict(read_json(file))

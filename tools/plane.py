@@ -9,7 +9,6 @@ alone, for weights all over a square. Ties count as the fraction of them that is
 of the run is looked for where TFDS_DATA_DIR says.
 """
 
-import contextlib
 import sys
 from pathlib import Path
 
@@ -59,15 +58,15 @@ def load(workdir: Path, layer: str | None, seed: int | None) -> tuple[np.ndarray
     config = results.read_json(workdir / "config.json")
     if config["runner"] != "iterative":
         raise ValueError(f"{workdir} is no run of iterative pruning but of {config['runner']}.")
-    part = config.pop("slice", None)
-    plan = iterative.make_plan(ConfigDict(config), part=part)
+    settings = results.settings(config)
+    plan = iterative.make_plan(ConfigDict(settings), part=config.get("slice"))
     seed = plan.seeds[0] if seed is None else seed
     if seed not in plan.seeds:
         raise ValueError(f"{workdir} has no seed {seed}; it has {plan.seeds}.")
-    with contextlib.closing(Checkpoints(workdir / "checkpoints", keep=1)) as checkpoints:
-        if 0 not in checkpoints.rounds():
-            raise ValueError(f"{workdir} has not finished its dense networks.")
-        outcome = checkpoints.load(0, iterative.abstract_outcome(plan, 0))
+    checkpoints = Checkpoints(workdir / "checkpoints", keep=1)
+    if 0 not in checkpoints.rounds():
+        raise ValueError(f"{workdir} has not finished its dense networks.")
+    outcome = checkpoints.load(0, iterative.abstract_outcome(plan, 0))
     w_i, w_f = (
         {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
         for tree in (outcome.state.w_i, outcome.w_f)

@@ -56,8 +56,7 @@ def find(row_id: str, folder: Path) -> tuple[results.Row, ModuleType, ConfigDict
         table = path.with_name(path.name.replace(".config.json", ".csv"))
         for row in read_table(table):
             if row["id"] == row_id:
-                settings = results.read_json(path)
-                settings.pop("data", None)
+                settings = results.settings(results.read_json(path))
                 runner = RUNNERS[settings["runner"]]
                 return row, runner, runner.alone(ConfigDict(settings), row)
     raise ValueError(f"no table in {folder} has a row {row_id!r}.")

@@ -1,4 +1,3 @@
-import contextlib
 import shutil
 
 import jax
@@ -40,8 +39,8 @@ def outcomes(workdir):
     def flat(tree):
         return {path_name(p): leaf for p, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
-    with contextlib.closing(Checkpoints(workdir / "checkpoints", keep=2)) as checkpoints:
-        loaded = [checkpoints.load(r, iterative.abstract_outcome(plan, r)) for r in range(3)]
+    checkpoints = Checkpoints(workdir / "checkpoints", keep=2)
+    loaded = [checkpoints.load(r, iterative.abstract_outcome(plan, r)) for r in range(3)]
     return [
         {"w_i": flat(o.state.w_i), "w_f": flat(o.w_f), "mask": flat(o.state.mask)} for o in loaded
     ]
