@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 from matplotlib.figure import Figure
 
 from experiments import results
-from experiments.plots import FIGURES
+from experiments.plots import FIGURES, mask_analysis
+from experiments.runners import read_table
 from tools import accuracies
 from tools.pages import Block, Bullets, Code, Details, Heading, Link, Paragraph, Picture, anchor
 from tools.tables import Table, pool
@@ -70,12 +71,12 @@ def _experiment(experiment: Experiment, others: Sequence[Experiment]) -> list[Bl
         for table in experiment.tables
         for path in sorted(table.path.parent.glob(f"{table.name}.*png"))
     ]
-    seeds = len({row["seed"] for row in experiment.rows})
-    caption = f"{experiment.name}, {experiment.network} on {experiment.dataset}, seeds: {seeds}."
     return [
         Heading(3, experiment.title),
-        Picture(draw, f"figure-{anchor(experiment.title)}", caption, pictures),
+        Picture(draw, f"figure-{anchor(experiment.title)}", _caption(experiment), pictures),
         accuracies.table(experiment.rows),
+        *_convergence(experiment),
+        *_mask_analysis(experiment),
         *(
             Details(
                 f"How {table.path.name} was made", f"made-{anchor(table.name)}", _provenance(table)
@@ -83,6 +84,32 @@ def _experiment(experiment: Experiment, others: Sequence[Experiment]) -> list[Bl
             for table in experiment.tables
         ),
     ]
+
+
+def _convergence(experiment: Experiment) -> list[Block]:
+    """How soon training was at its best, of pruning."""
+    figure = FIGURES.get(f"{experiment.tables[0].config['figure']}_convergence")
+    if not figure:
+        return []
+    name = f"convergence-{anchor(experiment.title)}"
+    caption = f"Step of the lowest validation loss: {_caption(experiment)}"
+    return [Picture(lambda: figure(experiment.rows), name, caption, [])]
+
+
+def _mask_analysis(experiment: Experiment) -> list[Block]:
+    """What masks share and what training did to kept and pruned weights, where that was kept."""
+    files = [table.path.with_suffix(".analysis.csv") for table in experiment.tables]
+    rows = [row for file in files if file.exists() for row in read_table(file)]
+    if not rows:
+        return []
+    name = f"masks-{anchor(experiment.title)}"
+    caption = f"Overlap, signs, movement and densities of masks: {_caption(experiment)}"
+    return [Picture(lambda: mask_analysis.draw(rows), name, caption, [])]
+
+
+def _caption(experiment: Experiment) -> str:
+    seeds = len({row["seed"] for row in experiment.rows})
+    return f"{experiment.name}, {experiment.network} on {experiment.dataset}, seeds: {seeds}."
 
 
 def _provenance(table: Table) -> list[Block]:

@@ -7,7 +7,7 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from experiments import results
+from experiments import mask_analysis, results
 from experiments.runners import read_table
 from tests.tools.test_pages import Reader
 from tools import accuracies, contents, pages, report, tables
@@ -62,6 +62,23 @@ def test_links_of_the_markdown_lead_somewhere(committed):
     assert {target[1:] for target in targets if target.startswith("#")} <= names
     files = [target for target in targets if not target.startswith(("#", "https:"))]
     assert files and all((COMMITTED / target).exists() for target in files)
+
+
+def test_convergence_and_the_analysis_of_masks_are_shown_where_they_are_known(folder):
+    name = "mask_criteria-lenet300-mnist"
+    assert f"convergence-{name}" in page_of(folder).ids
+    assert f"masks-{name}" not in page_of(folder).ids
+    analysed = [
+        {"experiment": "mask_criteria", "network": "lenet300", "dataset": "mnist", "round": round}
+        | {"variant": "large_final", "seed": seed, "other_variant": "", "other_seed": None}
+        | {"layer": layer, "quantity": quantity, "value": 0.5}
+        for round in (1, 2)
+        for seed in (0, 1)
+        for layer in ("dense1/kernel", mask_analysis.OVERALL)
+        for quantity in ("density", "shrunk_pruned", "sign_agreement_kept")
+    ]
+    results.write_rows(folder / f"{PRUNING}.analysis.csv", analysed, mask_analysis.COLUMNS)
+    assert f"masks-{name}" in page_of(folder).ids
 
 
 def test_the_same_tables_make_the_same_bytes(folder):
