@@ -9,7 +9,6 @@ alone, for weights all over a square. Ties count as the fraction of them that is
 of the run is looked for where TFDS_DATA_DIR says.
 """
 
-import sys
 from pathlib import Path
 
 import jax
@@ -19,6 +18,7 @@ from ml_collections import ConfigDict
 
 from experiments import iterative, results
 from experiments.checkpoints import Checkpoints
+from experiments.command_line import fail, given, parse_flags, refuse_nan
 from experiments.plots import plane, save
 from supermask_jax.trees import lookup, path_name
 from tools.figure import PICTURE
@@ -28,23 +28,25 @@ KEEP = flags.DEFINE_float(
 )
 LAYER = flags.DEFINE_string("layer", None, "Path of the layer; by default the largest.")
 SEED = flags.DEFINE_integer("seed", None, "Seed of the dense network; by default the first.")
+refuse_nan(KEEP)
 
 
 def main(arguments: list[str]) -> None:
     """Draw the figure of the folder named on the command line, or of none."""
-    if len(arguments) > 2:
-        raise app.UsageError("name one folder of a run, or none.")
     logging.set_verbosity(logging.WARNING)
     keep = KEEP.value or 0.0
     try:
+        if len(arguments) > 2:
+            raise ValueError("name one folder of a run, or none.")
+        picture = Path(given(PICTURE))
         if len(arguments) == 1:
             figure = plane.draw_regions(keep)
         else:
             weights = load(Path(arguments[1]), LAYER.value, SEED.value)
             figure = plane.draw_weights(*weights[:2], keep, weights[2])
-        save(figure, Path(PICTURE.value or ""))
+        save(figure, picture)
     except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+        fail(error)
 
 
 def load(workdir: Path, layer: str | None, seed: int | None) -> tuple[np.ndarray, np.ndarray, str]:
@@ -56,8 +58,8 @@ def load(workdir: Path, layer: str | None, seed: int | None) -> tuple[np.ndarray
       FileNotFoundError: no run, or no data.
     """
     config = results.read_json(workdir / "config.json")
-    if config["runner"] != "iterative":
-        raise ValueError(f"{workdir} is no run of iterative pruning but of {config['runner']}.")
+    if config.get("runner") != "iterative":
+        raise ValueError(f"{workdir} is no run of iterative pruning but of {config.get('runner')}.")
     settings = results.settings(config)
     plan = iterative.make_plan(ConfigDict(settings), part=config.get("slice"))
     seed = plan.seeds[0] if seed is None else seed
@@ -81,4 +83,4 @@ def load(workdir: Path, layer: str | None, seed: int | None) -> tuple[np.ndarray
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)
