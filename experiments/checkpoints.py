@@ -5,6 +5,7 @@ folder, written last: what has no such file was never finished, what differs fro
 """
 
 import hashlib
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -44,12 +45,14 @@ class Checkpoints:
           OSError: if the disk does not take them; rounds saved before stay as they are.
         """
         arrays, target = self._paths(round)
+        values = jax.tree.map(np.asarray, tree)
         if processes.is_first():
             self._folder.mkdir(parents=True, exist_ok=True)
+            _check_disk(arrays, sum(x.nbytes for x in jax.tree.leaves(values)))
             target.unlink(missing_ok=True)
         processes.meet()
         try:
-            ocp.save(str(arrays), jax.tree.map(np.asarray, tree), overwrite=True)
+            ocp.save(str(arrays), values, overwrite=True)
         except Exception as error:
             raise OSError(f"cannot save {arrays}: {_reason(error)}") from error
         if processes.is_first():
@@ -106,6 +109,16 @@ class Checkpoints:
                 arrays.rename(target / "arrays")
         processes.meet()
         return target
+
+
+def _check_disk(arrays: Path, size: int) -> None:
+    """Raise here what Orbax's threads would also print, in many lines, or wait for."""
+    free = shutil.disk_usage(arrays.parent).free
+    if not os.access(arrays.parent, os.W_OK):
+        raise PermissionError(f"cannot save {arrays}: no permission to write into its folder")
+    if size > free:
+        needed = f"it takes {size / 1e6:.1f} MB and {free / 1e6:.1f} MB are free"
+        raise OSError(f"cannot save {arrays}: no space left on the disk, {needed}")
 
 
 def _checksums(folder: Path) -> dict[str, str]:

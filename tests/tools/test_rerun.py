@@ -47,7 +47,7 @@ def main(folder):
 def test_a_row_is_found_with_the_config_of_it_alone(folder, member, variants):
     row, _, config = rerun.find(pick(folder, *member)["id"], folder)
     assert row == pick(folder, *member)
-    whole = results.read_json(folder / "tiny.config.json")
+    whole = results.settings(results.read_json(folder / "tiny.config.json"))
     own = {"variants": variants, "seeds": [member[1]], "num_rounds": member[2]}
     assert config.to_dict() == whole | own
 
