@@ -1,6 +1,9 @@
 """JAX on four simulated CPU devices, and what all tests share."""
 
 import os
+import shutil
+import tempfile
+from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
@@ -9,6 +12,19 @@ import jax
 import pytest
 
 jax.config.update("jax_num_cpu_devices", 4)
+
+# Many tests run the same small experiments: what one process has compiled no other compiles again.
+PROGRAMS = Path(tempfile.gettempdir()) / (
+    f"supermask_jax_{os.environ.get('PYTEST_XDIST_TESTRUNUID', os.getpid())}"
+)
+jax.config.update("jax_compilation_cache_dir", str(PROGRAMS))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def pytest_sessionfinish(session):
+    if not hasattr(session.config, "workerinput"):  # the workers of xdist have it
+        shutil.rmtree(PROGRAMS, ignore_errors=True)
+
 
 hypothesis.settings.register_profile(
     "library",
