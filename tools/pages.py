@@ -238,7 +238,8 @@ def _markdown(block: Block, files: str) -> str:
                 f"| {' | '.join(line)} |" for line in [[*head], ["---"] * len(head), *cells]
             )
         case Picture(_, _, caption, names):
-            return "\n\n".join([*(f"![{caption}]({files}{name})" for name in names), caption])
+            where = caption if names else f"{caption} The page of `make report` shows it."
+            return "\n\n".join([*(f"![{caption}]({files}{name})" for name in names), where])
         case Details(summary, place, blocks):
             inside = "\n\n".join(_markdown(inner, files) for inner in blocks)
             head = f"<summary>{escaping.escape(summary)}</summary>"
