@@ -57,20 +57,28 @@ def values(percents: np.ndarray) -> str:
 
 def _cell(curve: Curve, number: int) -> str:
     """The same of one round of a curve; empty where there is none."""
-    at = curve.rounds == number
-    if not at.any():
+    if not (found := _round(curve, number)):
         return ""
-    mean, low, high = (numbers[at][0] for numbers in (curve.mean, curve.low, curve.high))
-    return f"{mean:.2f} ({low:.2f} to {high:.2f}; n = {curve.num_members[at][0]})"
+    mean, low, high, count = found
+    return f"{mean:.2f} ({low:.2f} to {high:.2f}; n = {count:.0f})"
 
 
 def _short(curve: Curve, number: int) -> str:
     """Mean and half the range of one round; empty where there is none."""
+    if not (found := _round(curve, number)):
+        return ""
+    mean, low, high, _ = found
+    return f"{mean:.2f} ± {(high - low) / 2:.2f}"
+
+
+def _round(curve: Curve, number: int) -> tuple[float, float, float, float] | None:
+    """Mean, minimum, maximum and number of members of one round."""
     at = curve.rounds == number
     if not at.any():
-        return ""
-    mean, low, high = (numbers[at][0] for numbers in (curve.mean, curve.low, curve.high))
-    return f"{mean:.2f} ± {(high - low) / 2:.2f}"
+        return None
+    columns = curve.mean, curve.low, curve.high, curve.num_members
+    mean, low, high, count = (float(numbers[at][0]) for numbers in columns)
+    return mean, low, high, count
 
 
 def _num_members(curve: Curve) -> str:
