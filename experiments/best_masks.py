@@ -17,10 +17,11 @@ class BestMasks(NamedTuple):
       weights: what is masked, a name of `experiments.untrained.WEIGHTS`.
       rescale: whether weights are rescaled dynamically.
       setting: the power or the initial logit with the best mean validation accuracy.
+      validation: that accuracy; minus infinity if it is not finite for all seeds.
       density: weights kept there, mean over seeds.
       accuracies: test accuracy there, `[S]`.
-      maxima: the highest test accuracy of every seed over all settings, `[S]`; the paper's
-        number for heuristic masks, chosen on the test set.
+      maxima: the highest test accuracy of every seed over all settings, `[S]`, NaN for a seed that
+        diverged; the paper's number for heuristic masks, chosen on the test set.
       rows: those of the setting, `[S]`.
     """
 
@@ -28,6 +29,7 @@ class BestMasks(NamedTuple):
     weights: str
     rescale: bool
     setting: float
+    validation: float
     density: float
     accuracies: np.ndarray
     maxima: np.ndarray
@@ -59,17 +61,20 @@ def _best(criterion: str, weights: str, rescale: bool, rows: Sequence[Row]) -> B
         return [row for row in rows if row[by] == value]
 
     def validation(value: float) -> float:
-        mean = np.mean([row["validation_accuracy"] for row in at(value)])
+        mean = 100 * np.mean([row["validation_accuracy"] for row in at(value)])
         return float(mean) if np.isfinite(mean) else -math.inf
 
     setting = max(dict.fromkeys(row[by] for row in rows), key=validation)
     seeds = dict.fromkeys(row["seed"] for row in rows)
-    maxima = [max(row["test_accuracy"] for row in rows if row["seed"] == seed) for seed in seeds]
+    maxima = [
+        np.max([row["test_accuracy"] for row in rows if row["seed"] == seed]) for seed in seeds
+    ]
     return BestMasks(
         criterion=criterion,
         weights=weights,
         rescale=rescale,
         setting=setting,
+        validation=validation(setting),
         density=100 * float(np.mean([row["density"] for row in at(setting)])),
         accuracies=100 * np.array([row["test_accuracy"] for row in at(setting)]),
         maxima=100 * np.array(maxima),

@@ -66,11 +66,15 @@ class Checkpoints:
         """Load a round as numpy arrays of the shapes and types of `like`.
 
         Raises:
-          ValueError: if the round is damaged; names the file.
+          ValueError: if the round is damaged, names the file; or if its shapes are others.
         """
         arrays, sums = self._paths(round)
         _compare(arrays, sums)
-        return ocp.load(str(arrays), jax.tree.map(_empty, like))
+        loaded = ocp.load(str(arrays), jax.tree.map(_empty, like))
+        for found, expected in zip(jax.tree.leaves(loaded), jax.tree.leaves(like), strict=True):
+            if found.shape != expected.shape:
+                raise ValueError(f"{arrays} has arrays {found.shape}, expected {expected.shape}")
+        return loaded
 
     def load_newest(self, before: int, like: Callable[[int], PyTree]) -> tuple[int, PyTree] | None:
         """The newest whole round below `before` and its arrays; None if there is none.
@@ -101,6 +105,7 @@ class Checkpoints:
         arrays, sums = self._paths(round)
         damaged = self._folder.with_name(f"{self._folder.name}_damaged")
         target = damaged / arrays.name
+        processes.meet()  # until the others, too, have read what is to be moved
         if processes.is_first():
             shutil.rmtree(target, ignore_errors=True)
             target.mkdir(parents=True)

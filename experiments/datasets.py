@@ -109,7 +109,7 @@ def prepare(name: str, data_dir: str | None = None) -> Path:
 
     Raises:
       ValueError: there is no such data set to prepare, or it is there in another format.
-      ConnectionError: its server does not answer within seconds.
+      ConnectionError: its server does not answer within seconds, or the download failed.
     """
     original = lookup("data set to prepare", name, _ORIGINALS)
     root = _root(data_dir)
@@ -218,6 +218,8 @@ def _check_connection(url: str) -> None:
 
 def _download_and_prepare(name: str, root: Path) -> Path:
     import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
+    from tensorflow_datasets.core.download.util import DownloadError
 
     official: Any = tfds.builder_cls(name)
 
@@ -229,11 +231,12 @@ def _download_and_prepare(name: str, root: Path) -> Path:
             return _ORIGINALS[self.name].splits(dl_manager, self.info.features)
 
     builder = Builder(data_dir=str(root), file_format="array_record")
-    builder.download_and_prepare(
-        download_config=tfds.download.DownloadConfig(
-            try_download_gcs=False, force_checksums_validation=True
-        )
-    )
+    config = tfds.download.DownloadConfig(try_download_gcs=False, force_checksums_validation=True)
+    try:
+        builder.download_and_prepare(download_config=config)
+    except (NonMatchingChecksumError, DownloadError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConnectionError(f"the download failed or was changed on its way: {reason}") from error
     return Path(builder.data_dir)
 
 

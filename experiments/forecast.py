@@ -58,7 +58,7 @@ def _count(number: int, noun: str) -> str:
 
 
 def available_memory() -> float:
-    """Bytes that are free for arrays: on the accelerators of this process or in main memory."""
+    """Bytes for arrays: all of this process's accelerators, or what is free of main memory."""
     devices = jax.local_devices()
     if devices[0].platform != "cpu":
         limits = [(device.memory_stats() or {}).get("bytes_limit", 0) for device in devices]
@@ -68,6 +68,11 @@ def available_memory() -> float:
         return 1024.0 * next(int(x.split()[1]) for x in lines if x.startswith("MemAvailable"))
     except OSError:
         return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+
+
+def num_bytes(tree: Any) -> int:
+    """What arrays hold, or would hold by their shapes and types."""
+    return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
 def count_products(fn: Callable[..., Any], *args: Any) -> float:

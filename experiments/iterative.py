@@ -1,7 +1,7 @@
 """Iterative pruning: one dense run per seed, then rounds of variants x seeds as one population.
 
     seeds  -> w_0 [S, ...] -> train -> w_f [S, ...]                 round 0
-    variant by variant: advance -> RoundState [S, ...]; concatenate -> [P, ...]
+    variant by variant: advance -> RoundState [S, ...], written into [P, ...]
     round r: start parameters -> train all P members -> rows, checkpoint -> advance
 
 A round is a pure function of the configuration, the seed and the round's number, and a
@@ -10,7 +10,6 @@ finished round on disk is not done again.
 
 import functools
 import itertools
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,13 +33,22 @@ from experiments.checks import (
     check_share,
     check_text,
 )
-from experiments.forecast import Forecast
-from experiments.keeping import SAVE_EVERY, Keeper, under_way
-from experiments.problems import ADVANCE, BATCHES, INIT, LOSS, Problem, load_problem, seed_keys
+from experiments.forecast import Forecast, num_bytes
+from experiments.keeping import SAVE_EVERY, Keeper
+from experiments.problems import (
+    ADVANCE,
+    BATCHES,
+    INIT,
+    LOSS,
+    Problem,
+    load_problem,
+    places,
+    seed_keys,
+)
 from experiments.progress import RoundProgress
 from experiments.records import RESULTS, Records
 from experiments.slices import Slice
-from experiments.trainer import Trained, Trainer, empty, write
+from experiments.trainer import Advance, Trained, Trainer, empty, write
 from supermask_jax import population, rates, rounds, trees
 from supermask_jax.actions import MASK_ONE, MASK_ZERO
 from supermask_jax.criteria import CRITERIA
@@ -57,6 +65,7 @@ SCOPE = (
 )  # fmt: skip
 # Settings that list members; runs of different lists may be joined into one table.
 LISTS = ("variants", "seeds")
+FIGURES = ("mask_criteria", "mask_one_actions", "mask_zero_actions")
 POSITIVE = ("epochs", "batch_size", "eval_every", "chunk_evals", "keep_checkpoints")
 
 
@@ -254,7 +263,7 @@ def run(
         for round in todo:
             progress.start_round(round)
             name = part_name(round)
-            keeper = Keeper(under_way(workdir, code_version) / name, save_every)
+            keeper = Keeper(workdir, code_version, name, save_every)
             state = laboratory.start(round, outcome)
             analysed = laboratory.analyse(round, outcome, state) if outcome else []
             outcome = None
@@ -311,7 +320,7 @@ class Laboratory:
           MemoryError: if what is allowed does not suffice.
         """
         # What all members started from and ended with stays in main memory during a round.
-        held = _num_bytes(abstract_outcome(self._plan, max(todo)))
+        held = num_bytes(abstract_outcome(self._plan, max(todo)))
         sizes = [len(self._plan.members(round)) for round in todo]
         return self._trainer.forecast(sizes, held, max_memory)
 
@@ -343,7 +352,7 @@ class Laboratory:
         self,
         round: int,
         state: rounds.RoundState,
-        advance: Callable[[int], None],
+        advance: Advance,
         keeper: Keeper | None = None,
     ) -> Trained:
         """Train a round's population.
@@ -351,7 +360,7 @@ class Laboratory:
         Args:
           round: its number.
           state: what it starts from.
-          advance: called with the number of member-steps done since the last call.
+          advance: told of progress.
           keeper: saves the training under way.
         """
         orders = self._places(round)
@@ -376,18 +385,17 @@ class Laboratory:
     def _next_state(self, round: int, previous: Outcome) -> rounds.RoundState:
         members = self._plan.members(round)
         num_keep = rates.keep_counts(self._plan.problem.params, self._plan.rates, round)
-        keys, places = self._keys(round, ADVANCE), self._places(round)
+        keys, orders = self._keys(round, ADVANCE), self._places(round)
         state = empty(abstract_outcome(self._plan, round).state)
         for variant, advance in self._advance.items():
             own = np.array([i for i, member in enumerate(members) if member.variant == variant])
-            before = population.take(previous, places[own] if round == 1 else own)
-            write(state, own, jax.device_get(advance(keys[places[own]], before, num_keep)))
+            before = population.take(previous, orders[own] if round == 1 else own)
+            write(state, own, jax.device_get(advance(keys[orders[own]], before, num_keep)))
         return state
 
     def _places(self, round: int) -> np.ndarray:
         """The place of every member's seed among the seeds, `[P]`."""
-        seeds = self._plan.seeds
-        return np.array([seeds.index(m.seed) for m in self._plan.members(round)], np.int32)
+        return places([m.seed for m in self._plan.members(round)], self._plan.seeds)
 
     def _compile_advance(self, variant: Variant) -> Callable[..., rounds.RoundState]:
         advance = functools.partial(
@@ -447,10 +455,6 @@ def abstract_outcome(plan: Plan, round: int) -> Outcome:
         )
 
     return Outcome(rounds.RoundState(leaves(), leaves(), leaves(bool)), leaves())
-
-
-def _num_bytes(tree: PyTree) -> int:
-    return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
 def _resume(

@@ -4,7 +4,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -24,23 +24,33 @@ class Stopped(Exception):
     """Somebody asked the program to stop, and what it had is on disk."""
 
 
-def under_way(workdir: Path, code_version: str) -> Path:
-    """The folder of the trainings under way; other code starts them anew."""
-    return workdir / "under_way" / code_version
-
-
 class Keeper:
     """The newest state of one training, saved at its borders every now and then.
 
     Args:
-      folder: of this training alone, in that of `under_way`.
+      workdir: of the run, which has one training at a time.
+      code_version: that trains; any other starts the training anew.
+      name: of the training.
       save_every: seconds between two states on disk.
     """
 
-    def __init__(self, folder: Path, save_every: float = SAVE_EVERY) -> None:
-        self._folder = folder
+    def __init__(
+        self, workdir: Path, code_version: str, name: str, save_every: float = SAVE_EVERY
+    ) -> None:
+        self._under_way = workdir / "under_way"
+        self._folder = self._under_way / code_version / name
         self._save_every = save_every
         self._last = time.monotonic()
+
+    def expect(self, names: Iterable[str]) -> None:
+        """Say which groups on disk are of no use, for the population was split otherwise.
+
+        Args:
+          names: of the groups that will be asked for.
+        """
+        for folder in sorted(self._folder.glob("*")):
+            if folder.name not in names:
+                processes.say(f"{folder} is left out: memory now asks for other groups of members")
 
     def load(self, name: str, like: PyTree) -> tuple[int, PyTree] | None:
         """The newest state and how many evaluations are done; None if nothing was saved.
@@ -64,18 +74,18 @@ class Keeper:
         Raises:
           Stopped: if a stop was asked for.
         """
-        stop = processes.agree(_asked_to_stop)
+        stop = processes.any_of(_asked_to_stop)
         late = time.monotonic() - self._last >= self._save_every
-        if processes.agree(late) or due or stop:
+        if processes.any_of(late) or due or stop:
             Checkpoints(self._folder / name, keep=1).save(done, make_tree())
             self._last = time.monotonic()
         if stop:
             raise Stopped
 
     def clear(self) -> None:
-        """Forget the training: its results are saved elsewhere."""
+        """Forget all trainings under way: their results are saved elsewhere."""
         if processes.is_first():
-            shutil.rmtree(self._folder.parent.parent, ignore_errors=True)
+            shutil.rmtree(self._under_way, ignore_errors=True)
 
 
 def stop_on_signals() -> None:
@@ -90,7 +100,7 @@ def check_stop() -> None:
     Raises:
       Stopped: if so.
     """
-    if processes.agree(_asked_to_stop):
+    if processes.any_of(_asked_to_stop):
         raise Stopped
 
 

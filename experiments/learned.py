@@ -1,8 +1,9 @@
 """Learned supermasks: logits trained on frozen weights, variants x initial logits x seeds at once.
 
 seeds -> w_0 [S, ...] -> untrained weights [P, ...]; logits [P, ...]
-train all P members -> rows, curves, checkpoint (the logits of the lowest validation loss)
+train all P members -> the logits of the lowest validation loss
 optionally: the most probable masks and their weights -> trained as tickets
+-> rows, curves, checkpoint (the logits)
 """
 
 import functools
@@ -30,21 +31,24 @@ from experiments.checks import (
     check_share,
     check_text,
 )
-from experiments.keeping import SAVE_EVERY, Keeper, under_way
+from experiments.forecast import Forecast, num_bytes
+from experiments.keeping import SAVE_EVERY, Keeper
 from experiments.problems import (
+    ADVANCE,
     BATCHES,
     DRAWS,
     INIT,
     LOSS,
     Problem,
     load_problem,
+    places,
     seed_keys,
 )
 from experiments.progress import RoundProgress
 from experiments.records import RESULTS, Records
-from experiments.retraining import retrain
+from experiments.retraining import Retrainer
 from experiments.slices import Slice
-from experiments.trainer import Apply, Objective, Trained, Trainer, make_loss, measure
+from experiments.trainer import Advance, Apply, Objective, Trained, Trainer, make_loss, measure
 from experiments.untrained import WEIGHTS, untrained_weights
 from supermask_jax import supermasks, trees
 from supermask_jax.training import Metrics, Stream
@@ -53,11 +57,11 @@ from supermask_jax.trees import shown
 PyTree = Any
 
 POSITIVE = ("epochs", "batch_size", "eval_every", "chunk_evals", "num_draws")
-METRICS = ("loss", "accuracy", "most_probable_accuracy", "expected_accuracy", "density")
 # Settings that decide which members are trained and how they are shown, but no member's numbers.
 SCOPE = ("runner", "experiment", "figure", "variants", "initial_logits", "seeds", "chunk_evals")
 # Settings that list members; runs of different lists may be joined into one table.
 LISTS = ("variants", "initial_logits", "seeds")
+FIGURES = ("learned_supermasks",)
 PART = "learning"
 CURVES = Path("curves") / f"{PART}.parquet"  # in the folder of a run
 
@@ -160,18 +164,6 @@ class Plan(NamedTuple):
         return self.config.epochs * self.problem.steps_per_epoch
 
 
-class Found(NamedTuple):
-    """What a population has learned, as numpy arrays.
-
-    Attributes:
-      logits: at the lowest validation loss, `[P, ...]` per leaf.
-      table: `[P]` each, see `Trained`.
-    """
-
-    logits: PyTree
-    table: dict[str, np.ndarray]
-
-
 def make_plan(config: ConfigDict, data_dir: str | None = None, part: str | None = None) -> Plan:
     """Check a configuration and load its data.
 
@@ -225,36 +217,26 @@ def run(
     checkpoints = Checkpoints(workdir / "checkpoints", keep=1)
     learner = Learner(plan)
     code_version = results.code_version()
-    learn_steps, retrain_steps = plan.num_steps, _retrain_steps(plan)
-    total = len(plan.members) * (learn_steps + retrain_steps)
+    total = len(plan.members) * (plan.num_steps + _retrain_steps(plan))
     with (
         RoundProgress(1, total, noun="training") as progress,
         jax.default_matmul_precision(plan.config.matmul_precision),
     ):
-        if saved := checkpoints.load_newest(1, lambda _: learner.abstract_found()):
-            _, found = saved
-            progress.advance(len(plan.members) * learn_steps)
-        else:
-            progress.announce(str(learner.forecast(max_memory)))
-            progress.start_round(1)
-            keeper = Keeper(under_way(workdir, code_version) / PART, save_every)
-            trained = learner.train(progress.advance, keeper)
-            found = Found(trained.params, trained.table)
-            rows = _make_rows(plan, found.table, code_version, command)
-            if processes.is_first():
-                results.write_curves(
-                    workdir / CURVES,
-                    rows,
-                    ("variant", "initial_logit", "seed"),
-                    learner.eval_steps,
-                    trained.curves,
-                )
-            checkpoints.save(0, found)
-            keeper.clear()
+        progress.announce(str(learner.forecast(max_memory)))
+        progress.start_round(1)
+        keepers = [Keeper(workdir, code_version, name, save_every) for name in (PART, "retraining")]
+        found = learner.train(progress.advance, keepers[0])
         if plan.config.retrain_epochs:
-            found.table["retrained_test_accuracy"] = learner.retrain(found, progress.advance)
+            found.table["retrained_test_accuracy"] = learner.retrain(
+                found.params, progress.advance, max_memory, keepers[1]
+            )
         rows = _make_rows(plan, found.table, code_version, command)
+        if processes.is_first():
+            names = ("variant", "initial_logit", "seed")
+            results.write_curves(workdir / CURVES, rows, names, learner.eval_steps, found.curves)
+        checkpoints.save(0, found.params)
         records.add(PART, rows)
+        keepers[0].clear()
         progress.finish_round(1, rows)
     return records.rows()
 
@@ -289,27 +271,27 @@ class Learner:
         )
         self.eval_steps = self._trainer.eval_steps
 
-    def forecast(self, max_memory: float | None) -> Any:
+    def forecast(self, max_memory: float | None) -> Forecast:
         """Compile the training and say what it will take; see `Trainer.forecast`."""
-        held = 2 * sum(x.nbytes for x in jax.tree.leaves(self.abstract_found().logits))
+        held = 2 * num_bytes(self.abstract_logits())  # the weights, and what was learned
         return self._trainer.forecast([len(self._plan.members)], held, max_memory)
 
-    def train(self, advance: Callable[[int], None], keeper: Keeper | None = None) -> Trained:
+    def train(self, advance: Advance, keeper: Keeper | None = None) -> Trained:
         """Learn the masks of all members.
 
         Args:
-          advance: called with the number of member-steps done since the last call.
+          advance: told of progress.
           keeper: saves the training under way.
         """
         members, seeds = self._plan.members, self._plan.seeds
-        places = self._places()
+        orders = self._places()
         streams = Stream(
-            batches=jnp.asarray(places),
-            key=seed_keys(seeds, 0, LOSS)[places],
+            batches=jnp.asarray(orders),
+            key=seed_keys(seeds, 0, LOSS)[orders],
             context={
                 "weights": self._weights(),
                 "rescale": jnp.array([member.variant.rescale for member in members]),
-                "draws": seed_keys(seeds, 0, DRAWS)[places],
+                "draws": seed_keys(seeds, 0, DRAWS)[orders],
             },
         )
         starts = np.array([member.initial_logit for member in members], np.float32)
@@ -325,8 +307,21 @@ class Learner:
         batch_keys = seed_keys(seeds, 0, BATCHES)
         return self._trainer.train(start_params, streams, batch_keys, advance, keeper)
 
-    def retrain(self, found: Found, advance: Callable[[int], None]) -> np.ndarray:
-        """Test accuracies `[P]` of the most probable masks' networks, trained as tickets."""
+    def retrain(
+        self,
+        logits: PyTree,
+        advance: Advance,
+        max_memory: float | None = None,
+        keeper: Keeper | None = None,
+    ) -> np.ndarray:
+        """Test accuracies `[P]` of the most probable masks' networks, trained as tickets.
+
+        Args:
+          logits: `[P, ...]` per leaf.
+          advance: told of progress.
+          max_memory: bytes that this process may take; None is what is free now.
+          keeper: saves the training under way.
+        """
         config, problem = self._plan.config, self._plan.problem
         prunable = problem.prunable
 
@@ -335,51 +330,47 @@ class Learner:
             return supermasks.masked_params(mask, weights, prunable, rescale=rescale), mask
 
         rescale = np.array([member.variant.rescale for member in self._plan.members])
-        weights, masks = jax.jit(jax.vmap(ticket))(found.logits, self._weights(), rescale)
-        return retrain(
+        weights, masks = jax.jit(jax.vmap(ticket))(logits, self._weights(), rescale)
+        retrainer = Retrainer(
             problem,
-            weights,
-            masks,
-            [member.seed for member in self._plan.members],
+            num_seeds=len(self._plan.seeds),
             learning_rate=config.retrain_learning_rate,
             epochs=config.retrain_epochs,
             eval_every=config.eval_every,
             members_at_once=config.members_at_once,
-            advance=advance,
         )
+        seeds = [member.seed for member in self._plan.members]
+        return retrainer.train(weights, masks, seeds, max_memory, advance, keeper)
 
-    def abstract_found(self) -> Found:
-        """Shapes and types of what is found, as `Checkpoints.load` needs them."""
+    def abstract_logits(self) -> PyTree:
+        """Shapes and types of all logits, as `Checkpoints.load` needs them."""
         count = len(self._plan.members)
-        names = [
-            f"{when}_{name}" for when in ("validation", "test", "final_test") for name in METRICS
-        ]
-        table = {name: np.empty(count, np.float32) for name in names}
-        return Found(
-            jax.tree.map(lambda x: np.empty((count, *x.shape), x.dtype), self._plan.problem.params),
-            {"early_stop_step": np.empty(count, np.int32), **table},
+        return jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct((count, *x.shape), x.dtype), self._plan.problem.params
         )
 
     def _weights(self) -> PyTree:
         """The frozen weights of all members, `[P, ...]` per leaf."""
         problem, names = self._plan.problem, list(WEIGHTS)
 
-        def of_member(key: jax.Array, name: jax.Array) -> PyTree:
-            w_i = problem.network.init(key)
+        def of_member(init_key: jax.Array, key: jax.Array, name: jax.Array) -> PyTree:
+            w_i = problem.network.init(init_key)
             kinds = [
                 functools.partial(untrained_weights, kind, key, w_i, problem.prunable)
                 for kind in names
             ]
             return lax.switch(name, kinds)
 
-        keys = seed_keys(self._plan.seeds, 0, INIT)[self._places()]
+        of_seeds = [
+            seed_keys(self._plan.seeds, 0, purpose)[self._places()] for purpose in (INIT, ADVANCE)
+        ]
         kinds = jnp.array([names.index(m.variant.weights) for m in self._plan.members])
-        return jax.device_get(jax.jit(lambda x: lax.map(lambda y: of_member(*y), x))((keys, kinds)))
+        make = jax.jit(lambda members: lax.map(lambda member: of_member(*member), members))
+        return jax.device_get(make((*of_seeds, kinds)))
 
     def _places(self) -> np.ndarray:
         """The place of every member's seed among the seeds, `[P]`."""
-        seeds = self._plan.seeds
-        return np.array([seeds.index(member.seed) for member in self._plan.members], np.int32)
+        return places([member.seed for member in self._plan.members], self._plan.seeds)
 
 
 def masked_classification(

@@ -18,8 +18,10 @@ def hold(workdir: Path) -> Iterator[None]:
     The system frees it with the process, however that ends; the file itself stays.
 
     Raises:
-      ValueError: if another process holds it; names that one.
+      ValueError: if another process holds it, names that one; or if it is a file.
     """
+    if workdir.exists() and not workdir.is_dir():
+        raise ValueError(f"--workdir: {workdir} is a file, expected a folder.")
     workdir.mkdir(parents=True, exist_ok=True)
     with (workdir / FILE).open("a+") as file:
         try:

@@ -6,6 +6,7 @@ and measures it on every kind of untrained weights -> rows; no mask is kept
 """
 
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,11 +20,11 @@ from experiments import iterative, results
 from experiments.checkpoints import Checkpoints
 from experiments.checks import check_integer, check_list, check_names
 from experiments.iterative import abstract_outcome
-from experiments.keeping import SAVE_EVERY, check_stop
+from experiments.keeping import SAVE_EVERY, Keeper, check_stop
 from experiments.problems import ADVANCE, Problem, seed_keys
 from experiments.progress import RoundProgress
 from experiments.records import RESULTS, Records
-from experiments.retraining import retrain
+from experiments.retraining import Retrainer
 from experiments.trainer import eval_data, measure
 from experiments.untrained import WEIGHTS, untrained_weights
 from supermask_jax import masks, population, rates, trees
@@ -33,6 +34,7 @@ PyTree = Any
 
 # Settings that list members; runs of different lists may be joined into one table.
 LISTS = ("powers", "criteria", "weights", "seeds")
+FIGURES = ("heuristic_supermasks",)
 # Settings of the one-shot masks; the others are those of the dense network's training.
 OWN = ("criteria", "weights", "powers", "retrain_power", "retrain_epochs")
 SET_HERE = ("variants", "num_rounds")  # of the dense network's training
@@ -123,7 +125,7 @@ def run(
       workdir: gets ``results.csv``, and the dense networks in ``dense``.
       command: what was typed, for the table.
       max_memory: bytes that this process may take; None is what is free now.
-      save_every: seconds between two states of the dense training on disk.
+      save_every: seconds between two states of a training under way on disk.
 
     Raises:
       Stopped: by a signal, see `keeping`.
@@ -136,10 +138,11 @@ def run(
     iterative.run(plan.dense, workdir / "dense", command, max_memory, save_every)
     checkpoints = Checkpoints(workdir / "dense" / "checkpoints", plan.dense.config.keep_checkpoints)
     dense = checkpoints.load(0, abstract_outcome(plan.dense, 0))
-    bench = Bench(plan)
+    bench = Bench(plan, max_memory)
     code_version = results.code_version()
+    networks = {seed: len(plan.members(seed)) * len(plan.powers) for seed in todo}
     with (
-        RoundProgress(len(todo), len(todo), noun="seed") as progress,
+        RoundProgress(len(todo), sum(networks.values()), noun="seed", unit="mask") as progress,
         jax.default_matmul_precision(plan.dense.config.matmul_precision),
     ):
         for number, seed in enumerate(todo, 1):
@@ -147,10 +150,12 @@ def run(
             progress.start_round(number)
             place = plan.dense.seeds.index(seed)
             outcome: iterative.Outcome = population.take(dense, place)
-            measured = bench.measure(seed, outcome.state.w_i, outcome.w_f)
+            keeper = Keeper(workdir, code_version, _part_name(seed), save_every)
+            measured = bench.measure(seed, outcome.state.w_i, outcome.w_f, keeper)
             new = _make_rows(plan, seed, measured, code_version, command)
             records.add(_part_name(seed), new)
-            progress.advance(1)
+            keeper.clear()
+            progress.advance(networks[seed])
             progress.finish_round(number, new)
     return records.rows()
 
@@ -172,10 +177,16 @@ class Measured(NamedTuple):
 
 
 class Bench:
-    """The program that makes and measures masks, compiled once for a number of criteria."""
+    """The program that makes and measures masks, compiled once for a number of criteria.
 
-    def __init__(self, plan: Plan) -> None:
+    Args:
+      plan: from `make_plan`.
+      max_memory: bytes that this process may take to train again; None is what is free then.
+    """
+
+    def __init__(self, plan: Plan, max_memory: float | None = None) -> None:
         self._plan = plan
+        self._max_memory = max_memory
         problem = plan.problem
         self._mesh = population.make_mesh()
         self._data = population.replicate(
@@ -186,15 +197,28 @@ class Bench:
         ]
         self._counts = jax.tree.map(lambda *n: np.array(n, np.int32), *counts)
         self._program = jax.jit(population.map_members(self._measure_one, mesh=self._mesh))
+        self._retrainer = Retrainer(
+            problem,
+            num_seeds=1,
+            learning_rate=plan.dense.config.learning_rate,
+            epochs=plan.retrain_epochs,
+            eval_every=plan.dense.config.eval_every,
+            members_at_once=plan.dense.config.members_at_once,
+        )
 
-    def measure(self, seed: int, w_i: PyTree, w_f: PyTree) -> Measured:
-        """All masks of one seed.
+    def measure(
+        self, seed: int, w_i: PyTree, w_f: PyTree, keeper: Keeper | None = None
+    ) -> Measured:
+        """All masks of one seed; NaN for all if the dense network diverged.
 
         Args:
           seed: for the random ties and weights.
           w_i: the initialisation, `[...]` per leaf.
           w_f: the trained weights.
+          keeper: saves the retraining under way.
         """
+        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(w_f)):
+            return self._nothing(len(self._plan.members(seed)))
         criteria = self._plan.members(seed)
         key = seed_keys([seed], 0, ADVANCE)[0]
 
@@ -208,7 +232,9 @@ class Bench:
         retrained = np.full_like(test, np.nan)
         if self._plan.retrain_power >= 0:
             place = list(self._plan.powers).index(self._plan.retrain_power)
-            retrained[:, place] = self._retrain(seed, key, w_i, scores, len(criteria), place)
+            retrained[:, place] = self._retrain(
+                seed, key, w_i, population.take(scores, slice(len(criteria))), place, keeper
+            )
         return Measured(self._densities(), validation, test, retrained)
 
     def _measure_one(
@@ -245,8 +271,18 @@ class Bench:
         ]
         return mask, weights
 
+    def _nothing(self, criteria: int) -> Measured:
+        shape = criteria, len(self._plan.powers), len(self._plan.weights)
+        return Measured(self._densities(), *[np.full(shape, np.float32(np.nan))] * 3)
+
     def _retrain(
-        self, seed: int, key: jax.Array, w_i: PyTree, scores: PyTree, count: int, place: int
+        self,
+        seed: int,
+        key: jax.Array,
+        w_i: PyTree,
+        scores: PyTree,
+        place: int,
+        keeper: Keeper | None,
     ) -> np.ndarray:
         """Test accuracies `[C, K]` after training the kept weights of one power's masks."""
         num_keep = population.take(self._counts, place)
@@ -255,22 +291,13 @@ class Bench:
             mask, weights = self._tickets(key, scores, w_i, num_keep)
             return population.stack([mask] * len(weights)), population.stack(weights)
 
-        mask, weights = jax.jit(lambda x: lax.map(tickets, x))(
-            population.take(scores, slice(count))
-        )
+        mask, weights = jax.jit(lambda x: lax.map(tickets, x))(scores)
         flat = functools.partial(jax.tree.map, lambda x: x.reshape(-1, *x.shape[2:]))
-        kinds, config = len(self._plan.weights), self._plan.dense.config
-        accuracies = retrain(
-            self._plan.problem,
-            flat(weights),
-            flat(mask),
-            [seed] * (count * kinds),
-            learning_rate=config.learning_rate,
-            epochs=self._plan.retrain_epochs,
-            eval_every=config.eval_every,
-            members_at_once=config.members_at_once,
+        shape = population.num_members(scores), len(self._plan.weights)
+        accuracies = self._retrainer.train(
+            flat(weights), flat(mask), [seed] * math.prod(shape), self._max_memory, keeper=keeper
         )
-        return accuracies.reshape(count, kinds)
+        return accuracies.reshape(shape)
 
     def _densities(self) -> np.ndarray:
         problem = self._plan.problem

@@ -1,9 +1,11 @@
 """What a member learns: a data set, a network for it, and the random keys of its seed."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from experiments import datasets
 from experiments.networks import Network, make_network
@@ -55,7 +57,12 @@ def load_problem(network: str, dataset: str, batch_size: int, data_dir: str | No
     return Problem(data, made, params, trees.prunable_leaves(params), batch_size)
 
 
-def seed_keys(seeds: list[int], round: int, purpose: int) -> jax.Array:
+def places(seeds: Sequence[int], distinct: Sequence[int]) -> np.ndarray:
+    """The place of every member's seed among the different ones, int32 `[P]`."""
+    return np.array([distinct.index(seed) for seed in seeds], np.int32)
+
+
+def seed_keys(seeds: Sequence[int], round: int, purpose: int) -> jax.Array:
     """One key per seed, `[S]`, for a round and a purpose."""
     keys = [jax.random.fold_in(jax.random.key(seed), round) for seed in seeds]
     return jnp.stack([jax.random.fold_in(key, purpose) for key in keys])

@@ -34,11 +34,20 @@ def start(coordinator: str | None, count: int | None, index: int | None) -> None
         ) from error
 
 
-def agree(answer: bool) -> bool:
-    """The answer of process 0, in every process; all of them must ask."""
+def any_of(answer: bool) -> bool:
+    """Whether the answer of any process is yes; all of them must ask."""
+    return bool(max(_answers(float(answer))))
+
+
+def least(number: float) -> float:
+    """The smallest number of all processes; all of them must ask."""
+    return min(_answers(number))
+
+
+def _answers(number: float) -> list[float]:
     if jax.process_count() == 1:
-        return answer
-    return bool(multihost_utils.broadcast_one_to_all(np.int32(answer)))
+        return [number]
+    return multihost_utils.process_allgather(np.float32(number)).tolist()
 
 
 def meet() -> None:

@@ -24,6 +24,7 @@ class RoundProgress:
       member_steps: steps of all members of all rounds to come.
       console: where to write.
       noun: what a round is called.
+      unit: what is counted.
     """
 
     def __init__(
@@ -32,17 +33,18 @@ class RoundProgress:
         member_steps: int,
         console: Console | None = None,
         noun: str = "round",
+        unit: str = "member-step",
     ) -> None:
         self._console = console or Console(quiet=not processes.is_first())
         self._num_rounds = num_rounds
         self._total = member_steps
-        self._done = 0
+        self._done = self._done_before = 0
         self._noun = noun
         self._start = self._round_start = self._last_line = time.monotonic()
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
-            _Rate(),
+            _Rate(unit),
             TextColumn("left"),
             TimeRemainingColumn(elapsed_when_finished=True),
             console=self._console,
@@ -71,9 +73,15 @@ class RoundProgress:
         self._round_start = time.monotonic()
         self._bar.update(self._task, description=f"{self._noun} {number}/{self._num_rounds}")
 
-    def advance(self, member_steps: int) -> None:
-        """Count steps as done; without a bar, say so once in a while."""
+    def advance(self, member_steps: int, *, before: bool = False) -> None:
+        """Count steps as done; without a bar, say so once in a while.
+
+        Args:
+          member_steps: done since the last call.
+          before: by an earlier process: they took none of the time.
+        """
         self._done += member_steps
+        self._done_before += member_steps * before
         self._bar.advance(self._task, member_steps)
         now = time.monotonic()
         if self._bar.disable and now - self._last_line > SECONDS_PER_LINE:
@@ -90,7 +98,7 @@ class RoundProgress:
         diverged = len(rows) - len(accuracies)
         note = f"  {diverged} diverged" if diverged else ""
         self._console.print(
-            f"{self._noun} {number:>2}/{self._num_rounds}  {len(rows)} members  "
+            f"{self._noun} {number:>2}/{self._num_rounds}  {len(rows)} results  "
             f"{density:7.2%} of the weights  mean test accuracy {accuracy:.2%}  "
             f"{now - self._round_start:.1f} s  {self._left(now)} left{note}",
             highlight=False,
@@ -98,12 +106,17 @@ class RoundProgress:
         )
 
     def _left(self, now: float) -> timedelta:
-        left = (now - self._start) / max(self._done, 1) * (self._total - self._done)
+        done_here = max(self._done - self._done_before, 1)
+        left = (now - self._start) / done_here * (self._total - self._done)
         return timedelta(seconds=round(left))
 
 
 class _Rate(ProgressColumn):
-    """Steps of all members per second."""
+    """What is done per second, of all members."""
+
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self._unit = unit
 
     def render(self, task: Task) -> Text:
-        return Text(f"{task.speed or 0:,.0f} member-steps/s")
+        return Text(f"{task.speed or 0:,.0f} {self._unit}s/s")

@@ -25,11 +25,12 @@ from experiments import processes
 Row = dict[str, Any]
 
 # Settings of a run that may change when it is taken up again.
-MAY_CHANGE = ("num_rounds", "chunk_evals", "keep_checkpoints")
+MAY_CHANGE = ("figure", "num_rounds", "chunk_evals", "keep_checkpoints")
 # What config.json says of a folder beside the settings: the version of its files and of its streams
 # of random numbers, a checksum of the data, and the part of the sweep.
 OF_FOLDER = ("format", "data", "slice")
 FORMAT = 2
+DIRTY = "dirty"  # in the version of code that was changed after its commit
 
 Columns = Mapping[str, Callable[[str], Any]]
 
@@ -39,7 +40,7 @@ def row_id(settings: Mapping[str, Any], member: Mapping[str, Any], code_version:
 
     Args:
       settings: the part of the configuration that a single member's numbers depend on.
-      member: criterion, mask_one, mask_zero, seed and round.
+      member: what tells it from the others: criterion, mask_one, mask_zero, seed and round, say.
       code_version: see `code_version`.
     """
     text = json.dumps([settings, member, code_version], sort_keys=True)
@@ -170,8 +171,12 @@ def replace_file(path: Path, write: Any) -> None:
 
 
 def code_version() -> str:
-    """The package's version and, in a git checkout, the commit, ``.dirty`` if files changed."""
+    """The package's version and, in a git checkout, the commit.
+
+    If files changed since: ``.dirty`` and eight digits that tell one state of them from another.
+    """
     root = Path(__file__).resolve().parent.parent
+    folders = "supermask_jax", "experiments"
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(root), *arguments]
@@ -179,10 +184,15 @@ def code_version() -> str:
 
     try:
         commit = git("rev-parse", "--short=10", "HEAD")
-        changed = git("status", "--porcelain", "--", "supermask_jax", "experiments")
+        changed = git("status", "--porcelain", "--", *folders)
     except (OSError, subprocess.CalledProcessError):
         return supermask_jax.__version__
-    return f"{supermask_jax.__version__}+g{commit}{'.dirty' if changed else ''}"
+    version = f"{supermask_jax.__version__}+g{commit}"
+    if not changed:
+        return version
+    sources = sorted(path for folder in folders for path in (root / folder).rglob("*.py"))
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources))
+    return f"{version}.{DIRTY}.{digest.hexdigest()[:8]}"
 
 
 def environment() -> dict[str, Any]:

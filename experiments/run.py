@@ -105,7 +105,8 @@ def main(arguments: list[str]) -> None:
             _start_processes()
             _use_compilation_cache()
             runner = find_runner(config)
-            draw = lookup("figure", config.get("figure"), FIGURES)
+            figures = {name: FIGURES[name] for name in runner.FIGURES}
+            draw = lookup("figure", config.get("figure"), figures)
             plan = runner.make_plan(config, DATA_DIR.value, SLICE.value)
             if WORKDIR.value and processes.is_first():
                 stack.enter_context(locks.hold(Path(WORKDIR.value)))
@@ -126,6 +127,10 @@ def main(arguments: list[str]) -> None:
             processes.say(f"error: {last_line(error)}; {hint}")
             sys.stdout.flush()
             os._exit(1)  # after a failed save Orbax's threads may wait for each other for ever
+        except KeyboardInterrupt:
+            processes.say("stopped at once; the same command continues from what is on disk")
+            sys.stdout.flush()
+            os._exit(1)
         except keeping.Stopped:
             processes.say("stopped; the same command continues here")
             sys.exit(keeping.EXIT_CODE)

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from experiments import iterative, learned, mask_analysis, one_shot, results
 from supermask_jax.trees import lookup, shown
 
-# Each has COLUMNS, LISTS, make_plan, run, row_key and alone.
+# Each has COLUMNS, LISTS, FIGURES (names in `plots.FIGURES`), make_plan, run, row_key and alone.
 RUNNERS: dict[str, ModuleType] = {
     "iterative": iterative,
     "learned": learned,

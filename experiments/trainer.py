@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -13,12 +13,14 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.stages import Compiled
 
+from experiments import processes
 from experiments.datasets import Dataset, Split
 from experiments.forecast import (
     Forecast,
     available_memory,
     count_products,
     largest_value,
+    num_bytes,
     product_speed,
 )
 from experiments.keeping import Keeper
@@ -30,6 +32,14 @@ Apply = Callable[[PyTree, jax.Array], jax.Array]
 
 EVAL_BATCH = 1000  # images, fewer if their largest layer took more than
 EVAL_BYTES = 2**25
+
+
+class Advance(Protocol):
+    """Told of the member-steps done since the last call."""
+
+    def __call__(self, member_steps: int, /, *, before: bool = False) -> None:
+        """Count them; `before`: they were done by an earlier process."""
+        ...
 
 
 class Objective(NamedTuple):
@@ -52,7 +62,7 @@ class Trained(NamedTuple):
       params: the last step's parameters, or the best, leaves `[P, ...]`.
       table: `[P]` each: early_stop_step, and for every metric of the objective validation_NAME and
         test_NAME at the evaluation with the lowest validation loss, final_test_NAME at the last
-        step; NaN for a member that diverged, whose parameters are not finite.
+        step; all but the first are NaN for a member that diverged, whose parameters are not finite.
       curves: `[P, E]` each, one entry per evaluation.
     """
 
@@ -69,7 +79,7 @@ class Group(NamedTuple):
       mesh: the devices, of all processes.
       width: members that a device trains at once by `vmap`; None is one after the other.
       memory: bytes that the training holds on the devices of this process: data, states and
-        working memory together.
+        working memory together, on a CPU also the copy of the states that a keeper saves.
     """
 
     members: int
@@ -94,8 +104,6 @@ class Trainer:
     Args:
       apply: ``(params, images) -> logits``.
       dataset: train, validation and test.
-      objective: by default that of `classification`.
-      keep_best: return the parameters with the lowest validation loss, not the last.
       optimizer: from optax; gets the members' context as extra arguments.
       params: shapes and types of one member's parameters.
       context: shapes and types of one member's context.
@@ -105,6 +113,8 @@ class Trainer:
       eval_every: steps between validations.
       chunk_evals: validations between two reports of progress.
       members_at_once: 1 maps members one by one, k by vmap; 0 chooses for the backend.
+      objective: by default that of `classification`.
+      keep_best: return the parameters with the lowest validation loss, not the last.
     """
 
     def __init__(
@@ -155,13 +165,16 @@ class Trainer:
         )
         table = num_orders, num_steps, batch_size
         self._batches = jax.ShapeDtypeStruct(table, _index_type(num_examples))
-        self._place_data = functools.cache(functools.partial(population.replicate, self._data))
+        place = functools.partial(population.replicate, self._data)
+        self._place_data = functools.lru_cache(maxsize=1)(place)
         self._programs: dict[int, Programs] = {}
         ends = np.arange(self._training.num_evals) * eval_every
         self.eval_steps = np.minimum(ends, num_steps)
 
     def prepare(self, members: int, max_memory: float = math.inf) -> Group:
-        """Compile the training of P members, in as few equal groups as fit.
+        """Compile the training of P members: all, or else half, a quarter, ... as many at a time.
+
+        What is compiled already is used again if it fits.
 
         Args:
           members: P.
@@ -170,8 +183,9 @@ class Trainer:
         Raises:
           MemoryError: if the smallest group does not fit.
         """
-        count = members
-        programs = self._compile(count)
+        max_memory = processes.least(max_memory)
+        programs = self._programs.get(members) or self._compile(members)
+        count = min(members, programs.group.members)
         while programs.group.memory > max_memory:
             if count <= programs.group.mesh.size:
                 raise MemoryError(
@@ -228,7 +242,7 @@ class Trainer:
         start_params: Callable[[slice], PyTree],
         streams: Stream,
         batch_keys: jax.Array,
-        advance: Callable[[int], None] = lambda steps: None,
+        advance: Advance = lambda steps, before=False: None,
         keeper: Keeper | None = None,
     ) -> Trained:
         """Train P members to the last step, from where a keeper has them.
@@ -237,7 +251,7 @@ class Trainer:
           start_params: gives the start parameters of a slice of the members, leaves `[p, ...]`.
           streams: `[P]`; ``batches`` are places in `batch_keys`.
           batch_keys: one key `[S]` per order of batches.
-          advance: called with the number of member-steps done since the last call.
+          advance: told of progress; by default nobody is.
           keeper: saves the training under way; by default nobody does.
 
         Raises:
@@ -253,25 +267,29 @@ class Trainer:
 
         def train_group(chosen: slice) -> Trained:
             own = population.take(streams, chosen)
-            name = f"members_{chosen.start}_to_{chosen.stop}"
+            name, count = _group_name(chosen), chosen.stop - chosen.start
+
+            def load() -> tuple[int, PyTree] | None:
+                return keeper.load(name, self._under_way(programs, count)) if keeper else None
 
             def keep(done: int, make_tree: Callable[[], PyTree]) -> None:
                 if keeper:
                     last = done == len(self.eval_steps)
                     keeper.keep(name, done, make_tree, due=last and size < members)
 
-            under_way = keeper.load(name, self._under_way(programs)) if keeper else None
             return self._train_group(
-                programs, lambda: start_params(chosen), own, data, advance, under_way, keep
+                programs, lambda: start_params(chosen), own, data, advance, load, keep
             )
 
-        if size >= members:
-            return train_group(slice(0, members))
-        first = train_group(slice(0, size))
+        groups = [slice(i, min(i + size, members)) for i in range(0, members, size)]
+        if keeper:
+            keeper.expect([_group_name(chosen) for chosen in groups])
+        first = train_group(groups[0])
+        if len(groups) == 1:
+            return first
         whole = empty(_abstract(population.take(first, 0), None, (members,)))
-        write(whole, slice(size), first)
-        for start in range(size, members, size):
-            chosen = slice(start, min(start + size, members))
+        write(whole, groups[0], first)
+        for chosen in groups[1:]:
             write(whole, chosen, train_group(chosen))
         return whole
 
@@ -281,8 +299,8 @@ class Trainer:
         start_params: Callable[[], PyTree],
         streams: Stream,
         data: PyTree,
-        advance: Callable[[int], None],
-        under_way: tuple[int, PyTree] | None,
+        advance: Advance,
+        load: Callable[[], tuple[int, PyTree] | None],
         keep: Callable[[int, Callable[[], PyTree]], None],
     ) -> Trained:
         members = population.num_members(streams)
@@ -291,31 +309,34 @@ class Trainer:
         def place(tree: PyTree) -> PyTree:
             return population.shard(population.pad(tree, programs.group.members), mesh)
 
+        def gather(tree: PyTree) -> PyTree:
+            return population.take(population.gather(tree), slice(members))
+
         streams = place(streams)
-        if under_way:
+        if under_way := load():
             done, saved = under_way
-            states, curves = population.shard(saved["states"], mesh), saved["curves"]
-            advance(members * self._steps_until(done))
+            states, curves = place(saved["states"]), saved["curves"]
+            advance(members * self._steps_until(done), before=True)
             del saved, under_way
         else:
             done, states = 0, programs.init(place(start_params()))
             curves = jax.tree.map(
-                lambda x: np.full(x.shape, np.nan, x.dtype), self._curves(programs)
+                lambda x: np.full(x.shape, np.nan, x.dtype), self._curves(programs, members)
             )
         for first in range(done, num_evals, self._training.chunk_evals):
             start = population.replicate(np.int32(first), mesh)
             states, metrics = programs.run_chunk(states, streams, start, data)
             stop = min(first + self._training.chunk_evals, num_evals)
             for name, values in population.gather(metrics).items():
-                curves[name][:, first:stop] = values[:, : stop - first]
+                curves[name][:, first:stop] = values[:members, : stop - first]
             advance(members * (self._steps_until(stop) - self._steps_until(first)))
-            keep(stop, lambda now=states: {"states": population.gather(now), "curves": curves})
+            keep(stop, lambda now=states: {"states": gather(now), "curves": curves})
         ends = states.best_params, states.params, streams.context
         tested = programs.run_test((), ends, data)[1]
         last = states.best_params if self._keep_best else states.params, states.best_step
         del states
-        params, best_step, tested = population.gather((*last, tested))
-        return self._finish(*population.take((params, best_step, tested, curves), slice(members)))
+        params, best_step, tested = gather((*last, tested))
+        return self._finish(params, best_step, tested, curves)
 
     def _finish(
         self, params: PyTree, best_step: np.ndarray, tested: Metrics, curves: dict
@@ -362,6 +383,8 @@ class Trainer:
         ends = params, params, streams.context
         run_test = jax.jit(mapped(self._test)).lower((), ends, data).compile()
         memory = len(mesh.local_devices) * _memory(run_chunk)
+        if jax.default_backend() == "cpu":
+            memory += num_bytes(states)
         group = Group(members, mesh, width, memory)
         return Programs(group, init, run_chunk, lowered.out_info, run_test)
 
@@ -373,14 +396,17 @@ class Trainer:
             tested |= {f"{prefix}_{name}": jnp.float32(x) for name, x in metrics.items()}
         return nothing, tested
 
-    def _under_way(self, programs: Programs) -> PyTree:
-        """Shapes and types of what a keeper saves of a group."""
+    def _under_way(self, programs: Programs, members: int) -> PyTree:
+        """Shapes and types of what a keeper saves of a group, without padding."""
         states, _ = programs.outputs
-        return {"states": _abstract(states, None), "curves": self._curves(programs)}
+        states = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct((members, *x.shape[1:]), x.dtype), states
+        )
+        return {"states": states, "curves": self._curves(programs, members)}
 
-    def _curves(self, programs: Programs) -> dict[str, jax.ShapeDtypeStruct]:
+    def _curves(self, programs: Programs, members: int) -> dict[str, jax.ShapeDtypeStruct]:
         _, metrics = programs.outputs
-        shape = programs.group.members, len(self.eval_steps)
+        shape = members, len(self.eval_steps)
         return {name: jax.ShapeDtypeStruct(shape, x.dtype) for name, x in metrics.items()}
 
     def _steps_until(self, done: int) -> int:
@@ -499,16 +525,19 @@ def _memory(program: Compiled) -> int:
     )
 
 
+def _group_name(members: slice) -> str:
+    return f"members_{members.start}_to_{members.stop}"
+
+
 def empty(like: PyTree) -> PyTree:
     """Numpy arrays of the shapes and types of a tree, to be written member by member."""
     return jax.tree.map(lambda x: np.empty(x.shape, x.dtype), like)
 
 
-def write(population: PyTree, index: Any, members: PyTree) -> None:
+def write(whole: PyTree, index: Any, members: PyTree) -> None:
     """Put members in the places of a population of numpy arrays."""
-    pairs = zip(jax.tree.leaves(population), jax.tree.leaves(members), strict=True)
-    for whole, part in pairs:
-        whole[index] = part
+    for leaf, part in zip(jax.tree.leaves(whole), jax.tree.leaves(members), strict=True):
+        leaf[index] = part
 
 
 def _index_type(num_examples: int) -> type:

@@ -107,6 +107,7 @@ def load(path: str | os.PathLike[str], like: PyTree) -> PyTree:
       Bools `[...]` per leaf.
 
     Raises:
+      FileNotFoundError: no such file.
       ValueError: a damaged file, one that is no mask, or the mask of another tree.
       TypeError: a leaf of `like` that is no array.
     """
@@ -130,6 +131,7 @@ def read(path: str | os.PathLike[str]) -> MaskFile:
     """Read a file without knowing its tree.
 
     Raises:
+      FileNotFoundError: no such file.
       ValueError: a damaged file, or one that is no mask.
     """
     content = Path(path).read_bytes()

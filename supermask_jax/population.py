@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -75,12 +76,20 @@ def take(population: PyTree, index: Any) -> PyTree:
 
 
 def pad(population: PyTree, multiple: int) -> PyTree:
-    """Repeat the last member until P is a multiple of `multiple` (devices times batch size)."""
+    """Repeat the last member until P is a multiple of `multiple` (devices times batch size).
+
+    Numpy arrays stay numpy arrays: a population on its way to many devices fills none of them.
+    """
     check_integer("multiple", multiple, 1)
     missing = -num_members(population) % multiple
     if not missing:
         return population
-    return jax.tree.map(lambda leaf: jnp.concatenate([leaf, *[leaf[-1:]] * missing]), population)
+
+    def lengthen(leaf: Any) -> Any:
+        on_host = isinstance(leaf, np.ndarray)
+        return (np if on_host else jnp).concatenate([leaf, *[leaf[-1:]] * missing])
+
+    return jax.tree.map(lengthen, population)
 
 
 def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:

@@ -102,7 +102,8 @@ def make_training(
 
     Args:
       loss: ``(params, batch, key, context) -> (loss, metrics)``; metrics are averaged over the
-        steps between two evaluations and reported as ``train_<name>``, with ``train_loss``.
+        steps between two evaluations and reported as ``train_<name>``, with ``train_loss``, so
+        none may be called ``"loss"``.
       evaluate: ``(params, data, context) -> metrics`` with at least ``"loss"``; reported as
         ``validation_<name>``.
       optimizer: from optax; extra arguments are the items of the context.
@@ -112,7 +113,8 @@ def make_training(
       chunk_evals: evaluations (with the steps that follow each) of one call of `run_chunk`.
 
     Raises:
-      ValueError: a number of steps or evaluations below 1.
+      ValueError: a number of steps or evaluations below 1; when called, a metric ``"loss"`` of
+        the loss, or none of `evaluate`.
 
     >>> def loss(params, batch, key, context): return (params - batch) ** 2, {}
     >>> training = make_training(
@@ -152,6 +154,8 @@ def make_training(
         (value, metrics), grads = jax.value_and_grad(loss, has_aux=True)(
             state.params, batch, key, stream.context
         )
+        if "loss" in metrics:
+            raise ValueError("loss returns a metric called 'loss', which is the loss's own name.")
         updates, opt_state = optimizer.update(
             grads, state.opt_state, state.params, **stream.context
         )

@@ -4,8 +4,7 @@ Command: python -m experiments.run --config=experiments/configs/mask_criteria.py
     --workdir=runs/mask_criteria
 Networks: lenet300 (MNIST), conv2, conv4, conv6 (CIFAR-10); `:NETWORK,tiny` takes seconds,
     with convolutions up to some minutes.
-Run time: lenet300 about 36 s per member and round on two cores, so 45 members x 24 rounds
-    are 11 hours; conv2 over an hour per member and round: for an accelerator.
+Run time: see experiments/FIGURES.md; the convolutions are for an accelerator.
     --config.variants='("large_final","random")' --config.seeds='(0,1,2)' picks some.
 Expect, lenet300, % test accuracy: dense 97.9; large_final 98.4 at 17 % of the weights and 97.9
     at 2.9 %; random 97.5 and 95.4 there; small_final collapses below 11 %.

@@ -4,8 +4,7 @@ Command: python -m experiments.run --config=experiments/configs/mask_one_actions
     --workdir=runs/mask_one_actions
 Networks: lenet300 (MNIST), conv2, conv4, conv6 (CIFAR-10); `:NETWORK,tiny` takes seconds,
     with convolutions up to some minutes.
-Run time: lenet300 about 36 s per member and round on two cores, so 40 members x 24 rounds
-    are 10 hours; conv2 over an hour per member and round: for an accelerator.
+Run time: see experiments/FIGURES.md; the convolutions are for an accelerator.
 Expect, lenet300, % test accuracy at 17 and at 2.9 % of the weights: rewind 98.4 and 97.9, random
     masks 97.5 and 95.4. With the signs of the start weights kept, reinit, reshuffle and even a
     constant do about as well as rewind; without them all three fall towards random masks.

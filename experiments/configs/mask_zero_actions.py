@@ -4,8 +4,7 @@ Command: python -m experiments.run --config=experiments/configs/mask_zero_action
     --workdir=runs/mask_zero_actions
 Networks: lenet300 (MNIST), conv2, conv4, conv6 (CIFAR-10); `:NETWORK,tiny` takes seconds,
     with convolutions up to some minutes.
-Run time: lenet300 about 36 s per member and round on two cores, so 30 members x 24 rounds
-    are 7 hours; conv2 over an hour per member and round: for an accelerator.
+Run time: see experiments/FIGURES.md; the convolutions are for an accelerator.
 Expect, lenet300, % test accuracy: zero 98.4 at 17 % of the weights and 97.9 at 2.9 %. Freezing
     at the initial value is worse than zero; zero for weights that moved towards zero (variant 1)
     is no worse than zero at high pruning, and doing the same to kept weights (variant 2) is

@@ -4,8 +4,7 @@ Command: python -m experiments.run --config=experiments/configs/sign_criteria.py
     --workdir=runs/sign_criteria
 Networks: lenet300 (MNIST), conv2, conv4, conv6 (CIFAR-10); `:NETWORK,tiny` takes seconds,
     with convolutions up to some minutes.
-Run time: lenet300 about 37 s per member and round on two cores, so 35 members x 24 rounds
-    are 9 hours; conv2 about an hour per member and round: for an accelerator.
+Run time: see experiments/FIGURES.md; the convolutions are for an accelerator.
 Expect, lenet300, % test accuracy: large_final 98.4 at 17 % of the weights and 97.9 at 2.9 %,
     random 97.5 and 95.4 there. Of trained networks with sign criteria no number is known;
     untrained, large_final_same_sign is far ahead of large_final (heuristic_supermasks).

@@ -113,7 +113,9 @@ def in_lines(variant: str) -> list[str]:
 
 def left_out(rows: Sequence[Row]) -> list[str]:
     """Sentences on what the curves lack: diverged members and results that are not there yet."""
-    diverged = sum(not math.isfinite(row["test_accuracy"]) for row in rows)
+    diverged = len(
+        {(row["variant"], row["seed"]) for row in rows if not math.isfinite(row["test_accuracy"])}
+    )
     pruned = [row for row in rows if row["variant"] != DENSE]
     complete = (
         len({row["variant"] for row in pruned})

@@ -28,11 +28,13 @@ def draw(rows: Sequence[Row]) -> Figure:
         and are drawn on top.
 
     Raises:
-      ValueError: if there are no rows, or rows of several networks or data sets.
+      ValueError: if there are no such rows, or rows of several networks or data sets.
     """
     network, dataset = setting(rows)
     heuristic = [row for row in rows if "criterion" in row]
     learned = [row for row in rows if "criterion" not in row]
+    if not heuristic:
+        raise ValueError("The table has no heuristic masks.")
     kinds = list(dict.fromkeys(row["weights"] for row in heuristic))
     height = math.ceil(len(kinds) / 2)
     figure = Figure(figsize=(9.5, 0.8 + 3.2 * height), layout="constrained")
@@ -49,8 +51,13 @@ def draw(rows: Sequence[Row]) -> Figure:
     seeds = num_seeds(heuristic)
     figure.suptitle(f"heuristic supermasks, {network} on {dataset}, {seeds}", fontsize=10.5)
     figure.supxlabel(range_note(seeds), x=0.01, ha="left", fontsize=7.5, color="#555555")
+    names = {
+        name: line
+        for axes in panels[: len(kinds)]
+        for line, name in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
     figure.legend(
-        *panels[0].get_legend_handles_labels(), loc="outside right upper", fontsize=8, frameon=False
+        list(names.values()), list(names), loc="outside right upper", fontsize=8, frameon=False
     )
     return figure
 

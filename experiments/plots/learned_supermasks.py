@@ -71,9 +71,9 @@ def draw(rows: Sequence[Row]) -> Figure:
 
 def _panels(figure: Figure, percents: Sequence[float]) -> list[Axes]:
     finite = [value for value in percents if math.isfinite(value)]
-    best = max(finite, default=100.0)
-    if best - min(finite, default=0.0) < COLLAPSE:
+    if not finite or max(finite) - min(finite) < COLLAPSE:
         return [figure.subplots()]
+    best = max(finite)
     panels = list(figure.subplots(2, sharex=True, height_ratios=(3, 2)))
     near = [value for value in finite if value > best - ENLARGED]
     panels[0].set_ylim(min(near) - 0.5, best + 0.5)

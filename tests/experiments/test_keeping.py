@@ -24,8 +24,8 @@ BORDERS = 3  # five evaluations in chunks of two
 class StoppingKeeper(Keeper):
     """Saves at every border and is asked to stop at one of them."""
 
-    def __init__(self, folder, borders):
-        super().__init__(folder, save_every=0)
+    def __init__(self, workdir, borders):
+        super().__init__(workdir, "version", "own", save_every=0)
         self.left = borders
 
     def keep(self, *arguments, **options):
@@ -41,8 +41,12 @@ def train(laboratory, keeper):
     orders = jax.numpy.arange(MEMBERS, dtype=np.int32) % SEEDS
     streams = Stream(orders, jax.random.split(jax.random.key(1), MEMBERS), {})
     keys, steps = jax.random.split(jax.random.key(2), SEEDS), []
+
+    def count(done, before=False):
+        steps.append(done)
+
     trained = laboratory.train(
-        lambda chosen: population.take(params, chosen), streams, keys, steps.append, keeper
+        lambda chosen: population.take(params, chosen), streams, keys, count, keeper
     )
     return trained, sum(steps)
 
@@ -64,16 +68,40 @@ def undisturbed(laboratory):
 @pytest.mark.parametrize("borders", range(1, BORDERS + 1))
 def test_a_stopped_training_goes_on_to_the_same_bytes(laboratory, undisturbed, borders, tmp_path):
     with pytest.raises(Stopped):
-        train(laboratory, StoppingKeeper(tmp_path / "own", borders))
-    again = train(laboratory, Keeper(tmp_path / "own"))
+        train(laboratory, StoppingKeeper(tmp_path, borders))
+    again = train(laboratory, Keeper(tmp_path, "version", "own"))
     jax.tree.map(np.testing.assert_array_equal, again, undisturbed)
+
+
+def test_a_stopped_training_goes_on_with_other_devices_and_padding(
+    dataset, undisturbed, tmp_path, monkeypatch
+):
+    """Saved are the members alone, not the padding to a multiple of the devices."""
+    with pytest.raises(Stopped):
+        train(make_trainer(dataset, 1), StoppingKeeper(tmp_path, 1))
+    devices = jax.devices()
+    assert -MEMBERS % len(devices) != -MEMBERS % 2, "both numbers of devices need the same padding"
+    monkeypatch.setattr(jax, "devices", lambda: devices[:2])
+    again = train(make_trainer(dataset, 1), Keeper(tmp_path, "version", "own"))
+    jax.tree.map(np.testing.assert_array_equal, again, undisturbed)
+
+
+def test_groups_that_are_of_no_use_are_named(dataset, undisturbed, tmp_path, capsys):
+    with pytest.raises(Stopped):
+        train(make_trainer(dataset, 1), StoppingKeeper(tmp_path, 1))
+    smaller = make_trainer(dataset, 1)
+    smaller.prepare(MEMBERS, smaller.prepare(MEMBERS).memory - 1)
+    again = train(smaller, Keeper(tmp_path, "version", "own"))
+    jax.tree.map(np.testing.assert_array_equal, again, undisturbed)
+    whole = tmp_path / "under_way" / "version" / "own" / f"members_0_to_{MEMBERS}"
+    assert f"{whole} is left out" in capsys.readouterr().err
 
 
 def test_nothing_is_saved_before_the_interval_is_over(laboratory, undisturbed, tmp_path):
     if laboratory.prepare(MEMBERS).members < MEMBERS:
         pytest.skip("a finished group is always saved")
-    train(laboratory, Keeper(tmp_path / "own", save_every=1e6))
-    assert not (tmp_path / "own").exists()
+    train(laboratory, Keeper(tmp_path, "version", "own", save_every=1e6))
+    assert not (tmp_path / "under_way").exists()
 
 
 @pytest.mark.parametrize("make_config", [tiny.config, tiny.learned, tiny.one_shot])
@@ -95,6 +123,26 @@ def test_a_stopped_run_goes_on_to_the_same_table(make_config, tmp_path, monkeypa
     tiny.run(tmp_path, config)
     assert (tmp_path / "results.csv").read_bytes() == whole.read_bytes()
     assert not (tmp_path / "under_way").exists()
+
+
+@pytest.mark.parametrize("make_config", [tiny.learned, tiny.one_shot])
+def test_a_run_that_was_stopped_when_it_trained_again_goes_on(make_config, tmp_path, monkeypatch):
+    config, keep = make_config(), Keeper.keep
+
+    def stopping(self, *arguments, **options):
+        again = not self._folder.name.startswith(("learning", "round"))
+        monkeypatch.setattr(keeping, "_asked_to_stop", again)
+        keep(self, *arguments, **options)
+
+    monkeypatch.setattr(Keeper, "keep", stopping)
+    with pytest.raises(Stopped):
+        tiny.run(tmp_path, config)
+    assert not (tmp_path / "results.csv").exists()
+    monkeypatch.setattr(keeping, "_asked_to_stop", False)
+    monkeypatch.setattr(Keeper, "keep", keep)
+    tiny.run(tmp_path, config)
+    whole = tiny.finished(make_config) / "results.csv"
+    assert (tmp_path / "results.csv").read_bytes() == whole.read_bytes()
 
 
 def test_a_learned_run_that_was_stopped_keeps_its_curves(tmp_path, monkeypatch):

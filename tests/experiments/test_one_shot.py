@@ -49,6 +49,15 @@ def test_density_is_the_exact_count(plan, rows):
         assert {r["density"] for r in rows if r["power"] == power} == {density}
 
 
+def test_masks_of_a_network_that_diverged_are_worth_nothing(plan, dense):
+    w_i, w_f = (jax.tree.map(lambda x: x[0], tree) for tree in dense)
+    w_f["output"]["bias"] = w_f["output"]["bias"] * np.nan
+    measured = one_shot.Bench(plan).measure(0, w_i, w_f)
+    assert measured.density.tolist() == sorted(measured.density, reverse=True)
+    for accuracies in measured[1:]:
+        assert accuracies.shape == (2, 2, 4) and np.isnan(accuracies).all()
+
+
 @pytest.mark.parametrize("kind", ["init", "signed_constant"])
 def test_accuracies_are_those_of_masks_by_numpy(plan, rows, dense, kind):
     counts = rates.keep_counts(plan.problem.params, plan.dense.rates, 2)

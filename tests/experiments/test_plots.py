@@ -288,7 +288,7 @@ def test_a_table_that_diverged_throughout_is_drawn_empty():
     rows = [row | {"test_accuracy": math.nan} for row in make_rows(("random",), 2)]
     figure = FIGURES["mask_criteria"](rows)
     figure.savefig(io.BytesIO())
-    assert "Left out: 9 members" in note(figure)
+    assert "Left out: 6 members" in note(figure)
 
 
 def test_an_unfinished_round_counts_the_members_that_are_there():

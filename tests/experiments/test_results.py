@@ -257,7 +257,12 @@ def test_code_version_of_a_checkout(tmp_path, monkeypatch):
     clean = results.code_version()
     assert re.fullmatch(re.escape(VERSION) + r"\+g[0-9a-f]{10}", clean)
     source.write_text("changed")
-    assert results.code_version() == clean + ".dirty"
+    changed = results.code_version()
+    assert re.fullmatch(re.escape(clean) + r"\.dirty\.[0-9a-f]{8}", changed)
+    assert results.code_version() == changed
+    source.write_text("changed again")
+    assert results.code_version().startswith(clean + ".dirty.")
+    assert results.code_version() != changed
 
 
 def test_code_version_without_git(monkeypatch):

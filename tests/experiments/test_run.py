@@ -51,6 +51,14 @@ MISTAKES = {
         "error: config.matmul_precision is 'float31', expected one of default, bfloat16",
     ),
     "figure": ([CONFIG, WORKDIR, "--config.figure=pie"], "error: unknown figure 'pie'; known: "),
+    "figure of another runner": (
+        [CONFIG, WORKDIR, "--config.figure=learned_supermasks"],
+        "error: unknown figure 'learned_supermasks'; known: mask_criteria, ",
+    ),
+    "file as folder": (
+        [CONFIG, "--workdir=README.md"],
+        "error: --workdir: README.md is a file, expected a folder.",
+    ),
     "network": (
         ["--config=experiments/configs/quickstart.py:lenet30", WORKDIR],
         "error: 'lenet30' after the colon of --config is not understood; write FILE.py:NETWORK",
