@@ -52,15 +52,19 @@ def collect(workdirs: Sequence[Path], output: Path) -> list[results.Row]:
     config = join_configs(configs, runner.LISTS)
     tables = [records.read_table(folder / records.RESULTS, runner.COLUMNS) for folder in workdirs]
     check_slices(configs, tables)
-    rows: dict[str, results.Row] = {}
+    rows: dict[tuple[Any, ...], results.Row] = {}
     for folder, table in zip(workdirs, tables, strict=True):
         for row in table:
-            if row["code_version"].endswith(".dirty"):
+            if results.DIRTY in row["code_version"]:
                 raise ValueError(f"{folder} was run by changed files; commit them and run again.")
-            numbers = {k: v for k, v in row.items() if k != "command"}
-            known = {k: v for k, v in rows.setdefault(row["id"], row).items() if k != "command"}
-            if repr(numbers) != repr(known):
-                raise ValueError(f"{folder} has other numbers for row {row['id']} than before.")
+            member = tuple(row[name] for name in results.columns_between(row, "id", "density"))
+            numbers = ["density", *results.columns_between(row, "density", "code_version")]
+            known = rows.setdefault(member, row)
+            if [repr(row[name]) for name in numbers] != [repr(known[name]) for name in numbers]:
+                raise ValueError(
+                    f"{folder} has other numbers for row {known['id']} than before, by "
+                    f"{row['code_version']}."
+                )
     if not rows:
         raise ValueError(f"{', '.join(map(str, workdirs))}: nothing has finished there yet.")
     complete = math.prod(len(config[name]) for name in runner.LISTS)
@@ -72,15 +76,26 @@ def collect(workdirs: Sequence[Path], output: Path) -> list[results.Row]:
     results.write_json(output.with_name(output.name + ".config.json"), config)
     distinct = [e for i, e in enumerate(environments) if e not in environments[:i]]
     results.write_json(output.with_name(output.name + ".environment.json"), distinct)
+    for suffix in (".analysis.csv", ".curves.parquet"):  # an earlier table's
+        output.with_name(output.name + suffix).unlink(missing_ok=True)
     if analysed := _join_analyses(workdirs):
         path = output.with_name(output.name + ".analysis.csv")
         results.write_rows(path, analysed, mask_analysis.COLUMNS)
     curves = [folder / CURVES for folder in workdirs if (folder / CURVES).exists()]
     if curves:
-        joined = pa.concat_tables([pq.read_table(path) for path in curves])
+        joined = _join_curves(curves)
         path = output.with_name(output.name + ".curves.parquet")
         results.replace_file(path, lambda temporary: pq.write_table(joined, temporary))
     return whole
+
+
+def _join_curves(paths: Sequence[Path]) -> pa.Table:
+    """The curves of all runs; those of a member of two runs count once."""
+    joined = pa.concat_tables([pq.read_table(path) for path in paths])
+    about = [name for name in joined.column_names if not name.startswith(("train_", "validation_"))]
+    first = [(name, "first") for name in joined.column_names if name not in about]
+    grouped = joined.group_by(about, use_threads=False).aggregate(first)
+    return grouped.rename_columns([name.removesuffix("_first") for name in grouped.column_names])
 
 
 def _join_analyses(workdirs: Sequence[Path]) -> list[results.Row]:

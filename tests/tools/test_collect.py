@@ -4,7 +4,7 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from experiments import iterative, results
+from experiments import iterative, learned, results
 from tests.experiments import tiny
 from tools import collect
 
@@ -85,6 +85,21 @@ def test_the_same_row_of_two_runs_counts_once(make_run, tmp_path):
     assert repr(rows) == repr(results.read_rows(one / "results.csv", iterative.COLUMNS))
 
 
+def test_the_same_member_by_other_code_counts_once(make_run, tmp_path):
+    one, two = make_run("one"), make_run("two")
+    change_first_row(two, id="0123456789ab", code_version="0.1.0+g0123456789")
+    rows = collect.collect([one, two], tmp_path / "table")
+    assert repr(rows) == repr(results.read_rows(one / "results.csv", iterative.COLUMNS))
+
+
+def test_what_an_earlier_table_had_beside_it_is_removed(make_run, tmp_path):
+    for suffix in (".analysis.csv", ".curves.parquet"):
+        (tmp_path / f"table{suffix}").write_text("old")
+    collect.collect([make_run("one")], tmp_path / "table")
+    beside = {path.name for path in tmp_path.glob("table*")}
+    assert beside == {"table.csv", "table.config.json", "table.environment.json"}
+
+
 @pytest.mark.parametrize("changes", [{"test_accuracy": 0.25}, {"validation_loss": 1.0}])
 def test_other_numbers_for_the_same_row_are_refused(make_run, tmp_path, changes):
     one, two = make_run("one"), make_run("two")
@@ -106,7 +121,7 @@ def test_runs_of_other_settings_are_refused(make_run, tmp_path, changes):
 
 def test_a_run_of_changed_files_is_refused(make_run, tmp_path):
     run = make_run("run")
-    change_first_row(run, code_version="0.1.0+g0123456789.dirty")
+    change_first_row(run, code_version="0.1.0+g0123456789.dirty.01234567")
     with pytest.raises(ValueError, match=f"{run} was run by changed files"):
         collect.collect([run], tmp_path / "out" / "table")
     assert not (tmp_path / "out").exists()
@@ -136,6 +151,12 @@ def test_the_program_ends_with_an_error(main, tmp_path, folders, message):
     assert not (tmp_path / "table.csv").exists()
 
 
+def curve_points(path):
+    """All rows of learning curves, in no order."""
+    columns = results.read_curves(path)
+    return sorted(map(repr, zip(*(columns[name] for name in sorted(columns)), strict=True)))
+
+
 @pytest.mark.parametrize("make_config", [tiny.learned, tiny.one_shot])
 def test_slices_of_supermasks_join_into_the_bytes_of_one_run(make_config, tmp_path, monkeypatch):
     monkeypatch.setattr(results, "code_version", lambda: "0.1.0+g0123456789")
@@ -147,7 +168,13 @@ def test_slices_of_supermasks_join_into_the_bytes_of_one_run(make_config, tmp_pa
     collect.collect(slices, tmp_path / "joined")
     whole = (tmp_path / "whole" / "results.csv").read_bytes()
     assert (tmp_path / "joined.csv").read_bytes() == whole
-    assert (tmp_path / "joined.curves.parquet").exists() == (make_config is tiny.learned)
+    curves = tmp_path / "joined.curves.parquet"
+    assert curves.exists() == (make_config is tiny.learned)
+    if curves.exists():
+        collect.collect([*slices, slices[0]], tmp_path / "twice")
+        paths = (curves, tmp_path / "twice.curves.parquet", tmp_path / "whole" / learned.CURVES)
+        joined, twice, alone = (curve_points(path) for path in paths)
+        assert joined == twice == alone
     table = slices[0] / "results.csv"
     table.write_text("".join(table.read_text().splitlines(keepends=True)[:-1]))
     with pytest.raises(ValueError, match="continue that run to have it put right"):
