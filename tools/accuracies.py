@@ -12,6 +12,12 @@ from experiments.best_masks import BestMasks, best_masks, is_heuristic
 from experiments.plots.curves import DENSE, Curve, make_curves, setting
 from tools.pages import Code, Table, Text
 
+LEARNED_MEASURES = {
+    "validation_accuracy": "validation, drawn masks",
+    "test_accuracy": "test, drawn masks",
+    "test_most_probable_accuracy": "test, most probable mask",
+    "test_expected_accuracy": "test, expected mask",
+}
 EVERY = 4  # rounds from one column of an overview to the next
 
 
@@ -26,7 +32,7 @@ def table(rows: Sequence[results.Row]) -> Table:
         return _rounds(title, rows)
     if is_heuristic(rows):
         return _heuristic(title, best_masks(rows))
-    return _learned(title, best_masks(rows))
+    return _learned(title, rows)
 
 
 def overview(rows: Sequence[results.Row]) -> Table:
@@ -101,9 +107,9 @@ def _rounds(title: str, rows: Sequence[results.Row]) -> Table:
 
 
 def _weights_left(curves: Sequence[Curve], number: int) -> str:
-    """Of a round, which all variants prune alike."""
-    [left] = {f"{n:.2f}" for c in curves for n in c.weights_left[c.rounds == number]}
-    return left
+    """Of a round; from one to another where variants differ."""
+    left = sorted(n for c in curves for n in c.weights_left[c.rounds == number])
+    return " to ".join(dict.fromkeys(f"{n:.2f}" for n in (left[0], left[-1])))
 
 
 def _heuristic(title: str, found: Sequence[BestMasks]) -> Table:
@@ -116,15 +122,22 @@ def _heuristic(title: str, found: Sequence[BestMasks]) -> Table:
     return Table([*head, "at the density best on validation", "% of weights left there"], lines)
 
 
-def _learned(title: str, found: Sequence[BestMasks]) -> Table:
-    """Every kind of weights at the initial logit that is best on validation."""
-    head = [f"{title}: weights", "initial logit", "% of weights left", "drawn masks"]
+def _learned(title: str, rows: Sequence[results.Row]) -> Table:
+    """Every kind of weights at every initial logit; the one best on validation is named."""
     lines: list[list[Text]] = []
-    for m in found:
-        others = [
-            values(100 * np.array([row[f"test_{name}_accuracy"] for row in m.rows]))
-            for name in ("most_probable", "expected")
-        ]
-        cells = f"{m.setting:g}", f"{m.density:.2f}", values(m.accuracies), *others
-        lines.append([m.weights + ", rescaled" * m.rescale, *cells])
-    return Table([*head, "most probable mask", "expected mask"], lines)
+    for best in best_masks(rows):
+        name = best.weights + ", rescaled" * best.rescale
+        own = [r for r in rows if (r["weights"], r["rescale"]) == (best.weights, best.rescale)]
+        logits = dict.fromkeys(row["initial_logit"] for row in own)
+        for logit in logits:
+            at = [row for row in own if row["initial_logit"] == logit]
+            note = " (best on validation)" if logit == best.setting and len(logits) > 1 else ""
+            density = 100 * np.mean([row["density"] for row in at])
+            cells = [_column(at, measure) for measure in LEARNED_MEASURES]
+            lines.append([name, f"{logit:g}{note}", f"{density:.2f}", *cells])
+    head = [f"{title}: weights", "initial logit", "% of weights left"]
+    return Table([*head, *LEARNED_MEASURES.values()], lines)
+
+
+def _column(rows: Sequence[results.Row], measure: str) -> str:
+    return values(100 * np.array([row[measure] for row in rows]))

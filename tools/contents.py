@@ -4,10 +4,18 @@ from collections.abc import Sequence
 
 from tools import accuracies, claims
 from tools.claims import CLAIMS
-from tools.evidence import network_verdicts, not_run, rows_behind, rule, short_table_1, summary
-from tools.pages import Block, Code, Heading, Inline, Link, Paragraph, anchor
+from tools.evidence import (
+    known_beforehand,
+    network_verdicts,
+    not_run,
+    rows_behind,
+    rule,
+    short_table_1,
+    summary,
+)
+from tools.pages import Block, Bullets, Code, Heading, Inline, Link, Paragraph, anchor
 from tools.provenance import all_experiments, by_experiment
-from tools.tables import Table, pool
+from tools.tables import Table, contradictions, pool
 from tools.verdicts import NOT_RUN, Verdict, judge
 
 TITLE = "Deconstructing Lottery Tickets in JAX: results"
@@ -16,11 +24,15 @@ PAPER = Link("Zhou et al. 2019", "https://arxiv.org/abs/1905.01067")
 
 def report(tables: Sequence[Table]) -> list[Block]:
     """The whole page."""
-    rows = pool(tables)
+    judged = [table for table in tables if table.is_judged]
+    rows = pool(judged)
     verdicts = judge(CLAIMS, rows)
+    notes = contradictions(judged)
     chapters: dict[str, list[Block]] = {
         "Verdicts": [
             summary(verdicts),
+            Paragraph(known_beforehand(verdicts)),
+            *([Bullets(notes)] if notes else []),
             *(b for name in _run(verdicts) for b in network_verdicts(name, verdicts, rows)),
             *not_run(verdicts),
         ],
@@ -35,7 +47,7 @@ def report(tables: Sequence[Table]) -> list[Block]:
         Heading(1, TITLE),
         Paragraph(
             ["What the tables in this repository say of the claims of ", PAPER, ": verdicts by a "
-             "rule fixed beforehand, then every experiment with its figure, the commands that made "
+             "fixed rule, then every experiment with its figure, the commands that made "
              "it and the machine. Made by ", Code("make report"), " from the tables alone."]
         ),
         Paragraph(links[1:]),
@@ -45,13 +57,12 @@ def report(tables: Sequence[Table]) -> list[Block]:
 
 def readme(tables: Sequence[Table]) -> list[Block]:
     """The results in the README: how many claims hold, Table 1, and pruning at a glance."""
-    rows = pool(tables)
-    verdicts = judge(CLAIMS, rows)
-    blocks: list[Block] = [summary(verdicts)]
+    verdicts = judge(CLAIMS, pool([table for table in tables if table.is_judged]))
+    blocks: list[Block] = [summary(verdicts), Paragraph(known_beforehand(verdicts))]
     for network in _run(verdicts):
         blocks.append(short_table_1(network, verdicts))
     marks = "; ".join(f"[{letter}] {meaning}" for letter, meaning in claims.TRUST.items())
-    blocks.append(Paragraph(f"Mean over seeds, minimum and maximum. {marks}."))
+    blocks.append(Paragraph(f"Mean over seeds, with the lowest and the highest. {marks}."))
     for experiment in by_experiment(tables):
         if experiment.name in claims.PRUNING:
             blocks += [

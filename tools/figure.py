@@ -42,15 +42,16 @@ def draw(name: str, paths: Sequence[Path]) -> Figure:
       ValueError: an unknown name, or tables that it cannot show.
       FileNotFoundError: a table that is not there.
     """
+    if name == CURVES:
+        if len(paths) != 1:
+            raise ValueError(f"{CURVES} shows one .curves.parquet, not {len(paths)}.")
+        return learning_curves.draw(results.read_curves(paths[0]))
+    figure = lookup("figure", name, FIGURES | {"mask_analysis": mask_analysis.draw})
+    rows = [row for path in paths for row in read_table(path)]
     try:
-        if name == CURVES:
-            if len(paths) != 1:
-                raise ValueError(f"{CURVES} shows one .curves.parquet, not {len(paths)}.")
-            return learning_curves.draw(results.read_curves(paths[0]))
-        figure = lookup("figure", name, FIGURES | {"mask_analysis": mask_analysis.draw})
-        return figure([row for path in paths for row in read_table(path)])
+        return figure(rows)
     except KeyError as error:
-        raise ValueError(f"{name} cannot show such a table: it has no column {error}.") from None
+        raise ValueError(f"{name} cannot show such a table: {error} is not for it.") from None
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ Text is a string, a `Link`, a `Mark`, `Code`, or a list of these.
 import html as escaping
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import matplotlib
@@ -39,6 +39,7 @@ class Code(NamedTuple):
 
 Inline = str | Link | Mark | Code
 Text = Inline | list[Inline]
+FIGURES = "figures"  # the folder of the pictures
 
 
 class Heading(NamedTuple):
@@ -68,19 +69,22 @@ class Table(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """A figure, drawn into the HTML; Markdown shows the files beside the tables instead.
+    """A figure, drawn into the HTML; Markdown shows its `file` instead.
 
     Attributes:
       draw: makes the figure.
       name: unique in the page.
       caption: says what it shows.
-      files: names of pictures.
     """
 
     draw: Callable[[], Figure]
     name: str
     caption: str
-    files: Sequence[str]
+
+    @property
+    def file(self) -> str:
+        """Where Markdown looks for it, beside the tables."""
+        return f"{FIGURES}/{self.name}.png"
 
 
 class Details(NamedTuple):
@@ -157,6 +161,16 @@ def markdown(blocks: Sequence[Block], files: str = "") -> str:
     return "\n\n".join(_markdown(block, files) for block in blocks) + "\n"
 
 
+def pictures(blocks: Sequence[Block]) -> Iterator[Picture]:
+    """All figures of a page."""
+    for block in blocks:
+        match block:
+            case Picture():
+                yield block
+            case Details(_, _, inside):
+                yield from pictures(inside)
+
+
 def svg(figure: Figure, name: str, label: str) -> str:
     """A figure as an element of a page: the same figure gives the same text.
 
@@ -198,7 +212,7 @@ def _html(block: Block, files: str) -> str:
             )
             table = f"<table>\n<thead><tr>{top}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>"
             return f'<div class="scroll" tabindex="0">{table}</div>'
-        case Picture(draw, name, caption, _):
+        case Picture(draw, name, caption):
             drawing = svg(draw(), name, caption)
             note = f"<figcaption>{escaping.escape(caption)}</figcaption>"
             return f'<figure id="{name}">{drawing}{note}</figure>'
@@ -237,9 +251,8 @@ def _markdown(block: Block, files: str) -> str:
             return "\n".join(
                 f"| {' | '.join(line)} |" for line in [[*head], ["---"] * len(head), *cells]
             )
-        case Picture(_, _, caption, names):
-            where = caption if names else f"{caption} The page of `make report` shows it."
-            return "\n\n".join([*(f"![{caption}]({files}{name})" for name in names), where])
+        case Picture(_, _, caption):
+            return f"![{caption}]({files}{block.file})\n\n{caption}"
         case Details(summary, place, blocks):
             inside = "\n\n".join(_markdown(inner, files) for inner in blocks)
             head = f"<summary>{escaping.escape(summary)}</summary>"

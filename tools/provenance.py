@@ -1,13 +1,13 @@
 """Experiments as blocks of a page: figure, table, and how each file was made."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
 from experiments import results
-from experiments.plots import FIGURES, mask_analysis
+from experiments.plots import FIGURES, learning_curves, mask_analysis
 from experiments.runners import read_table
 from tools import accuracies
 from tools.pages import Block, Bullets, Code, Details, Heading, Link, Paragraph, Picture, anchor
@@ -66,16 +66,12 @@ def _experiment(experiment: Experiment, others: Sequence[Experiment]) -> list[Bl
     def draw() -> Figure:
         return FIGURES[first.config["figure"]](rows)
 
-    pictures = [
-        path.name
-        for table in experiment.tables
-        for path in sorted(table.path.parent.glob(f"{table.name}.*png"))
-    ]
     return [
         Heading(3, experiment.title),
-        Picture(draw, f"figure-{anchor(experiment.title)}", _caption(experiment), pictures),
+        Picture(draw, anchor(f"{experiment.title} figure"), _caption(experiment)),
         accuracies.table(experiment.rows),
         *_convergence(experiment),
+        *_learning_curves(experiment),
         *_mask_analysis(experiment),
         *(
             Details(
@@ -91,9 +87,26 @@ def _convergence(experiment: Experiment) -> list[Block]:
     figure = FIGURES.get(f"{experiment.tables[0].config['figure']}_convergence")
     if not figure:
         return []
-    name = f"convergence-{anchor(experiment.title)}"
+    name = anchor(f"{experiment.title} convergence")
     caption = f"Step of the lowest validation loss: {_caption(experiment)}"
-    return [Picture(lambda: figure(experiment.rows), name, caption, [])]
+    return [Picture(lambda: figure(experiment.rows), name, caption)]
+
+
+def _learning_curves(experiment: Experiment) -> list[Block]:
+    """Of every table with curves beside it."""
+    files = [
+        (table, file)
+        for table in experiment.tables
+        if (file := table.path.with_suffix(".curves.parquet")).exists()
+    ]
+    return [
+        Picture(
+            lambda file=file: learning_curves.draw(results.read_curves(file)),
+            anchor(f"{table.name} curves"),
+            f"Learning curves of {table.path.name}.",
+        )
+        for table, file in files
+    ]
 
 
 def _mask_analysis(experiment: Experiment) -> list[Block]:
@@ -102,13 +115,18 @@ def _mask_analysis(experiment: Experiment) -> list[Block]:
     rows = [row for file in files if file.exists() for row in read_table(file)]
     if not rows:
         return []
-    name = f"masks-{anchor(experiment.title)}"
+    name = anchor(f"{experiment.title} masks")
     caption = f"Overlap, signs, movement and densities of masks: {_caption(experiment)}"
-    return [Picture(lambda: mask_analysis.draw(rows), name, caption, [])]
+    return [Picture(lambda: mask_analysis.draw(rows), name, caption)]
 
 
 def _caption(experiment: Experiment) -> str:
-    seeds = len({row["seed"] for row in experiment.rows})
+    kinds = defaultdict(set)
+    for row in experiment.rows:
+        names = [row.get(name) for name in ("variant", "criterion", "weights")]
+        kinds[tuple(names)].add(row["seed"])
+    least, most = (f(map(len, kinds.values())) for f in (min, max))
+    seeds = f"{least} to {most}" if least < most else str(most)
     return f"{experiment.name}, {experiment.network} on {experiment.dataset}, seeds: {seeds}."
 
 
@@ -121,12 +139,14 @@ def _provenance(table: Table) -> list[Block]:
              Link(f"{table.name}.config.json", f"{table.name}.config.json"), "; machine: ",
              Link(f"{table.name}.environment.json", f"{table.name}.environment.json"), "."]
         ),
+        Paragraph(["Commands, which need a ", Code("--workdir"), " too:"]),
         Bullets(
             [
                 [Code(command), f": {count} rows by {version}"]
                 for (command, version), count in commands.items()
             ]
         ),
+        *([Bullets(differing)] if (differing := [*table.deviations.values()]) else []),
         Bullets([_machine(environment) for environment in table.environments]),
     ]  # fmt: skip
 

@@ -3,17 +3,18 @@
     python -m tools.report results/ --page=report/index.html --readme=README.md
     python -m tools.report results/mask_criteria_lenet300_mnist.csv
 
-Of a folder: writes the page, the same as Markdown into the folder's README.md and, with
-``--readme``, the short form between the two marks of that file. Of one table: prints it as
-Markdown. Tests compare the committed files with what this makes.
+Of a folder: writes the page, the same as Markdown into the folder's README.md with pictures in
+figures/, and, with ``--readme``, the short form between the two marks of that file. Of one table:
+prints it as Markdown. Tests compare the committed files with what this makes.
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import app, flags
 
-from experiments import results
+from experiments import plots, results
 from experiments.command_line import fail, given, parse_flags
 from experiments.runners import read_table
 from tools import accuracies, contents, pages
@@ -32,7 +33,10 @@ def main(arguments: list[str]) -> None:
             raise ValueError("name a folder of tables or one table, for example results/.")
         source = Path(arguments[1])
         if source.is_file():
-            print(pages.markdown([accuracies.table(read_table(source))]), end="")
+            rows = read_table(source)
+            if rows and "test_accuracy" not in rows[0]:
+                raise ValueError(f"{source} has no accuracies; tools.figure draws it.")
+            print(pages.markdown([accuracies.table(rows)]), end="")
             return
         write(source, Path(given(PAGE)), Path(README.value) if README.value else None)
     except (ValueError, OSError) as error:
@@ -51,6 +55,7 @@ def write(folder: Path, page: Path, readme: Path | None) -> None:
     files = f"{os.path.relpath(folder, page.parent)}/"
     _write(page, pages.html(blocks, contents.TITLE, files))
     _write(folder / "README.md", pages.markdown(blocks))
+    _draw(folder, list(pages.pictures(blocks)))
     if readme:
         files = f"{os.path.relpath(folder, readme.parent)}/"
         short = pages.markdown(contents.readme(tables), files)
@@ -68,6 +73,16 @@ def between_marks(text: str, content: str, path: Path) -> str:
     if not begin or not end:
         raise ValueError(f"{path} lacks the lines {BEGIN!r} and {END!r}, in this order.")
     return f"{before}{BEGIN}\n\n{content}\n{END}{after}"
+
+
+def _draw(folder: Path, pictures: Sequence[pages.Picture]) -> None:
+    """Write the pictures of a page and drop those of an earlier one."""
+    for picture in pictures:
+        plots.save(picture.draw(), folder / picture.file)
+    current = {folder / picture.file for picture in pictures}
+    for path in (folder / pages.FIGURES).glob("*.png"):
+        if path not in current:
+            path.unlink()
 
 
 def _write(path: Path, text: str) -> None:

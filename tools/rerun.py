@@ -21,6 +21,7 @@ from rich.table import Table
 from experiments import results
 from experiments.command_line import fail, parse_flags
 from experiments.runners import RUNNERS, read_table
+from supermask_jax.trees import lookup
 
 RESULTS = flags.DEFINE_string("results", "results", "Folder of tables written by tools.collect.")
 DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of prepared data sets, as for a run.")
@@ -57,7 +58,7 @@ def find(row_id: str, folder: Path) -> tuple[results.Row, ModuleType, ConfigDict
         for row in read_table(table):
             if row["id"] == row_id:
                 settings = results.settings(results.read_json(path))
-                runner = RUNNERS[settings["runner"]]
+                runner = lookup("runner", settings.get("runner"), RUNNERS)
                 return row, runner, runner.alone(ConfigDict(settings), row)
     raise ValueError(f"no table in {folder} has a row {row_id!r}.")
 

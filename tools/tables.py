@@ -1,14 +1,17 @@
 """The tables of a folder, and their rows together."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments import results
-from experiments.runners import read_table
-from tools.claims import EXPERIMENTS
+from experiments.runners import RUNNERS, read_table
+from supermask_jax.trees import lookup
+from tools import schedule
+from tools.claims import EXPERIMENTS, NETWORKS
 
 SUFFIX = ".config.json"
+NEEDED = ("experiment", "figure", "network", "dataset", "runner")  # in the settings
 
 
 class Table(NamedTuple):
@@ -16,7 +19,8 @@ class Table(NamedTuple):
 
     Attributes:
       path: of the CSV.
-      rows: its rows; each says under ``table`` which file it is from.
+      rows: its rows; each says under ``table`` which file it is from and, under ``deviations``, how
+        the settings of a judged experiment differ from the paper's.
       config: the settings of its runs.
       environments: the machines that they ran on.
     """
@@ -31,13 +35,25 @@ class Table(NamedTuple):
         """Of the file, without its suffix."""
         return self.path.stem
 
+    @property
+    def deviations(self) -> dict[str, str]:
+        """How the settings of a judged experiment differ from the paper's, in words by name."""
+        return schedule.deviations(self.config) if _is_of_the_paper(self.config) else {}
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether claims are judged by its rows."""
+        return _is_of_the_paper(self.config) and schedule.may_be_judged(
+            self.config["experiment"], self.deviations
+        )
+
 
 def read_tables(folder: Path) -> list[Table]:
     """All tables of a folder that have their settings beside them, by name.
 
     Raises:
       FileNotFoundError: no such folder, or settings or a machine without a table.
-      ValueError: a table of another version.
+      ValueError: a table of another version, or settings that are not those of a run.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}.")
@@ -45,34 +61,49 @@ def read_tables(folder: Path) -> list[Table]:
 
 
 def pool(tables: Sequence[Table]) -> list[results.Row]:
-    """The rows of all tables, those of one member and round once.
+    """The rows of all tables, those of one member and round once, as in the first of its tables.
 
     Experiments that are judged share their rows (all train large_final, for example); any other
     has its own.
-
-    Raises:
-      ValueError: two tables have different numbers for the same; names both.
     """
+    return [row for row, first in _with_first(tables) if row is first]
+
+
+def contradictions(tables: Sequence[Table]) -> list[str]:
+    """What `pool` leaves out though it has other numbers, in sentences: one per pair of tables."""
+    pairs: dict[tuple[str, str], list[str]] = {}
+    for row, first in _with_first(tables):
+        numbers = results.columns_between(row, "dataset", "code_version")
+        if any(repr(first[name]) != repr(row[name]) for name in numbers):
+            pairs.setdefault((first["table"], row["table"]), []).append(row["id"])
+    return [
+        f"{len(ids)} rows of {other} have other numbers than those of {first} for the same "
+        f"members (the first is {ids[0]}); those of {first} count."
+        for (first, other), ids in pairs.items()
+    ]
+
+
+def _with_first(tables: Sequence[Table]) -> Iterator[tuple[results.Row, results.Row]]:
+    """Every row with the first row of its member and round."""
     known: dict[tuple[Any, ...], results.Row] = {}
     for table in tables:
         for row in table.rows:
             about = results.columns_between(row, "experiment", "density")
             shared = row["experiment"] in EXPERIMENTS or row["experiment"]
-            first = known.setdefault((shared, *((name, row[name]) for name in about)), row)
-            numbers = results.columns_between(row, "dataset", "code_version")
-            if differing := [name for name in numbers if repr(first[name]) != repr(row[name])]:
-                raise ValueError(
-                    f"{first['table']} and {row['table']} differ in {', '.join(differing)} of "
-                    f"rows {first['id']} and {row['id']}, which are of the same member."
-                )
-    return list(known.values())
+            yield row, known.setdefault((shared, *((name, row[name]) for name in about)), row)
 
 
-def _read(config: Path) -> Table:
-    path = config.with_name(config.name.replace(SUFFIX, ".csv"))
-    return Table(
-        path=path,
-        rows=[row | {"table": path.name} for row in read_table(path)],
-        config=results.read_json(config),
-        environments=results.read_json(path.with_suffix(".environment.json")),
-    )
+def _is_of_the_paper(config: dict[str, Any]) -> bool:
+    network, dataset = config["network"], config["dataset"]
+    return config["experiment"] in EXPERIMENTS and NETWORKS.get(network) == dataset
+
+
+def _read(path: Path) -> Table:
+    config = results.read_json(path)
+    if missing := [name for name in NEEDED if name not in config]:
+        raise ValueError(f"{path} has no {', '.join(missing)}: these are not settings of a run.")
+    lookup("runner", config["runner"], RUNNERS)
+    rows = path.with_name(path.name.replace(SUFFIX, ".csv"))
+    table = Table(rows, [], config, results.read_json(rows.with_suffix(".environment.json")))
+    about = {"table": rows.name, "deviations": tuple(table.deviations.values())}
+    return table._replace(rows=[row | about for row in read_table(rows)])

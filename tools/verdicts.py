@@ -14,6 +14,7 @@ from scipy import stats
 
 from experiments.best_masks import best_masks
 from experiments.plots.curves import DENSE
+from tools import schedule
 from tools.claims import (
     ALPHA,
     EXPERIMENTS,
@@ -46,13 +47,11 @@ class Sample(NamedTuple):
     Attributes:
       values: test accuracy in percent by seed.
       rows: those that the values are made of.
-      unfinished: seeds that lack rounds or densities.
       diverged: seeds with an accuracy that is not finite.
     """
 
     values: dict[int, float]
     rows: list[Row]
-    unfinished: list[int]
     diverged: list[int]
 
 
@@ -65,13 +64,13 @@ class Verdict(NamedTuple):
       seeds: the S seeds that count.
       left, right: test accuracy in percent by seed, `[S]`.
       interval: 95 % confidence interval of the mean difference; None below two seeds.
-      p: of the test for the claim and, second, of the test against it, before the correction;
-        None where nothing was tested.
-      p_adjusted: the same after it.
+      p_adjusted: corrected p of the test for the claim and, second, of the test against it; None
+        where nothing was tested.
       seeds_needed: how many would settle an inconclusive claim; None if more than MOST_SEEDS, and
         for any other status.
       rounds: those that the difference is made of, `[]` if not of pruning.
-      unfinished, diverged: seeds that were left out.
+      unfinished: seeds that were left out, for one side lacks them or rounds or densities of them.
+      diverged: seeds that were left out, for an accuracy is not finite.
       missing: sides without rows, of a claim that was not run.
       rows: those that decided.
     """
@@ -82,7 +81,6 @@ class Verdict(NamedTuple):
     left: np.ndarray
     right: np.ndarray
     interval: tuple[float, float] | None = None
-    p: tuple[float, float] | None = None
     p_adjusted: tuple[float, float] | None = None
     seeds_needed: int | None = None
     rounds: Sequence[int] = ()
@@ -194,17 +192,13 @@ def _num_sides(high: float) -> int:
 def _gather(claim: Claim, rows: Sequence[Row]) -> Verdict:
     """The paired values of a claim, not judged yet."""
     sides = claim.sides
-    found = [_rows_of(side, rows) for side in sides]
+    found = [_rows_of(side, rows, claim.network) for side in sides]
     if missing := [side for side, own in zip(sides, found, strict=True) if not own]:
         return Verdict(claim, NOT_RUN, [], np.empty(0), np.empty(0), missing=missing)
-    rounds = {
-        row["round"]
-        for side, own in zip(sides, found, strict=True)
-        for row in own
-        if isinstance(side, Pruned)
-    }
-    samples = [_sample(side, own, rounds) for side, own in zip(sides, found, strict=True)]
+    samples = [_sample(side, own, claim.network) for side, own in zip(sides, found, strict=True)]
     seeds = sorted(set.intersection(*(set(sample.values) for sample in samples)))
+    diverged = {seed for sample in samples for seed in sample.diverged}
+    begun = {row["seed"] for own in found for row in own}
     values = [np.array([sample.values[seed] for seed in seeds]) for sample in samples]
     if len(sides) == 1:
         values.append(np.full(len(seeds), claim.right))
@@ -214,70 +208,97 @@ def _gather(claim: Claim, rows: Sequence[Row]) -> Verdict:
         seeds,
         *values,
         interval=confidence_interval(values[0] - values[1]) if len(seeds) > 1 else None,
-        rounds=sorted(rounds),
-        unfinished=sorted({seed for sample in samples for seed in sample.unfinished}),
-        diverged=sorted({seed for sample in samples for seed in sample.diverged}),
+        rounds=sorted({n for side in sides for n in _rounds(side, claim.network)}),
+        unfinished=sorted(begun - diverged - set(seeds)),
+        diverged=sorted(diverged),
         rows=[row for sample in samples for row in sample.rows if row["seed"] in seeds],
     )
 
 
-def _rows_of(side: Side, rows: Sequence[Row]) -> list[Row]:
+def _rows_of(side: Side, rows: Sequence[Row], network: str) -> list[Row]:
     match side:
         case Dense():
             return [row for row in rows if row.get("variant") == DENSE]
-        case Pruned(variant, least, most):
+        case Pruned(variant):
             own = [row for row in rows if "round" in row and row["variant"] == variant]
-            return [row for row in own if least <= row["density"] <= most]
+            return [row for row in own if row["round"] in _rounds(side, network)]
         case Heuristic(criteria, weights):
             own = [row for row in rows if "power" in row and row["weights"] == weights]
             return [row for row in own if row["criterion"] in criteria]
         case Learned(variant):
-            own = [row for row in rows if "rescale" in row and row["variant"] == variant]
-            return list(best_masks(own)[0].rows) if own else []
+            return [row for row in rows if "rescale" in row and row["variant"] == variant]
 
 
-def _sample(side: Side, rows: Sequence[Row], rounds: Iterable[int]) -> Sample:
-    """One value per seed that has all rounds or densities; `rounds` are those of both sides."""
-    needed = set(rounds) if isinstance(side, Pruned) else {_place(row) for row in rows}
-    sample = Sample({}, [], [], [])
-    for seed in sorted({row["seed"] for row in rows}):
-        own = [row for row in rows if row["seed"] == seed]
+def _rounds(side: Side, network: str) -> set[int]:
+    """That a side is made of, if it is of pruning."""
+    if isinstance(side, Pruned):
+        return schedule.rounds_between(network, side.least, side.most)
+    return set()
+
+
+def _needed(side: Side, rows: Sequence[Row], network: str) -> set[Any]:
+    """The places that a seed must have to count."""
+    match side:
+        case Dense():
+            return {0}
+        case Pruned():
+            return _rounds(side, network)
+        case Heuristic(criteria):
+            return {(name, power) for name in criteria for power in schedule.powers(network)}
+        case Learned():
+            return {_place(row) for row in rows}
+
+
+def _place(row: Row) -> Any:
+    """Where a row lies among those of its side and seed."""
+    if "round" in row:
+        return row["round"]
+    return (row["criterion"], row["power"]) if "power" in row else row["initial_logit"]
+
+
+def _sample(side: Side, rows: Sequence[Row], network: str) -> Sample:
+    """One value per seed that has all rounds, densities or initial logits."""
+    needed = _needed(side, rows, network)
+    by_seed = {
+        seed: [row for row in rows if row["seed"] == seed and _place(row) in needed]
+        for seed in sorted({row["seed"] for row in rows})
+    }
+    whole = [seed for seed, own in by_seed.items() if {_place(row) for row in own} == needed]
+    if isinstance(side, Learned) and whole:
+        [best] = best_masks([row for seed in whole for row in by_seed[seed]])
+        by_seed = {row["seed"]: [row] for row in best.rows}
+    sample = Sample({}, [], [])
+    for seed in whole:
+        own = by_seed[seed]
         accuracies = [100 * row["test_accuracy"] for row in own]
-        if {_place(row) for row in own} != needed:
-            sample.unfinished.append(seed)
-        elif not np.isfinite(accuracies).all():
+        if not np.isfinite(accuracies).all():
             sample.diverged.append(seed)
         elif isinstance(side, Heuristic):
-            best = int(np.argmax(accuracies))
-            sample.values[seed] = accuracies[best]
-            sample.rows.append(own[best])
+            at = int(np.argmax(accuracies))
+            sample.values[seed] = accuracies[at]
+            sample.rows.append(own[at])
         else:
             sample.values[seed] = float(np.mean(accuracies))
             sample.rows.extend(own)
     return sample
 
 
-def _place(row: Row) -> Any:
-    """Where a row lies among those of its side and seed."""
-    return row["round"] if "round" in row else (row.get("criterion"), row.get("power"))
-
-
 def _decide(family: Sequence[Verdict]) -> list[Verdict]:
-    """Test the claims that have enough seeds, correct for their number, and judge all."""
+    """Test the claims that have enough seeds, correct for the number of all, and judge all."""
+    p = np.ones((len(family), 2))
     tested = [i for i, verdict in enumerate(family) if len(verdict.seeds) >= MIN_SEEDS]
-    num_claims = sum(bool(verdict.seeds) for verdict in family)
-    p = np.array([p_values(family[i].differences, *family[i].claim.bounds) for i in tested])
-    adjusted = holm(p.reshape(-1, 2).T).T
+    for i in tested:
+        p[i] = p_values(family[i].differences, *family[i].claim.bounds)
+    adjusted = holm(p.T).T
     judged = list(family)
-    for place, i in enumerate(tested):
-        supported, opposed = adjusted[place] < ALPHA
+    for i in tested:
+        supported, opposed = adjusted[i] < ALPHA
         judged[i] = family[i]._replace(
             status=REPRODUCED if supported else NOT_REPRODUCED if opposed else INCONCLUSIVE,
-            p=tuple(map(float, p[place])),
-            p_adjusted=tuple(map(float, adjusted[place])),
+            p_adjusted=tuple(map(float, adjusted[i])),
         )
     return [
-        _with_seeds_needed(verdict, num_claims) if verdict.status == INCONCLUSIVE else verdict
+        _with_seeds_needed(verdict, len(family)) if verdict.status == INCONCLUSIVE else verdict
         for verdict in judged
     ]
 

@@ -4,11 +4,13 @@ import numpy as np
 
 from experiments.untrained import WEIGHTS
 from supermask_jax.criteria import CRITERIA
+from tools import schedule
 from tools.claims import CLAIMS, NETWORKS, Learned, Pruned
 
 SEEDS = (0, 1, 2, 3, 4)
 ACCURACIES = ("validation_accuracy", "test_accuracy")
-ROUNDS = tuple(range(1, 17))
+ROUNDS = tuple(range(1, 25))
+POWERS = tuple(range(25))
 VARIANTS = tuple(
     dict.fromkeys(
         side.variant for claim in CLAIMS for side in claim.sides if isinstance(side, Pruned)
@@ -23,14 +25,15 @@ LEARNED = tuple(
 
 def common(network, experiment, seed):
     names = {"experiment": experiment, "network": network, "dataset": NETWORKS[network]}
-    return names | {"seed": seed, "code_version": "1", "table": f"{experiment}.csv"}
+    about = {"code_version": "1", "table": f"{experiment}.csv", "deviations": ()}
+    return names | {"seed": seed} | about
 
 
 def pruning_rows(accuracy, network="lenet300", seeds=SEEDS, variants=VARIANTS, rounds=ROUNDS):
     """Rows of iterative pruning; `accuracy(variant, seed, round)` is in percent."""
     return [
         common(network, "mask_criteria", seed)
-        | {"variant": variant, "round": number, "density": 0.8**number}
+        | {"variant": variant, "round": number, "density": schedule.densities(network)[number]}
         | {"test_accuracy": accuracy(variant, seed, number) / 100}
         for variant in ("dense", *variants)
         for number in (rounds if variant != "dense" else (0,))
@@ -38,7 +41,7 @@ def pruning_rows(accuracy, network="lenet300", seeds=SEEDS, variants=VARIANTS, r
     ]
 
 
-def heuristic_rows(accuracy, network="lenet300", seeds=SEEDS, powers=(0, 1, 2)):
+def heuristic_rows(accuracy, network="lenet300", seeds=SEEDS, powers=POWERS):
     """Rows of one-shot masks; `accuracy(criterion, weights, seed, power)` is in percent."""
     return [
         common(network, "heuristic_supermasks", seed)

@@ -26,7 +26,7 @@ PAGE = [
     Paragraph(["p < 0.05, ", Code("a | b"), ", ", Link("rows", "a.csv"), ", ", Mark("no", "no")]),
     Bullets(["one", ["two: ", Link("here", "#all--more")]]),
     Table(["name", "value"], [["a|b", "<b>"], [Code("x"), ""]]),
-    Picture(lambda: drawing(), "figure-a", "A line.", ["a.png"]),
+    Picture(lambda: drawing(), "figure-a", "A line."),
     Details("More", "more", [Paragraph("inside")]),
 ]  # fmt: skip
 
@@ -74,7 +74,7 @@ def test_a_page_is_whole_and_needs_nothing_else():
 
 
 def test_two_figures_of_a_page_share_no_id():
-    twice = [Picture(drawing, name, name, []) for name in ("a", "b")]
+    twice = [Picture(drawing, name, name) for name in ("a", "b")]
     ids = Reader(html(twice, "", "")).ids
     assert len(ids) == len(set(ids)) > 10
 
@@ -101,7 +101,7 @@ p &lt; 0.05, `a | b`, [rows](results/a.csv), **no**
 | a\\|b | &lt;b> |
 | `x` |  |
 
-![A line.](results/a.png)
+![A line.](results/figures/figure-a.png)
 
 A line.
 

@@ -66,8 +66,8 @@ def test_links_of_the_markdown_lead_somewhere(committed):
 
 def test_convergence_and_the_analysis_of_masks_are_shown_where_they_are_known(folder):
     name = "mask_criteria-lenet300-mnist"
-    assert f"convergence-{name}" in page_of(folder).ids
-    assert f"masks-{name}" not in page_of(folder).ids
+    assert f"{name}-convergence" in page_of(folder).ids
+    assert f"{name}-masks" not in page_of(folder).ids
     analysed = [
         {"experiment": "mask_criteria", "network": "lenet300", "dataset": "mnist", "round": round}
         | {"variant": "large_final", "seed": seed, "other_variant": "", "other_seed": None}
@@ -78,7 +78,7 @@ def test_convergence_and_the_analysis_of_masks_are_shown_where_they_are_known(fo
         for quantity in ("density", "shrunk_pruned", "sign_agreement_kept")
     ]
     results.write_rows(folder / f"{PRUNING}.analysis.csv", analysed, mask_analysis.COLUMNS)
-    assert f"masks-{name}" in page_of(folder).ids
+    assert f"{name}-masks" in page_of(folder).ids
 
 
 def test_the_same_tables_make_the_same_bytes(folder):
@@ -156,14 +156,20 @@ def test_all_forms_are_written(main, folder, capsys):
         str(folder / "README.md"),
         str(readme),
     ]
+    pictures = {path.stem for path in (folder / "figures").glob("*.png")}
+    assert pictures == {
+        f"mask_criteria-lenet300-mnist-{kind}" for kind in ("figure", "convergence")
+    }
     assert f'href="../{PRUNING}.csv"' in page.read_text()
     text = readme.read_text()
     assert text.startswith(f"before\n{report.BEGIN}\n\n|") and text.endswith(
         f"{report.END}\nafter\n"
     )
     assert all(status in text for status in STATUSES) and "old" not in text
+    (folder / "figures" / "of_an_earlier_page.png").write_bytes(b"")
     main(folder, page=str(page), readme=str(readme))
     assert readme.read_text() == text
+    assert {path.stem for path in (folder / "figures").glob("*")} == pictures
 
 
 def test_one_table_is_printed(main, capsys):
@@ -180,12 +186,15 @@ def test_one_table_is_printed(main, capsys):
         ("nowhere", None, "there is no folder"),
         ("", "plain.md", "plain.md lacks the lines"),
         ("", "none.md", "none.md"),
+        ("alone.analysis.csv", None, "has no accuracies; tools.figure draws it"),
         ("other.csv", None, "other.csv is not a table of this version"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(main, folder, source, readme, message):
     (folder / "plain.md").write_text("no marks\n")
     (folder / "other.csv").write_text("a,b\n")
+    analysed = [{name: kind(1) for name, kind in mask_analysis.COLUMNS.items()}]
+    results.write_rows(folder / "alone.analysis.csv", analysed, mask_analysis.COLUMNS)
     given = {"page": str(folder / "page.html"), "readme": readme and str(folder / readme)}
     with pytest.raises(SystemExit, match=f"^error: .*{message}"):
         main(folder / source, **given)

@@ -4,17 +4,20 @@ from pathlib import Path
 import pytest
 
 from experiments import iterative, results
+from experiments.configs import mask_criteria
 from tools import tables
 
 ROOT = Path(__file__).parent.parent.parent
 MEMBER = {"network": "lenet300", "dataset": "mnist", "variant": "random", "seed": 0, "round": 1}
 
 
-def write_table(folder, name, rows, experiment="mask_criteria"):
+def write_table(folder, name, rows, experiment="mask_criteria", **settings):
     blank = {column: kind(1) for column, kind in iterative.COLUMNS.items()}
     rows = [blank | {"id": name, "experiment": experiment} | row for row in rows]
     results.write_rows(folder / f"{name}.csv", rows, iterative.COLUMNS)
-    results.write_json(folder / f"{name}.config.json", {"runner": "iterative"})
+    config = mask_criteria.get_config("lenet300").to_dict()
+    config |= {"experiment": experiment, **settings}
+    results.write_json(folder / f"{name}.config.json", config)
     results.write_json(folder / f"{name}.environment.json", [{"processor": "a"}])
 
 
@@ -25,7 +28,7 @@ def test_a_folder_is_read_with_what_belongs_to_each_table(tmp_path):
     found = tables.read_tables(tmp_path)
     assert [(table.name, len(table.rows)) for table in found] == [("a", 2), ("b", 1)]
     assert found[0].rows[0]["table"] == "a.csv"
-    assert found[0].config == {"runner": "iterative"}
+    assert found[0].config["runner"] == "iterative"
     assert found[0].environments == [{"processor": "a"}]
 
 
@@ -38,13 +41,41 @@ def test_a_member_of_two_tables_counts_once(tmp_path):
     assert places == [("a.csv", 0), ("a.csv", 1), ("b.csv", 2)]
 
 
-def test_other_numbers_for_the_same_member_are_an_error_that_names_both_tables(tmp_path):
+def test_other_numbers_for_the_same_member_are_told_and_the_first_count(tmp_path):
     write_table(tmp_path, "a", [MEMBER])
     write_table(tmp_path, "b", [MEMBER | {"test_accuracy": 0.5}], "mask_one_actions")
-    with pytest.raises(
-        ValueError, match=r"a\.csv and b\.csv differ in test_accuracy of rows a and b"
-    ):
-        tables.pool(tables.read_tables(tmp_path))
+    found = tables.read_tables(tmp_path)
+    assert [row["test_accuracy"] for row in tables.pool(found)] == [1.0]
+    [sentence] = tables.contradictions(found)
+    assert "1 rows of b.csv have other numbers than those of a.csv" in sentence
+    assert tables.contradictions(found[:1]) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "words", "is_judged"),
+    [
+        ({}, [], True),
+        ({"seeds": [0], "variants": ["random"], "num_rounds": 3, "keep_checkpoints": 1}, [], True),
+        ({"epochs": 1}, ["epochs 1 instead of 55"], False),
+        ({"rates": []}, ["rates [] instead of (('output/kernel', 0.1),)"], False),
+        ({"dataset": "digits"}, [], False),
+    ],
+)
+def test_rows_are_judged_if_they_have_the_papers_settings(tmp_path, settings, words, is_judged):
+    write_table(tmp_path, "a", [MEMBER], **settings)
+    [table] = tables.read_tables(tmp_path)
+    assert [*table.deviations.values()] == words
+    assert table.rows[0]["deviations"] == tuple(words)
+    assert table.is_judged == is_judged
+
+
+def test_settings_of_something_else_are_an_error(tmp_path):
+    write_table(tmp_path, "a", [MEMBER], runner="other")
+    with pytest.raises(ValueError, match="unknown runner 'other'"):
+        tables.read_tables(tmp_path)
+    results.write_json(tmp_path / "a.config.json", {"runner": "iterative"})
+    with pytest.raises(ValueError, match="has no experiment, figure, network, dataset: these are"):
+        tables.read_tables(tmp_path)
 
 
 def test_an_experiment_that_is_not_judged_has_its_own_rows(tmp_path):

@@ -176,7 +176,7 @@ def test_no_worse(difference, status):
 def test_few_seeds_are_inconclusive_whatever_they_say(num_seeds):
     verdict = judge_one(pruning(50.0, seeds=range(num_seeds)))
     assert verdict.status == INCONCLUSIVE
-    assert verdict.p is None
+    assert verdict.p_adjusted is None
     assert verdict.seeds_needed == MIN_SEEDS
 
 
@@ -197,6 +197,18 @@ def test_a_seed_that_lacks_a_round_on_either_side_is_left_out():
     rows = [row for row in rows if row["variant"] != "random" or row["round"] < 16]
     verdict = judge_one(rows)
     assert (verdict.seeds, verdict.status) == ([], INCONCLUSIVE)
+    assert verdict.unfinished == [*simulated.SEEDS]
+
+
+def test_a_seed_that_one_side_lacks_is_named():
+    rows = [row for row in pruning(1.0) if (row["variant"], row["seed"]) != ("random", 4)]
+    verdict = judge_one(rows)
+    assert (verdict.seeds, verdict.unfinished) == ([0, 1, 2, 3], [4])
+
+
+def test_a_sweep_that_has_not_reached_the_end_of_a_range_is_unfinished():
+    verdict = judge_one(pruning(1.0, rounds=range(1, 16)))
+    assert (verdict.status, verdict.seeds) == (INCONCLUSIVE, [])
     assert verdict.unfinished == [*simulated.SEEDS]
 
 
@@ -237,13 +249,24 @@ def test_a_reported_number_is_a_side():
 
 def test_heuristic_masks_count_at_most():
     def accuracy(criterion, weights, seed, power):
-        return 20 + seed + 5 * power * (criterion == "random") + 10 * (weights == "init")
+        return 20 + seed + power * (criterion == "random") + 10 * (weights == "init")
 
     rows = simulated.heuristic_rows(accuracy)
     pair = Heuristic(("large_final", "random"), "init")
     verdict = judge_one(rows, left=pair, right=Heuristic(("movement",), "init"))
-    np.testing.assert_allclose(verdict.differences, 10)
-    assert [(row["criterion"], row["power"]) for row in verdict.rows[:5]] == [("random", 2)] * 5
+    np.testing.assert_allclose(verdict.differences, 24)
+    assert [(row["criterion"], row["power"]) for row in verdict.rows[:5]] == [("random", 24)] * 5
+
+
+@pytest.mark.parametrize("lacking", [{"power": 24}, {"criterion": "random"}])
+def test_heuristic_masks_count_with_all_criteria_and_densities(lacking):
+    rows = simulated.heuristic_rows(lambda *_: 50)
+    [(name, value)] = lacking.items()
+    rows = [row for row in rows if row[name] != value]
+    both = Heuristic(("large_final", "random"), "init")
+    verdict = judge_one(rows, left=both, right=40.0)
+    assert (verdict.status, verdict.seeds) == (INCONCLUSIVE, [])
+    assert verdict.unfinished == [*simulated.SEEDS]
 
 
 def test_learned_masks_count_at_the_initial_logit_best_on_validation():
@@ -253,6 +276,14 @@ def test_learned_masks_count_at_the_initial_logit_best_on_validation():
     verdict = judge_one(rows, left=Learned("init"), right=90.0, relation=">=")
     np.testing.assert_allclose(verdict.differences, simulated.SEEDS)
     assert {row["initial_logit"] for row in verdict.rows} == {0.0}
+
+
+def test_the_initial_logit_is_chosen_among_seeds_that_have_all():
+    rows = simulated.learned_rows(lambda variant, seed, logit: 90 + logit)
+    rows = [row for row in rows if (row["seed"], row["initial_logit"]) != (3, 1.0)]
+    verdict = judge_one(rows, left=Learned("init"), right=90.0)
+    assert (verdict.seeds, verdict.unfinished) == ([0, 1, 2, 4], [3])
+    np.testing.assert_allclose(verdict.differences, 1)
 
 
 def test_differences_that_do_not_vary_are_no_proof_beyond_the_resolution():
@@ -267,8 +298,20 @@ def test_networks_are_families_of_their_own():
     others = [row | {"network": "conv2", "dataset": "cifar10"} for row in pruning(0.0)]
     family = [claim(), *(claim()._replace(network="conv2", name=str(i)) for i in range(50))]
     first, *rest = verdicts.judge(family, rows + others)
-    assert first.p_adjusted == alone.p_adjusted == alone.p
+    assert first.p_adjusted == alone.p_adjusted
     assert rest[0].p_adjusted[0] == 1
+
+
+def test_claims_that_are_run_later_do_not_weaken_a_verdict():
+    rows = pruning(0.15)
+    others = [claim(left=Learned("init"), right=90.0, name=str(i)) for i in range(20)]
+    learned = simulated.learned_rows(lambda variant, seed, logit: 80 + seed)
+    alone, *_ = verdicts.judge([claim(), *others], rows)
+    together, *_ = verdicts.judge([claim(), *others], rows + learned)
+    assert alone.status == together.status == INCONCLUSIVE
+    assert alone.p_adjusted[0] == together.p_adjusted[0]
+    assert alone.p_adjusted[1] >= together.p_adjusted[1]
+    assert judge_one(rows).status == REPRODUCED
 
 
 def test_whole_tables_keep_the_rate_too():
@@ -282,7 +325,7 @@ def test_whole_tables_keep_the_rate_too():
     wrong = 0
     for _ in range(300):
         rows = simulated.pruning_rows(
-            lambda *_: random.normal(90, 0.3), variants=variants, rounds=(11, 12)
+            lambda *_: random.normal(90, 0.3), variants=variants, rounds=range(11, 17)
         )
         found = verdicts.judge(claims, rows)
         wrong += any(verdict.status in (REPRODUCED, NOT_REPRODUCED) for verdict in found)
@@ -296,7 +339,7 @@ def test_every_claim_can_be_computed(network):
     assert [verdict.claim for verdict in found] == claims
     for verdict in found:
         assert verdict.seeds == [*simulated.SEEDS]
-        assert verdict.p is not None and verdict.rows
+        assert verdict.p_adjusted is not None and verdict.rows
         assert {row["network"] for row in verdict.rows} == {network}
 
 
