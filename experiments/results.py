@@ -4,6 +4,7 @@ Accuracies are fractions, losses are in nats, density is kept / prunable weights
 has its own columns: what the row is about, the density, what was measured, and how it was made.
 """
 
+import contextlib
 import csv
 import hashlib
 import io
@@ -195,18 +196,28 @@ def code_version() -> str:
     return f"{version}.{DIRTY}.{digest.hexdigest()[:8]}"
 
 
-def environment() -> dict[str, Any]:
-    """What a run ran on: versions, platform and devices."""
-    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "ml-collections")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "ml-collections")
+
+
+def environment(packages: Iterable[str] = PACKAGES) -> dict[str, Any]:
+    """What a run ran on: versions of those packages that are there, platform and devices."""
     return {
         "code_version": code_version(),
         "python": platform.python_version(),
-        "packages": {name: metadata.version(name) for name in packages},
+        "packages": _versions(packages),
         "platform": platform.platform(),
         "processor": _processor(),
         "backend": jax.default_backend(),
         "devices": [device.device_kind for device in jax.devices()],
     }
+
+
+def _versions(packages: Iterable[str]) -> dict[str, str]:
+    found = {}
+    for name in packages:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 def _processor() -> str:

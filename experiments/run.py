@@ -105,9 +105,9 @@ def main(arguments: list[str]) -> None:
             _start_processes()
             _use_compilation_cache()
             runner = find_runner(config)
-            figures = {name: FIGURES[name] for name in runner.FIGURES}
-            draw = lookup("figure", config.get("figure"), figures)
             plan = runner.make_plan(config, DATA_DIR.value, SLICE.value)
+            figures = {name: FIGURES[name] for name in runner.FIGURES}
+            draw = lookup("figure", config.figure, figures)
             if WORKDIR.value and processes.is_first():
                 stack.enter_context(locks.hold(Path(WORKDIR.value)))
             data = plan.problem.dataset.checksum()

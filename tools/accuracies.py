@@ -1,6 +1,7 @@
 """Tables to read of test accuracies: by round and variant, or by kind of supermask.
 
-Cells are the mean over seeds in percent with the minimum and the maximum.
+Cells are the mean over seeds in percent with the minimum, the maximum and the number of seeds; of a
+single seed they are its value alone.
 """
 
 from collections.abc import Sequence
@@ -57,8 +58,12 @@ def overview(rows: Sequence[results.Row]) -> Table:
 
 def values(percents: np.ndarray) -> str:
     """Mean, range and number of values, in words."""
-    mean, low, high = (f(percents) for f in (np.mean, np.min, np.max))
-    return f"{mean:.2f} ({low:.2f} to {high:.2f}; n = {len(percents)})"
+    mean, low, high = (float(f(percents)) for f in (np.mean, np.min, np.max))
+    return _in_words(mean, low, high, len(percents))
+
+
+def _in_words(mean: float, low: float, high: float, count: int) -> str:
+    return f"{mean:.2f} ({low:.2f} to {high:.2f}; n = {count})" if count > 1 else f"{mean:.2f}"
 
 
 def _cell(curve: Curve, number: int) -> str:
@@ -66,7 +71,7 @@ def _cell(curve: Curve, number: int) -> str:
     if not (found := _round(curve, number)):
         return ""
     mean, low, high, count = found
-    return f"{mean:.2f} ({low:.2f} to {high:.2f}; n = {count:.0f})"
+    return _in_words(mean, low, high, round(count))
 
 
 def _short(curve: Curve, number: int) -> str:

@@ -51,7 +51,7 @@ def draw(name: str, paths: Sequence[Path]) -> Figure:
     try:
         return figure(rows)
     except KeyError as error:
-        raise ValueError(f"{name} cannot show such a table: {error} is not for it.") from None
+        raise ValueError(f"{name} cannot show such a table, for lack of {error}.") from None
 
 
 if __name__ == "__main__":

@@ -10,13 +10,15 @@ Row = TypeVar("Row")
 
 
 def write(path: Path, rows: Sequence[Any]) -> None:
-    """Write rows of one kind as CSV, every float with four digits."""
+    """Write rows of one kind as CSV, every float with four digits, and beside it the machine."""
     kind = type(rows[0])
     records = (
         {name: f"{x:.4g}" if isinstance(x, float) else x for name, x in row._asdict().items()}
         for row in rows
     )
     results.write_rows(path, records, kind.__annotations__)
+    machine = results.environment((*results.PACKAGES, "torch"))
+    results.write_json(path.with_suffix(".environment.json"), [machine])
 
 
 def read(path: Path, kind: type[Row]) -> list[Row]:

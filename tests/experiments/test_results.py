@@ -234,6 +234,8 @@ def test_environment_says_what_it_ran_on_but_not_whose_it_is(monkeypatch):
     }
     assert environment["backend"] == "cpu" and len(environment["devices"]) == 4
     assert environment["packages"]["jax"] == jax.__version__
+    assert list(environment["packages"]) == [*results.PACKAGES]
+    assert results.environment(("jax", "no-such-package"))["packages"] == {"jax": jax.__version__}
     text = json.dumps(environment)
     for secret in ("somebody", platform.node(), str(Path.home()), str(ROOT)):
         assert not re.search(rf"(?<!\w){re.escape(secret)}(?!\w)", text)
