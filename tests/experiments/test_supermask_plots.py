@@ -148,6 +148,18 @@ def test_curves_are_drawn_over_the_steps():
 
 
 @pytest.mark.parametrize(
+    ("accuracies", "bottom", "top"),
+    [((0.1, 0.9, 0.93, 0.95), 83, 96), ((0.1, 0.12, 0.3, 0.5), 11, 51), ((0, 0, 0, 0), 0, 1)],
+)
+def test_curves_are_enlarged_near_the_best_unless_learning_is_slow(accuracies, bottom, top):
+    columns = {"variant": "init", "initial_logit": 1.0, "validation_density": 0.5}
+    curves = {name: np.array([value] * 4) for name, value in columns.items()}
+    curves |= {"step": np.arange(4), "validation_accuracy": np.array(accuracies)}
+    accuracy, _ = learning_curves.draw(curves).axes
+    np.testing.assert_allclose(accuracy.get_ylim(), (bottom, top))
+
+
+@pytest.mark.parametrize(
     ("name", "make_config", "runner"),
     [
         ("heuristic_supermasks", tiny.one_shot, one_shot),
