@@ -63,7 +63,6 @@ SCOPE = (
     "runner", "experiment", "figure", "variants", "seeds", "num_rounds", "chunk_evals",
     "keep_checkpoints",
 )  # fmt: skip
-# Settings that list members; runs of different lists may be joined into one table.
 LISTS = ("variants", "seeds")
 FIGURES = ("mask_criteria", "mask_one_actions", "mask_zero_actions")
 POSITIVE = ("epochs", "batch_size", "eval_every", "chunk_evals", "keep_checkpoints")

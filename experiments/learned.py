@@ -59,7 +59,6 @@ PyTree = Any
 POSITIVE = ("epochs", "batch_size", "eval_every", "chunk_evals", "num_draws")
 # Settings that decide which members are trained and how they are shown, but no member's numbers.
 SCOPE = ("runner", "experiment", "figure", "variants", "initial_logits", "seeds", "chunk_evals")
-# Settings that list members; runs of different lists may be joined into one table.
 LISTS = ("variants", "initial_logits", "seeds")
 FIGURES = ("learned_supermasks",)
 PART = "learning"

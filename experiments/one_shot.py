@@ -32,7 +32,6 @@ from supermask_jax.criteria import CRITERIA
 
 PyTree = Any
 
-# Settings that list members; runs of different lists may be joined into one table.
 LISTS = ("powers", "criteria", "weights", "seeds")
 FIGURES = ("heuristic_supermasks",)
 # Settings of the one-shot masks; the others are those of the dense network's training.

@@ -25,7 +25,7 @@ from experiments.command_line import fail, last_line, parse_flags, refuse_nan
 from experiments.plots import FIGURES, learning_curves, save
 from experiments.plots import mask_analysis as mask_figure
 from experiments.runners import find_runner
-from experiments.summary import summary, supermask_summary
+from experiments.summary import summary
 from supermask_jax.trees import lookup
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -147,8 +147,7 @@ def _report(rows: list[results.Row], workdir: Path, name: str, draw: Callable) -
         drawn = learning_curves.draw(results.read_curves(curves))
         save(drawn, workdir / "figures" / "learning_curves.png")
     console = Console()
-    iterative = "round" in rows[0]
-    console.print(summary(rows, console.width) if iterative else supermask_summary(rows))
+    console.print(summary(rows, console.width))
     for kind, path in (("table", workdir / "results.csv"), ("figure", figure)):
         console.print(f"{kind:<7}{path}", highlight=False, soft_wrap=True)
 

@@ -1,24 +1,79 @@
 """The kinds of experiments by the name that configurations give them."""
 
 import csv
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 from ml_collections import ConfigDict
 
 from experiments import iterative, learned, mask_analysis, one_shot, results
+from experiments.keeping import SAVE_EVERY
+from experiments.problems import Problem
 from supermask_jax.trees import lookup, shown
 
-# Each has COLUMNS, LISTS, FIGURES (names in `plots.FIGURES`), make_plan, run, row_key and alone.
-RUNNERS: dict[str, ModuleType] = {
+
+class Plan(Protocol):
+    """A checked configuration; each runner has its own."""
+
+    @property
+    def problem(self) -> Problem:
+        """What is learned."""
+        ...
+
+
+class Runner(Protocol):
+    """What the module of a kind of experiments has."""
+
+    @property
+    def COLUMNS(self) -> results.Columns:
+        """Of its table."""
+        ...
+
+    @property
+    def LISTS(self) -> tuple[str, ...]:
+        """Settings that list members; runs of different lists may be joined into one table."""
+        ...
+
+    @property
+    def FIGURES(self) -> tuple[str, ...]:
+        """Names in `plots.FIGURES` of what its table can be drawn as."""
+        ...
+
+    def make_plan(
+        self, config: ConfigDict, data_dir: str | None = None, part: str | None = None
+    ) -> Plan:
+        """Check a configuration and load its data."""
+        ...
+
+    def run(
+        self,
+        plan: Any,
+        workdir: Path,
+        command: str,
+        max_memory: float | None = None,
+        save_every: float = SAVE_EVERY,
+    ) -> list[results.Row]:
+        """Do what of a plan is not on disk yet; the rows of all."""
+        ...
+
+    def row_key(self, config: Mapping[str, Any]) -> Callable[[results.Row], tuple]:
+        """The order of a table's rows."""
+        ...
+
+    def alone(self, config: ConfigDict, row: results.Row) -> ConfigDict:
+        """The configuration that computes one row and as little else as possible."""
+        ...
+
+
+RUNNERS: dict[str, Runner] = {
     "iterative": iterative,
     "learned": learned,
     "one_shot": one_shot,
 }
 
 
-def find_runner(config: Any) -> ModuleType:
+def find_runner(config: Any) -> Runner:
     """The runner that a configuration asks for.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Results as a table to read: variants against the weights left."""
+"""Results as a table to read in a terminal."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -24,9 +24,9 @@ MOST_COLUMNS = 6
 
 
 def summary(rows: Sequence[Row], width: int = 80) -> Table:
-    """Test accuracy at a few rounds from first to last: dense, then the best variant first.
+    """What a table of any runner says.
 
-        console.print(summary(results.read_rows(path), width=console.width))
+        console.print(summary(runners.read_table(path), width=console.width))
 
     Args:
       rows: the table of results.
@@ -35,19 +35,28 @@ def summary(rows: Sequence[Row], width: int = 80) -> Table:
     Raises:
       ValueError: if there are no rows, or rows of several networks or data sets.
     """
-    dense, variants = make_curves(rows)
-    curves = [dense] if dense else []
-    curves += sorted(variants, key=lambda curve: curve.end, reverse=True)
-    names = [in_lines(curve.variant) for curve in curves]
     network, dataset = setting(rows)
     table = Table(
         title=f"{network} on {dataset}",
-        caption=_caption(rows),
         box=box.SIMPLE_HEAD,
         show_edge=False,
         pad_edge=False,
         padding=(0, 1, 0, 0),
     )
+    if "round" in rows[0]:
+        _fill_pruning(table, rows, width)
+    else:
+        _fill_supermasks(table, rows)
+    return table
+
+
+def _fill_pruning(table: Table, rows: Sequence[Row], width: int) -> None:
+    """Test accuracy at a few rounds from first to last: dense, then the best variant first."""
+    dense, variants = make_curves(rows)
+    curves = [dense] if dense else []
+    curves += sorted(variants, key=lambda curve: curve.end, reverse=True)
+    names = [in_lines(curve.variant) for curve in curves]
+    table.caption = _caption(rows)
     table.add_column("variant", overflow="fold")
     rounds = _some_rounds(curves, width - max(len(line) for name in names for line in name))
     for number in rounds:
@@ -55,23 +64,10 @@ def summary(rows: Sequence[Row], width: int = 80) -> Table:
         table.add_column(header, justify="right", no_wrap=True)
     for curve, name in zip(curves, names, strict=True):
         table.add_row(Text("\n".join(name)), *(_cell(curve, number) for number in rounds))
-    return table
 
 
-def supermask_summary(rows: Sequence[Row]) -> Table:
-    """Test accuracy of supermasks at the density where the mean validation accuracy is best.
-
-    Args:
-      rows: a table of `experiments.one_shot` or `experiments.learned`.
-    """
-    network, dataset = setting(rows)
-    table = Table(
-        title=f"{network} on {dataset}",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-    )
+def _fill_supermasks(table: Table, rows: Sequence[Row]) -> None:
+    """Test accuracy of supermasks at the density where the mean validation accuracy is best."""
     seeds = num_seeds(rows)
     table.caption = f"Test accuracy (%) at the density that is best on validation: {seeds}"
     table.caption += "." if seeds == "1 seed" else ", mean ± half the min-max range."
@@ -80,7 +76,6 @@ def supermask_summary(rows: Sequence[Row]) -> Table:
         _add_heuristic(table, best_masks(rows))
     else:
         _add_learned(table, best_masks(rows))
-    return table
 
 
 def _add_heuristic(table: Table, found: Sequence[BestMasks]) -> None:

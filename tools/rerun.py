@@ -10,7 +10,6 @@ elsewhere floating point may differ, and the differences are shown.
 import sys
 import tempfile
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from absl import app, flags, logging
@@ -20,7 +19,7 @@ from rich.table import Table
 
 from experiments import results
 from experiments.command_line import fail, parse_flags
-from experiments.runners import RUNNERS, read_table
+from experiments.runners import RUNNERS, Runner, read_table
 from supermask_jax.trees import lookup
 
 RESULTS = flags.DEFINE_string("results", "results", "Folder of tables written by tools.collect.")
@@ -47,7 +46,7 @@ def main(arguments: list[str]) -> None:
     print("every number is equal")
 
 
-def find(row_id: str, folder: Path) -> tuple[results.Row, ModuleType, ConfigDict]:
+def find(row_id: str, folder: Path) -> tuple[results.Row, Runner, ConfigDict]:
     """A row by its id, with the runner and the configuration that compute it alone.
 
     Raises:
@@ -63,7 +62,7 @@ def find(row_id: str, folder: Path) -> tuple[results.Row, ModuleType, ConfigDict
     raise ValueError(f"no table in {folder} has a row {row_id!r}.")
 
 
-def recompute(row: results.Row, runner: ModuleType, plan: Any, workdir: Path) -> results.Row:
+def recompute(row: results.Row, runner: Runner, plan: Any, workdir: Path) -> results.Row:
     """Train the row's member from the start and return its row as computed now."""
     names = results.columns_between(row, "dataset", "density")
     rows = runner.run(plan, workdir, row["command"])

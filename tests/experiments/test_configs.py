@@ -13,7 +13,7 @@ from experiments import datasets, plots, results
 from experiments.configs import base, quickstart
 from experiments.networks import NETWORKS
 from experiments.runners import RUNNERS, read_table
-from experiments.summary import summary, supermask_summary
+from experiments.summary import summary
 from tests.bad_input import check_one_line
 
 FILES = sorted((Path(base.__file__).parent).glob("[!_]*.py"))
@@ -43,7 +43,7 @@ def check(name, network, tmp_path):
     assert all(0 <= row[name] <= 1 for row in rows for name in ACCURACIES)
     assert len(plots.FIGURES[config.figure](rows).axes) >= 1
     lines = len(config.criteria if config.runner == "one_shot" else config.variants)
-    table = summary(rows) if iterative else supermask_summary(rows)
+    table = summary(rows)
     assert table.row_count == lines + iterative
 
 

@@ -7,7 +7,7 @@ from rich.console import Console
 from experiments import learned, one_shot, results
 from experiments.best_masks import best_masks
 from experiments.plots import FIGURES, learned_supermasks, learning_curves
-from experiments.summary import supermask_summary
+from experiments.summary import summary
 from experiments.untrained import WEIGHTS
 from tests.experiments import tiny
 from tools import accuracies, figure, pages
@@ -75,7 +75,7 @@ def test_a_setting_that_diverged_is_not_chosen():
 def printed(rows, width):
     console = Console(width=width)
     with console.capture() as capture:
-        console.print(supermask_summary(rows))
+        console.print(summary(rows))
     return capture.get()
 
 
@@ -84,7 +84,7 @@ def printed(rows, width):
 def test_the_summary_fits_and_starts_with_the_best(rows, width):
     text = printed(rows, width)
     assert max(map(len, text.splitlines())) <= width and "…" not in text
-    first = supermask_summary(rows).columns[0]
+    first = summary(rows).columns[0]
     best = "large_final" if "power" in rows[0] else "init"
     assert next(iter(first.cells)) == best
     assert "2 seeds" in text and "lenet300 on mnist" in text
