@@ -12,6 +12,8 @@ Row = Mapping[str, Any]
 class BestMasks(NamedTuple):
     """One way to find supermasks, at its best density. Accuracies and densities are percents.
 
+    Seeds that diverged at every setting are left out, unless all did.
+
     Attributes:
       criterion: of heuristic masks; empty for learned ones.
       weights: what is masked, a name of `experiments.untrained.WEIGHTS`.
@@ -20,8 +22,8 @@ class BestMasks(NamedTuple):
       validation: that accuracy; minus infinity if it is not finite for all seeds.
       density: weights kept there, mean over seeds.
       accuracies: test accuracy there, `[S]`.
-      maxima: the highest test accuracy of every seed over all settings, `[S]`, NaN for a seed that
-        diverged; the paper's number for heuristic masks, chosen on the test set.
+      maxima: the highest test accuracy of every seed over all settings, `[S]`; the paper's
+        number for heuristic masks, chosen on the test set.
       rows: those of the setting, `[S]`.
     """
 
@@ -55,6 +57,8 @@ def is_heuristic(rows: Sequence[Row]) -> bool:
 
 
 def _best(criterion: str, weights: str, rescale: bool, rows: Sequence[Row]) -> BestMasks:
+    finite = {row["seed"] for row in rows if math.isfinite(row["test_accuracy"])}
+    rows = [row for row in rows if row["seed"] in finite] or rows
     by = "power" if is_heuristic(rows) else "initial_logit"
 
     def at(value: float) -> list[Row]:
@@ -67,7 +71,8 @@ def _best(criterion: str, weights: str, rescale: bool, rows: Sequence[Row]) -> B
     setting = max(dict.fromkeys(row[by] for row in rows), key=validation)
     seeds = dict.fromkeys(row["seed"] for row in rows)
     maxima = [
-        np.max([row["test_accuracy"] for row in rows if row["seed"] == seed]) for seed in seeds
+        np.fmax.reduce([row["test_accuracy"] for row in rows if row["seed"] == seed])
+        for seed in seeds
     ]
     return BestMasks(
         criterion=criterion,

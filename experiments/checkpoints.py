@@ -19,6 +19,7 @@ from orbax.checkpoint import v1 as ocp
 from experiments import processes, results
 
 PyTree = Any
+DAMAGED = "_damaged"  # behind the name of a folder: where its damaged rounds are moved
 
 
 class Checkpoints:
@@ -103,7 +104,7 @@ class Checkpoints:
 
     def _set_aside(self, round: int) -> Path:
         arrays, sums = self._paths(round)
-        damaged = self._folder.with_name(f"{self._folder.name}_damaged")
+        damaged = self._folder.with_name(self._folder.name + DAMAGED)
         target = damaged / arrays.name
         processes.meet()  # until the others, too, have read what is to be moved
         if processes.is_first():

@@ -10,7 +10,7 @@ from types import FrameType
 from typing import Any
 
 from experiments import processes
-from experiments.checkpoints import Checkpoints
+from experiments.checkpoints import DAMAGED, Checkpoints
 
 PyTree = Any
 
@@ -49,8 +49,8 @@ class Keeper:
           names: of the groups that will be asked for.
         """
         for folder in sorted(self._folder.glob("*")):
-            if folder.name not in names:
-                processes.say(f"{folder} is left out: memory now asks for other groups of members")
+            if folder.name.removesuffix(DAMAGED) not in names:
+                processes.say(f"{folder} is left out: the population is split otherwise now")
 
     def load(self, name: str, like: PyTree) -> tuple[int, PyTree] | None:
         """The newest state and how many evaluations are done; None if nothing was saved.

@@ -268,10 +268,22 @@ class Learner:
             ),
             keep_best=True,
         )
+        self._retrainer = None
+        if config.retrain_epochs:
+            self._retrainer = Retrainer(
+                problem,
+                num_seeds=len(plan.seeds),
+                learning_rate=config.retrain_learning_rate,
+                epochs=config.retrain_epochs,
+                eval_every=config.eval_every,
+                members_at_once=config.members_at_once,
+            )
         self.eval_steps = self._trainer.eval_steps
 
     def forecast(self, max_memory: float | None) -> Forecast:
-        """Compile the training and say what it will take; see `Trainer.forecast`."""
+        """Compile all training and say what the learning will take; see `Trainer.forecast`."""
+        if self._retrainer:
+            self._retrainer.prepare(len(self._plan.members), max_memory)
         held = 2 * num_bytes(self.abstract_logits())  # the weights, and what was learned
         return self._trainer.forecast([len(self._plan.members)], held, max_memory)
 
@@ -280,7 +292,7 @@ class Learner:
 
         Args:
           advance: told of progress.
-          keeper: saves the training under way.
+          keeper: saves the training under way, and its end if the networks are trained again.
         """
         members, seeds = self._plan.members, self._plan.seeds
         orders = self._places()
@@ -304,7 +316,8 @@ class Learner:
             return jax.device_get(make(jnp.asarray(starts[chosen])))
 
         batch_keys = seed_keys(seeds, 0, BATCHES)
-        return self._trainer.train(start_params, streams, batch_keys, advance, keeper)
+        keep_end = self._plan.config.retrain_epochs > 0
+        return self._trainer.train(start_params, streams, batch_keys, advance, keeper, keep_end)
 
     def retrain(
         self,
@@ -321,8 +334,9 @@ class Learner:
           max_memory: bytes that this process may take; None is what is free now.
           keeper: saves the training under way.
         """
-        config, problem = self._plan.config, self._plan.problem
-        prunable = problem.prunable
+        prunable = self._plan.problem.prunable
+        if not self._retrainer:
+            raise ValueError("config.retrain_epochs is 0: nothing is trained again.")
 
         def ticket(logits: PyTree, weights: PyTree, rescale: jax.Array) -> tuple[PyTree, PyTree]:
             mask = supermasks.most_probable(logits, prunable)
@@ -330,16 +344,8 @@ class Learner:
 
         rescale = np.array([member.variant.rescale for member in self._plan.members])
         weights, masks = jax.jit(jax.vmap(ticket))(logits, self._weights(), rescale)
-        retrainer = Retrainer(
-            problem,
-            num_seeds=len(self._plan.seeds),
-            learning_rate=config.retrain_learning_rate,
-            epochs=config.retrain_epochs,
-            eval_every=config.eval_every,
-            members_at_once=config.members_at_once,
-        )
         seeds = [member.seed for member in self._plan.members]
-        return retrainer.train(weights, masks, seeds, max_memory, advance, keeper)
+        return self._retrainer.train(weights, masks, seeds, max_memory, advance, keeper)
 
     def abstract_logits(self) -> PyTree:
         """Shapes and types of all logits, as `Checkpoints.load` needs them."""

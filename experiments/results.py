@@ -30,7 +30,7 @@ MAY_CHANGE = ("figure", "num_rounds", "chunk_evals", "keep_checkpoints")
 # What config.json says of a folder beside the settings: the version of its files and of its streams
 # of random numbers, a checksum of the data, and the part of the sweep.
 OF_FOLDER = ("format", "data", "slice")
-FORMAT = 2
+FORMAT = 3
 DIRTY = "dirty"  # in the version of code that was changed after its commit
 
 Columns = Mapping[str, Callable[[str], Any]]
@@ -240,8 +240,8 @@ def open_workdir(
       part: ``i/n``, the slice of the sweep that the folder is for; None is all of it.
       data: a checksum of the data set.
 
-    More rounds, other checkpoints or other chunks are the same run; a folder of any other
-    configuration, of other data or of a version that wrote other files is refused.
+    More rounds, another figure, other checkpoints or other chunks are the same run; a folder of
+    any other configuration, of other data or of a version that wrote other files is refused.
 
     Raises:
       ValueError: no name, or the folder holds another run; names what differs.
@@ -260,7 +260,7 @@ def open_workdir(
             settings["num_rounds"] = max(before["num_rounds"], settings["num_rounds"])
     if processes.is_first():
         write_json(file, settings)
-        _note_environment(workdir / "environment.json")
+        note_environment(workdir / "environment.json")
     return workdir
 
 
@@ -296,11 +296,11 @@ def _check_same_run(workdir: Path, before: Mapping[str, Any], now: Mapping[str, 
         )
 
 
-def _note_environment(file: Path) -> None:
-    """Add what the run goes on with to what it ran on before."""
+def note_environment(file: Path, packages: Iterable[str] = PACKAGES) -> None:
+    """Add what a run goes on with to what it ran on before."""
     try:
         before = list(read_json(file))
     except (OSError, ValueError):  # none yet, or damaged: of no influence on a row
         before = []
-    now = environment()
+    now = environment(packages)
     write_json(file, [e for e in before if e != now] + [now])

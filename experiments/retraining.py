@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.forecast import available_memory
+from experiments.forecast import available_memory, num_bytes
 from experiments.keeping import Keeper
 from experiments.problems import BATCHES, LOSS, Problem, places, seed_keys
 from experiments.trainer import Advance, Trainer
@@ -44,6 +44,7 @@ class Retrainer:
     ) -> None:
         mask = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, bool), problem.params)
         self._begin = jax.jit(jax.vmap(rounds.begin))
+        self._state = jax.eval_shape(rounds.begin, problem.params, mask)
         self._start_params = jax.jit(jax.vmap(rounds.start_params))
         self._trainer = Trainer(
             problem.network.apply,
@@ -58,6 +59,20 @@ class Retrainer:
             chunk_evals=1,
             members_at_once=members_at_once,
         )
+
+    def prepare(self, members: int, max_memory: float | None = None) -> None:
+        """Compile the training of P networks, in groups that fit beside their states.
+
+        Args:
+          members: P.
+          max_memory: bytes that this process may take; None is what is free now.
+
+        Raises:
+          MemoryError: if what is allowed does not suffice.
+        """
+        budget = available_memory() if max_memory is None else max_memory
+        held = members * num_bytes(self._state) if jax.default_backend() == "cpu" else 0
+        self._trainer.prepare(members, budget - held)
 
     def train(
         self,
@@ -82,10 +97,10 @@ class Retrainer:
           Stopped: if the keeper is asked to stop.
           MemoryError: if what is allowed does not suffice.
         """
-        state = self._begin(weights, masks)
+        self.prepare(len(seeds), max_memory)
+        state = jax.device_get(self._begin(weights, masks))
         distinct = list(dict.fromkeys(seeds))
         orders = places(seeds, distinct)
-        self._trainer.prepare(len(seeds), available_memory() if max_memory is None else max_memory)
         trained = self._trainer.train(
             lambda chosen: jax.device_get(self._start_params(population.take(state, chosen))),
             Stream(

@@ -75,7 +75,8 @@ class Group(NamedTuple):
     """Members that train side by side; a population trains group by group.
 
     Attributes:
-      members: how many, a multiple of devices times width; the last group is padded to it.
+      members: how many; the last group may have fewer.
+      padded: the same with repetitions of the last, a multiple of devices times width.
       mesh: the devices, of all processes.
       width: members that a device trains at once by `vmap`; None is one after the other.
       memory: bytes that the training holds on the devices of this process: data, states and
@@ -83,6 +84,7 @@ class Group(NamedTuple):
     """
 
     members: int
+    padded: int
     mesh: Mesh
     width: int | None
     memory: int
@@ -185,11 +187,11 @@ class Trainer:
         """
         max_memory = processes.least(max_memory)
         programs = self._programs.get(members) or self._compile(members)
-        count = min(members, programs.group.members)
+        count = programs.group.members
         while programs.group.memory > max_memory:
             if count <= programs.group.mesh.size:
                 raise MemoryError(
-                    f"training {programs.group.members} at a time takes "
+                    f"training {programs.group.padded} at a time takes "
                     f"{programs.group.memory / 1e9:.2f} GB of memory, and "
                     f"{max(max_memory, 0) / 1e9:.2f} GB are left for it; raise --max_memory."
                 )
@@ -244,6 +246,7 @@ class Trainer:
         batch_keys: jax.Array,
         advance: Advance = lambda steps, before=False: None,
         keeper: Keeper | None = None,
+        keep_end: bool = False,
     ) -> Trained:
         """Train P members to the last step, from where a keeper has them.
 
@@ -253,6 +256,7 @@ class Trainer:
           batch_keys: one key `[S]` per order of batches.
           advance: told of progress; by default nobody is.
           keeper: saves the training under way; by default nobody does.
+          keep_end: have its end saved in any case, for more is to come before it is of no use.
 
         Raises:
           Stopped: if the keeper is asked to stop.
@@ -275,7 +279,8 @@ class Trainer:
             def keep(done: int, make_tree: Callable[[], PyTree]) -> None:
                 if keeper:
                     last = done == len(self.eval_steps)
-                    keeper.keep(name, done, make_tree, due=last and size < members)
+                    more = keep_end or size < members
+                    keeper.keep(name, done, make_tree, due=last and more)
 
             return self._train_group(
                 programs, lambda: start_params(chosen), own, data, advance, load, keep
@@ -307,7 +312,7 @@ class Trainer:
         mesh, num_evals = programs.group.mesh, len(self.eval_steps)
 
         def place(tree: PyTree) -> PyTree:
-            return population.shard(population.pad(tree, programs.group.members), mesh)
+            return population.shard(population.pad(tree, programs.group.padded), mesh)
 
         def gather(tree: PyTree) -> PyTree:
             return population.take(population.gather(tree), slice(members))
@@ -364,11 +369,11 @@ class Trainer:
     def _compile(self, members: int) -> Programs:
         mesh, width = self._share(members)
         multiple = mesh.size * (width or 1)
-        members = -(-members // multiple) * multiple
+        padded = -(-members // multiple) * multiple
         sharded, whole = population.member_sharding(mesh), NamedSharding(mesh, PartitionSpec())
         key = jax.eval_shape(jax.random.key, 0)
         stream = Stream(jax.eval_shape(jnp.int32, 0), key, self._context)
-        params, streams = (_abstract(tree, sharded, (members,)) for tree in (self._params, stream))
+        params, streams = (_abstract(tree, sharded, (padded,)) for tree in (self._params, stream))
         data = _abstract(self._data | {"batches": self._batches}, whole)
         first = jax.ShapeDtypeStruct((), np.int32, sharding=whole)
 
@@ -385,7 +390,7 @@ class Trainer:
         memory = len(mesh.local_devices) * _memory(run_chunk)
         if jax.default_backend() == "cpu":
             memory += num_bytes(states)
-        group = Group(members, mesh, width, memory)
+        group = Group(members, padded, mesh, width, memory)
         return Programs(group, init, run_chunk, lowered.out_info, run_test)
 
     def _test(self, nothing: tuple, ends: tuple[PyTree, PyTree, Any], data: PyTree):

@@ -261,6 +261,8 @@ def _measure_whole(
 
     for task in tasks:
         measure_network(task, members, mappings, _TURNS.value, torch, _PATIENCE.value, report)
+    if rows and _TABLE.value:
+        measurements.write_machine(Path(f"{_TABLE.value}.csv"))
 
 
 def _measure_parts(
@@ -277,6 +279,8 @@ def _measure_parts(
         rows += own
         if _TABLE.value:
             measurements.write(Path(f"{_TABLE.value}.csv"), rows)
+    if rows and _TABLE.value:
+        measurements.write_machine(Path(f"{_TABLE.value}.csv"))
 
 
 if __name__ == "__main__":

@@ -191,6 +191,7 @@ def main(arguments: Sequence[str]) -> None:
     known = {row.line for row in rows}
     left = [line for line in lines if line not in known]
     measure_all(left, measure_line, report, 60 * options.minutes)
+    measurements.write_machine(path)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -43,7 +43,7 @@ def collect(workdirs: Sequence[Path], output: Path) -> list[results.Row]:
     """Join the tables of `workdirs` and write them to `output` with three suffixes.
 
     Raises:
-      ValueError: no run, runs of different settings, or two different rows of one id.
+      ValueError: no run, runs of different settings, or two different rows of one member.
     """
     if not workdirs:
         raise ValueError("name at least one folder of a run.")

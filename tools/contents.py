@@ -27,7 +27,7 @@ def report(tables: Sequence[Table]) -> list[Block]:
     judged = [table for table in tables if table.is_judged]
     rows = pool(judged)
     verdicts = judge(CLAIMS, rows)
-    notes = contradictions(judged)
+    notes = contradictions(tables)
     chapters: dict[str, list[Block]] = {
         "Verdicts": [
             summary(verdicts),
@@ -64,7 +64,7 @@ def readme(tables: Sequence[Table]) -> list[Block]:
     marks = "; ".join(f"[{letter}] {meaning}" for letter, meaning in claims.TRUST.items())
     blocks.append(Paragraph(f"Mean over seeds, with the lowest and the highest. {marks}."))
     for experiment in by_experiment(tables):
-        if experiment.name in claims.PRUNING:
+        if experiment.name in claims.PRUNING and not experiment.note:
             blocks += [
                 Paragraph(
                     [Code(experiment.name), ": test accuracy in % at the lowest validation loss, "

@@ -176,8 +176,9 @@ def rule() -> list[Block]:
             f"{claims.ALPHA:g}, and so is that of any wrong “not reproduced”, for "
             f"{claims.NUM_SEEDS} seeds; to add seeds to what is inconclusive is to look twice. "
             "Intervals are not corrected. A seed that lacks a round or density, or that diverged, "
-            "is left out and named. Rows count that were made with the paper's settings; learned "
-            f"masks may have fewer epochs, which their verdicts say. “{KNOWN}”: these rows were "
+            "is left out and named. Rows count that were made with the paper's settings; those of "
+            "learned masks may differ in epochs, initial logit and learning rate, which their "
+            f"verdicts say. “{KNOWN}”: these rows were "
             "there before the claim and its margin were written down; all others came later. "
             "Margins in percentage points, and where numbers and claims are from:"
         ),

@@ -10,15 +10,19 @@ Row = TypeVar("Row")
 
 
 def write(path: Path, rows: Sequence[Any]) -> None:
-    """Write rows of one kind as CSV, every float with four digits, and beside it the machine."""
+    """Write rows of one kind as CSV, every float with four digits."""
     kind = type(rows[0])
     records = (
         {name: f"{x:.4g}" if isinstance(x, float) else x for name, x in row._asdict().items()}
         for row in rows
     )
     results.write_rows(path, records, kind.__annotations__)
-    machine = results.environment((*results.PACKAGES, "torch"))
-    results.write_json(path.with_suffix(".environment.json"), [machine])
+
+
+def write_machine(path: Path) -> None:
+    """Note beside a table what it was measured on; opens the devices, which no worker may have."""
+    packages = (*results.PACKAGES, "torch")
+    results.note_environment(path.with_suffix(".environment.json"), packages)
 
 
 def read(path: Path, kind: type[Row]) -> list[Row]:

@@ -17,26 +17,37 @@ LEARNED_ON_TOP = "heuristic_supermasks"  # the figure that shows learned masks t
 
 
 class Experiment(NamedTuple):
-    """One experiment on one network and data set, and the tables that have its rows."""
+    """One experiment on one network and data set, and the tables that have its rows.
+
+    Attributes:
+      name: of the experiment.
+      network: trained.
+      dataset: learned.
+      note: how settings differ from the paper's, where that keeps rows from being judged.
+      rows: of all tables, once each.
+      tables: that have them.
+    """
 
     name: str
     network: str
     dataset: str
+    note: str
     rows: list[results.Row]
     tables: list[Table]
 
     @property
     def title(self) -> str:
         """Its heading."""
-        return f"{self.name} {self.network} {self.dataset}"
+        return " ".join(filter(None, (self.name, self.network, self.dataset, self.note)))
 
 
 def by_experiment(tables: Sequence[Table]) -> list[Experiment]:
     """The rows of all tables, once each, by experiment, network and data set."""
-    found: dict[tuple[str, str, str], Experiment] = {}
+    found: dict[tuple[str, str, str, str], Experiment] = {}
     for table in tables:
+        note = "" if table.is_judged else ", ".join(table.deviations.values())
         for row in table.rows:
-            key = row["experiment"], row["network"], row["dataset"]
+            key = row["experiment"], row["network"], row["dataset"], note
             experiment = found.setdefault(key, Experiment(*key, [], []))
             if table not in experiment.tables:
                 experiment.tables.append(table)
@@ -59,7 +70,7 @@ def _experiment(experiment: Experiment, others: Sequence[Experiment]) -> list[Bl
         rows += [
             row
             for other in others
-            if other.name == "learned_supermasks" and other[1:3] == experiment[1:3]
+            if other.name == "learned_supermasks" and other[1:4] == experiment[1:4]
             for row in other.rows
         ]
 
@@ -127,7 +138,9 @@ def _caption(experiment: Experiment) -> str:
         kinds[tuple(names)].add(row["seed"])
     least, most = (f(map(len, kinds.values())) for f in (min, max))
     seeds = f"{least} to {most}" if least < most else str(most)
-    return f"{experiment.name}, {experiment.network} on {experiment.dataset}, seeds: {seeds}."
+    note = f", {experiment.note}" if experiment.note else ""
+    where = f"{experiment.network} on {experiment.dataset}"
+    return f"{experiment.name}, {where}{note}, seeds: {seeds}."
 
 
 def _provenance(table: Table) -> list[Block]:

@@ -5,7 +5,7 @@
 
 Of a folder: writes the page, the same as Markdown into the folder's README.md with pictures in
 figures/, and, with ``--readme``, the short form between the two marks of that file. Of one table:
-prints it as Markdown. Tests compare the committed files with what this makes.
+prints it as Markdown. Tests compare the committed texts with what this makes.
 """
 
 import os
@@ -48,9 +48,11 @@ def write(folder: Path, page: Path, readme: Path | None) -> None:
 
     Raises:
       FileNotFoundError: no such folder, or no such readme.
-      ValueError: tables that contradict each other, or a readme without the two marks.
+      ValueError: no tables, or a readme without the two marks.
     """
     tables = read_tables(folder)
+    if not tables:
+        raise ValueError(f"{folder} has no table of tools.collect: none with its .config.json.")
     blocks = contents.report(tables)
     files = f"{os.path.relpath(folder, page.parent)}/"
     _write(page, pages.html(blocks, contents.TITLE, files))

@@ -16,28 +16,31 @@ from tools.claims import MAY_DEVIATE, NETWORKS
 
 IMAGES = {"mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
 NUM_CLASSES = 10
-LEARNED_EPOCHS = {"lenet300": 2000}  # of the convolutions no number is known
+UNKNOWN = "unknown"
+LEARNED = {"initial_logits": (0.0,), "epochs": 2000}
+LEARNED_CONVOLUTIONS = {"initial_logits": (0.0,), "epochs": UNKNOWN, "learning_rate": UNKNOWN}
 
 # Settings that no judged number depends on, beside those that a run may change.
 OF_NO_INFLUENCE = ("members_at_once", "retrain_epochs", "retrain_learning_rate", "retrain_power")
 
 
 def settings(experiment: str, network: str) -> dict[str, Any]:
-    """The paper's, of a judged experiment on a network."""
+    """The paper's, of a judged experiment on a network: its configuration but for LEARNED."""
     module = importlib.import_module(f"experiments.configs.{experiment}")
     config = module.get_config(network).to_dict()
     if experiment == "learned_supermasks":
-        config["epochs"] = LEARNED_EPOCHS.get(network, config["epochs"])
+        config |= LEARNED if network == "lenet300" else LEARNED_CONVOLUTIONS
     return config
 
 
 def deviations(config: Mapping[str, Any]) -> dict[str, str]:
     """How the settings of a judged experiment differ from the paper's, in words by their names."""
     paper = settings(config["experiment"], config["network"])
-    aside = (*RUNNERS[paper["runner"]].LISTS, *results.MAY_CHANGE, *OF_NO_INFLUENCE)
+    members = set(RUNNERS[paper["runner"]].LISTS) - {"initial_logits"}
+    aside = (*members, *results.MAY_CHANGE, *OF_NO_INFLUENCE)
     config = results.settings(config)
     return {
-        name: f"{name} {config.get(name)} instead of {paper.get(name)}"
+        name: _differing(name, config.get(name), paper.get(name))
         for name in sorted(paper.keys() | config.keys())
         if name not in aside and _plain(config.get(name)) != _plain(paper.get(name))
     }
@@ -74,6 +77,19 @@ def rounds_between(network: str, least: float, most: float) -> set[int]:
 def powers(network: str) -> set[int]:
     """Of the one-shot masks."""
     return set(settings("heuristic_supermasks", network)["powers"])
+
+
+def _differing(name: str, here: Any, paper: Any) -> str:
+    words = name.replace("_", " ")
+    if paper == UNKNOWN:
+        return f"{words} {_shown(here)}, unknown in the paper"
+    return f"{words} {_shown(here)} instead of {_shown(paper)}"
+
+
+def _shown(value: Any) -> str:
+    if not isinstance(value, list | tuple):
+        return str(value)
+    return ", ".join(map(str, value)) or "none"
 
 
 def _plain(value: Any) -> Any:

@@ -5,7 +5,7 @@ percentage points of test accuracy.
 """
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -246,7 +246,9 @@ def _needed(side: Side, rows: Sequence[Row], network: str) -> set[Any]:
         case Heuristic(criteria):
             return {(name, power) for name in criteria for power in schedule.powers(network)}
         case Learned():
-            return {_place(row) for row in rows}
+            seeds = Counter(_place(row) for row in rows)
+            tried = {logit for logit, count in seeds.items() if count >= MIN_SEEDS}
+            return tried or set(seeds)
 
 
 def _place(row: Row) -> Any:

@@ -7,8 +7,7 @@ Networks: lenet300 (MNIST), conv2, conv4, conv6 (CIFAR-10); `:NETWORK,tiny` take
 Run time: lenet300 half a second to a second per member and epoch on two cores, so 20 members x
     400 epochs are one to two hours; rescaled variants are at their best before epoch 100
     (--config.variants='("init:rescale","signed_constant:rescale")' --config.epochs=100), initial
-    weights gain until about epoch 600. The convolutions are for an accelerator; one epoch of conv2
-    takes two members five minutes, of conv4 and conv6 some more.
+    weights still gain a little at epoch 600. The convolutions are for an accelerator.
 Expect, lenet300, % test accuracy as reported after 2000 epochs: initial weights 95.3, signed
     constants 96.4, rescaled 97.8 and 98.0.
 """

@@ -1,5 +1,6 @@
 """Panels of supermasks' accuracies against density."""
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable
 
@@ -11,12 +12,16 @@ from experiments.plots.styles import Style
 
 
 def draw_points(axes: Axes, rows: Iterable[Row], by: str, style: Style, label: str) -> None:
-    """A point per value of the column `by`, in its order: the mean over seeds, and their range."""
+    """A point per value of the column `by`, in its order: the mean over seeds, and their range.
+
+    Seeds that diverged are left out.
+    """
     groups = defaultdict(list)
     for row in rows:
-        groups[row[by]].append((100 * row["density"], 100 * row["test_accuracy"]))
+        if math.isfinite(row["test_accuracy"]):
+            groups[row[by]].append((100 * row["density"], 100 * row["test_accuracy"]))
     groups = [np.array(groups[value]) for value in sorted(groups)]
-    densities, means = np.array([group.mean(axis=0) for group in groups]).T
+    densities, means = np.array([group.mean(axis=0) for group in groups]).reshape(-1, 2).T
     lows, highs = (np.array([f(group[:, 1]) for group in groups]) for f in (np.min, np.max))
     axes.vlines(densities, lows, highs, color=style.color, alpha=0.35, linewidth=2)
     axes.plot(densities, means, label=label, linewidth=1.2, markersize=3.8, **style.line_options())

@@ -15,7 +15,7 @@ from experiments.runners import read_table
 from supermask_jax import population
 from supermask_jax.training import Stream
 from tests.experiments import tiny
-from tests.experiments.test_trainer import MEMBERS, SEEDS, dataset, make_params, make_trainer
+from tests.experiments.test_trainer import MEMBERS, SEEDS, STEPS, dataset, make_params, make_trainer
 
 __all__ = ["dataset"]
 BORDERS = 3  # five evaluations in chunks of two
@@ -40,61 +40,73 @@ def train(laboratory, keeper):
     params = jax.tree.map(lambda *leaves: np.stack(leaves), *starts)
     orders = jax.numpy.arange(MEMBERS, dtype=np.int32) % SEEDS
     streams = Stream(orders, jax.random.split(jax.random.key(1), MEMBERS), {})
-    keys, steps = jax.random.split(jax.random.key(2), SEEDS), []
+    keys, steps = jax.random.split(jax.random.key(2), SEEDS), {False: 0, True: 0}
 
     def count(done, before=False):
-        steps.append(done)
+        steps[before] += done
 
     trained = laboratory.train(
         lambda chosen: population.take(params, chosen), streams, keys, count, keeper
     )
-    return trained, sum(steps)
+    assert sum(steps.values()) == MEMBERS * STEPS
+    return trained, steps[True]
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["one group", "two groups"])
-def laboratory(request, dataset):
+def make_grouped(dataset, grouped):
+    """A trainer of all members at once, or of half of them."""
     laboratory = make_trainer(dataset, 1)
     memory = laboratory.prepare(MEMBERS).memory
-    if request.param:
+    if grouped:
         assert laboratory.prepare(MEMBERS, memory - 1).members < MEMBERS
     return laboratory
 
 
+@pytest.fixture(scope="module", params=[False, True], ids=["one group", "two groups"])
+def laboratory(request, dataset):
+    return make_grouped(dataset, request.param)
+
+
 @pytest.fixture(scope="module")
 def undisturbed(laboratory):
-    return train(laboratory, None)
+    trained, _ = train(laboratory, None)
+    return trained
 
 
 @pytest.mark.parametrize("borders", range(1, BORDERS + 1))
 def test_a_stopped_training_goes_on_to_the_same_bytes(laboratory, undisturbed, borders, tmp_path):
     with pytest.raises(Stopped):
         train(laboratory, StoppingKeeper(tmp_path, borders))
-    again = train(laboratory, Keeper(tmp_path, "version", "own"))
+    again, before = train(laboratory, Keeper(tmp_path, "version", "own"))
     jax.tree.map(np.testing.assert_array_equal, again, undisturbed)
+    assert before
 
 
+@pytest.mark.parametrize("grouped", [False, True], ids=["one group", "two groups"])
 def test_a_stopped_training_goes_on_with_other_devices_and_padding(
-    dataset, undisturbed, tmp_path, monkeypatch
+    grouped, dataset, undisturbed, tmp_path, monkeypatch
 ):
     """Saved are the members alone, not the padding to a multiple of the devices."""
     with pytest.raises(Stopped):
-        train(make_trainer(dataset, 1), StoppingKeeper(tmp_path, 1))
+        train(make_grouped(dataset, grouped), StoppingKeeper(tmp_path, BORDERS + grouped))
     devices = jax.devices()
     assert -MEMBERS % len(devices) != -MEMBERS % 2, "both numbers of devices need the same padding"
     monkeypatch.setattr(jax, "devices", lambda: devices[:2])
-    again = train(make_trainer(dataset, 1), Keeper(tmp_path, "version", "own"))
+    laboratory = make_grouped(dataset, grouped)
+    again, before = train(laboratory, Keeper(tmp_path, "version", "own"))
     jax.tree.map(np.testing.assert_array_equal, again, undisturbed)
+    assert before > MEMBERS * STEPS / 2
 
 
 def test_groups_that_are_of_no_use_are_named(dataset, undisturbed, tmp_path, capsys):
     with pytest.raises(Stopped):
         train(make_trainer(dataset, 1), StoppingKeeper(tmp_path, 1))
-    smaller = make_trainer(dataset, 1)
-    smaller.prepare(MEMBERS, smaller.prepare(MEMBERS).memory - 1)
-    again = train(smaller, Keeper(tmp_path, "version", "own"))
+    own = tmp_path / "under_way" / "version" / "own"
+    (own / "members_0_to_5_damaged").mkdir()
+    again, before = train(make_grouped(dataset, True), Keeper(tmp_path, "version", "own"))
     jax.tree.map(np.testing.assert_array_equal, again, undisturbed)
-    whole = tmp_path / "under_way" / "version" / "own" / f"members_0_to_{MEMBERS}"
-    assert f"{whole} is left out" in capsys.readouterr().err
+    assert not before
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{own / f'members_0_to_{MEMBERS}'} is left out: ")
 
 
 def test_nothing_is_saved_before_the_interval_is_over(laboratory, undisturbed, tmp_path):
@@ -140,9 +152,19 @@ def test_a_run_that_was_stopped_when_it_trained_again_goes_on(make_config, tmp_p
     assert not (tmp_path / "results.csv").exists()
     monkeypatch.setattr(keeping, "_asked_to_stop", False)
     monkeypatch.setattr(Keeper, "keep", keep)
+    loaded = []
+    load = Keeper.load
+
+    def noting(self, *arguments):
+        loaded.append((self._folder.name, load(self, *arguments)))
+        return loaded[-1][1]
+
+    monkeypatch.setattr(Keeper, "load", noting)
     tiny.run(tmp_path, config)
     whole = tiny.finished(make_config) / "results.csv"
     assert (tmp_path / "results.csv").read_bytes() == whole.read_bytes()
+    resumed = {name for name, state in loaded if state}
+    assert resumed == ({"learning", "retraining"} if make_config is tiny.learned else {"seed_0"})
 
 
 def test_a_learned_run_that_was_stopped_keeps_its_curves(tmp_path, monkeypatch):

@@ -129,7 +129,7 @@ def test_a_folder_takes_the_same_run_again(tmp_path, changes):
 def test_a_folder_keeps_all_that_its_run_went_on_with(tmp_path, monkeypatch):
     names = ["one", "two", "one", "two"]
     for name in names:
-        monkeypatch.setattr(results, "environment", lambda name=name: {"processor": name})
+        monkeypatch.setattr(results, "environment", lambda _, name=name: {"processor": name})
         results.open_workdir(str(tmp_path), CONFIG)
     told = results.read_json(tmp_path / "environment.json")
     assert told == [{"processor": "one"}, {"processor": "two"}]

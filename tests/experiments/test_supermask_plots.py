@@ -64,6 +64,18 @@ def test_the_best_density_is_chosen_on_validation_and_the_maximum_on_test():
     np.testing.assert_allclose(found[0].density, 50)
 
 
+def test_a_seed_that_diverged_is_left_out_of_the_others_numbers():
+    nan = dict.fromkeys(("test_accuracy", "validation_accuracy"), float("nan"))
+    rows = [row | (nan if row["seed"] else {}) for row in heuristic_rows(peaked)]
+    alone = [row for row in rows if not row["seed"]]
+    for found, expected in zip(best_masks(rows), best_masks(alone), strict=True):
+        assert repr(found) == repr(expected)
+    drawn, expected = (FIGURES["heuristic_supermasks"](table) for table in (rows, alone))
+    for axes, other in zip(drawn.axes, expected.axes, strict=True):
+        np.testing.assert_equal(lines(axes), lines(other))
+    FIGURES["heuristic_supermasks"]([row | nan for row in rows])
+
+
 def test_a_setting_that_diverged_is_not_chosen():
     rows = heuristic_rows(peaked)
     for row in rows:

@@ -184,6 +184,7 @@ def test_one_table_is_printed(main, capsys):
     ("source", "readme", "message"),
     [
         ("nowhere", None, "there is no folder"),
+        ("figures", None, "figures has no table of tools.collect"),
         ("", "plain.md", "plain.md lacks the lines"),
         ("", "none.md", "none.md"),
         ("alone.analysis.csv", None, "has no accuracies; tools.figure draws it"),
@@ -191,6 +192,7 @@ def test_one_table_is_printed(main, capsys):
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(main, folder, source, readme, message):
+    (folder / "figures").mkdir()
     (folder / "plain.md").write_text("no marks\n")
     (folder / "other.csv").write_text("a,b\n")
     analysed = [{name: kind(1) for name, kind in mask_analysis.COLUMNS.items()}]

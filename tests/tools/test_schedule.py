@@ -1,3 +1,5 @@
+import importlib
+
 import pytest
 
 from experiments.configs import learned_supermasks, mask_criteria
@@ -28,12 +30,41 @@ def test_rounds_of_a_range():
     assert schedule.powers("lenet300") == set(range(25))
 
 
+# Adam's learning rate, steps, and pruning rates of convolutions.
+PRUNING = {
+    "lenet300": (1.2e-3, 55, None),
+    "conv2": (2e-4, 27, 0.1),
+    "conv4": (3e-4, 34, 0.1),
+    "conv6": (3e-4, 40, 0.15),
+}
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("experiment", EXPERIMENTS[:4])
+def test_settings_of_pruning_are_those_of_the_authors_code(experiment, network):
+    config = schedule.settings(experiment, network)
+    learning_rate, epochs, rate = PRUNING[network]
+    assert (config["learning_rate"], config["epochs"]) == (learning_rate, epochs)
+    assert (config["batch_size"], config["eval_every"]) == (60, 100)
+    rates = {"output/kernel": 0.1} | ({"conv[0-9]/kernel": rate} if rate else {})
+    assert (dict(config["rates"]), config["default_rate"]) == (rates, 0.2)
+    assert config["dataset"] == NETWORKS[network]
+
+
+def test_settings_of_learned_masks_are_those_of_the_authors_code():
+    config = schedule.settings("learned_supermasks", "lenet300")
+    numbers = {"learning_rate": 100.0, "momentum": 0.9, "batch_size": 250, "epochs": 2000}
+    assert {name: config[name] for name in numbers} == numbers
+    assert (config["num_draws"], config["initial_logits"]) == (10, (0.0,))
+
+
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_the_configurations_have_the_papers_settings(experiment, network):
-    config = schedule.settings(experiment, network)
-    assert schedule.deviations(config) == {}
-    assert schedule.may_be_judged(experiment, {})
+def test_a_run_of_the_configuration_is_judged(experiment, network):
+    module = importlib.import_module(f"experiments.configs.{experiment}")
+    differing = schedule.deviations(module.get_config(network).to_dict())
+    assert schedule.may_be_judged(experiment, differing)
+    assert (differing == {}) == (experiment != "learned_supermasks")
 
 
 def test_what_differs_is_told_and_judged_if_it_may():
@@ -43,10 +74,14 @@ def test_what_differs_is_told_and_judged_if_it_may():
         "data": "0",
     }
     differing = schedule.deviations(config)
-    assert differing == {"batch_size": "batch_size 6 instead of 60"}
+    assert differing == {"batch_size": "batch size 6 instead of 60"}
     assert not schedule.may_be_judged("mask_criteria", differing)
     differing = schedule.deviations(learned_supermasks.get_config("lenet300").to_dict())
-    assert differing == {"epochs": "epochs 400 instead of 2000"}
-    assert schedule.may_be_judged("learned_supermasks", differing)
+    assert [*differing.values()] == [
+        "epochs 400 instead of 2000",
+        "initial logits 1.0 instead of 0.0",
+    ]
+    differing = schedule.deviations(learned_supermasks.get_config("conv2").to_dict())
+    assert differing["epochs"] == "epochs 100, unknown in the paper"
     del config["epochs"]
     assert "epochs None instead of 55" in schedule.deviations(config).values()

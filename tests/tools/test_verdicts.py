@@ -286,6 +286,14 @@ def test_the_initial_logit_is_chosen_among_seeds_that_have_all():
     np.testing.assert_allclose(verdict.differences, 1)
 
 
+def test_an_initial_logit_that_few_seeds_tried_is_not_asked_of_the_others():
+    rows = simulated.learned_rows(lambda variant, seed, logit: 90 + logit)
+    rows = [row for row in rows if row["initial_logit"] == 0 or row["seed"] < MIN_SEEDS - 1]
+    verdict = judge_one(rows, left=Learned("init"), right=89.0)
+    assert verdict.seeds == [*simulated.SEEDS]
+    np.testing.assert_allclose(verdict.differences, 1)
+
+
 def test_differences_that_do_not_vary_are_no_proof_beyond_the_resolution():
     verdict = judge_one(pruning(0.001, spread=0.0))
     assert verdict.status == INCONCLUSIVE
