@@ -221,7 +221,8 @@ def _rows_of(side: Side, rows: Sequence[Row], network: str) -> list[Row]:
             return [row for row in rows if row.get("variant") == DENSE]
         case Pruned(variant):
             own = [row for row in rows if "round" in row and row["variant"] == variant]
-            return [row for row in own if row["round"] in _rounds(side, network)]
+            rounds = _rounds(side, network)
+            return [row for row in own if row["round"] in rounds]
         case Heuristic(criteria, weights):
             own = [row for row in rows if "power" in row and row["weights"] == weights]
             return [row for row in own if row["criterion"] in criteria]
@@ -268,7 +269,10 @@ def _sample(side: Side, rows: Sequence[Row], network: str) -> Sample:
     whole = [seed for seed, own in by_seed.items() if {_place(row) for row in own} == needed]
     if isinstance(side, Learned) and whole:
         [best] = best_masks([row for seed in whole for row in by_seed[seed]])
-        by_seed = {row["seed"]: [row] for row in best.rows}
+        by_seed = {
+            seed: [row for row in own if row["initial_logit"] == best.setting]
+            for seed, own in by_seed.items()
+        }
     sample = Sample({}, [], [])
     for seed in whole:
         own = by_seed[seed]

@@ -286,6 +286,18 @@ def test_the_initial_logit_is_chosen_among_seeds_that_have_all():
     np.testing.assert_allclose(verdict.differences, 1)
 
 
+@pytest.mark.parametrize("logits", [(1.0,), (0.0, 1.0)])
+def test_a_seed_of_learned_masks_that_diverged_is_left_out_and_named(logits):
+    rows = simulated.learned_rows(lambda variant, seed, logit: 90 + logit, logits=logits)
+    rows = [
+        row | dict.fromkeys(simulated.ACCURACIES, math.nan) if row["seed"] == 2 else row
+        for row in rows
+    ]
+    verdict = judge_one(rows, left=Learned("init"), right=90.0)
+    assert (verdict.seeds, verdict.diverged) == ([0, 1, 3, 4], [2])
+    np.testing.assert_allclose(verdict.differences, 1)
+
+
 def test_an_initial_logit_that_few_seeds_tried_is_not_asked_of_the_others():
     rows = simulated.learned_rows(lambda variant, seed, logit: 90 + logit)
     rows = [row for row in rows if row["initial_logit"] == 0 or row["seed"] < MIN_SEEDS - 1]
