@@ -48,7 +48,16 @@ from experiments.progress import RoundProgress
 from experiments.records import RESULTS, Records
 from experiments.retraining import Retrainer
 from experiments.slices import Slice
-from experiments.trainer import Advance, Apply, Objective, Trained, Trainer, make_loss, measure
+from experiments.trainer import (
+    Advance,
+    Apply,
+    Objective,
+    Trained,
+    Trainer,
+    abstract,
+    make_loss,
+    measure,
+)
 from experiments.untrained import WEIGHTS, untrained_weights
 from supermask_jax import supermasks, trees
 from supermask_jax.training import Metrics, Stream
@@ -349,10 +358,7 @@ class Learner:
 
     def abstract_logits(self) -> PyTree:
         """Shapes and types of all logits, as `Checkpoints.load` needs them."""
-        count = len(self._plan.members)
-        return jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct((count, *x.shape), x.dtype), self._plan.problem.params
-        )
+        return abstract(self._plan.problem.params, leading=(len(self._plan.members),))
 
     def _weights(self) -> PyTree:
         """The frozen weights of all members, `[P, ...]` per leaf."""

@@ -139,9 +139,9 @@ def run(
     dense = checkpoints.load(0, abstract_outcome(plan.dense, 0))
     bench = Bench(plan, max_memory)
     code_version = results.code_version()
-    networks = {seed: len(plan.members(seed)) * len(plan.powers) for seed in todo}
+    num_masks = {seed: len(plan.members(seed)) * len(plan.powers) for seed in todo}
     with (
-        RoundProgress(len(todo), sum(networks.values()), noun="seed", unit="mask") as progress,
+        RoundProgress(len(todo), sum(num_masks.values()), noun="seed", unit="mask") as progress,
         jax.default_matmul_precision(plan.dense.config.matmul_precision),
     ):
         for number, seed in enumerate(todo, 1):
@@ -154,7 +154,7 @@ def run(
             new = _make_rows(plan, seed, measured, code_version, command)
             records.add(_part_name(seed), new)
             keeper.clear()
-            progress.advance(networks[seed])
+            progress.advance(num_masks[seed])
             progress.finish_round(number, new)
     return records.rows()
 

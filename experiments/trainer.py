@@ -292,7 +292,7 @@ class Trainer:
         first = train_group(groups[0])
         if len(groups) == 1:
             return first
-        whole = empty(_abstract(population.take(first, 0), None, (members,)))
+        whole = empty(abstract(population.take(first, 0), leading=(members,)))
         write(whole, groups[0], first)
         for chosen in groups[1:]:
             write(whole, chosen, train_group(chosen))
@@ -373,15 +373,15 @@ class Trainer:
         sharded, whole = population.member_sharding(mesh), NamedSharding(mesh, PartitionSpec())
         key = jax.eval_shape(jax.random.key, 0)
         stream = Stream(jax.eval_shape(jnp.int32, 0), key, self._context)
-        params, streams = (_abstract(tree, sharded, (padded,)) for tree in (self._params, stream))
-        data = _abstract(self._data | {"batches": self._batches}, whole)
+        params, streams = (abstract(tree, sharded, (padded,)) for tree in (self._params, stream))
+        data = abstract(self._data | {"batches": self._batches}, whole)
         first = jax.ShapeDtypeStruct((), np.int32, sharding=whole)
 
         def mapped(fn: Callable) -> Callable:
             return population.map_members(fn, batch_size=width, mesh=mesh)
 
         init = jax.jit(jax.vmap(self._training.init), out_shardings=sharded, donate_argnums=0)
-        states = _abstract(jax.eval_shape(init, params), sharded)
+        states = abstract(jax.eval_shape(init, params), sharded)
         run_chunk = jax.jit(mapped(self._training.run_chunk), donate_argnums=0)
         lowered = run_chunk.lower(states, streams, first, data)
         run_chunk = lowered.compile()
@@ -508,8 +508,8 @@ def _all_finite(params: PyTree) -> np.ndarray:
     return np.all(leaves, axis=0)
 
 
-def _abstract(
-    tree: PyTree, sharding: NamedSharding | None, leading: tuple[int, ...] = ()
+def abstract(
+    tree: PyTree, sharding: NamedSharding | None = None, leading: tuple[int, ...] = ()
 ) -> PyTree:
     """Shapes, types and places of arrays, each with more axes in front."""
     return jax.tree.map(
