@@ -48,7 +48,7 @@ from experiments.problems import (
 from experiments.progress import RoundProgress
 from experiments.records import RESULTS, Records
 from experiments.slices import Slice
-from experiments.trainer import Advance, Trained, Trainer, empty, write
+from experiments.trainer import Advance, Trained, Trainer, abstract, empty, write
 from supermask_jax import population, rates, rounds, trees
 from supermask_jax.actions import MASK_ONE, MASK_ZERO
 from supermask_jax.criteria import CRITERIA
@@ -289,13 +289,12 @@ class Laboratory:
     def __init__(self, plan: Plan) -> None:
         config = plan.config
         self._plan = plan
-        mask = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, bool), plan.problem.params)
         self._trainer = Trainer(
             plan.problem.network.apply,
             plan.problem.dataset,
             freeze_pruned(optax.adam(config.learning_rate)),
             params=plan.problem.params,
-            context={"mask": mask},
+            context={"mask": abstract(plan.problem.params, dtype=bool)},
             num_orders=len(plan.seeds),
             num_steps=plan.num_steps,
             batch_size=config.batch_size,
@@ -446,14 +445,10 @@ def part_name(round: int) -> str:
 
 def abstract_outcome(plan: Plan, round: int) -> Outcome:
     """Shapes and types of a round's outcome, as `Checkpoints.load` needs them."""
-    count = len(plan.members(round))
-
-    def leaves(dtype: Any = None) -> PyTree:
-        return jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct((count, *x.shape), dtype or x.dtype), plan.problem.params
-        )
-
-    return Outcome(rounds.RoundState(leaves(), leaves(), leaves(bool)), leaves())
+    leading = (len(plan.members(round)),)
+    weights = abstract(plan.problem.params, leading=leading)
+    mask = abstract(plan.problem.params, leading=leading, dtype=bool)
+    return Outcome(rounds.RoundState(weights, weights, mask), weights)
 
 
 def _resume(

@@ -11,7 +11,7 @@ import optax
 from experiments.forecast import available_memory, num_bytes
 from experiments.keeping import Keeper
 from experiments.problems import BATCHES, LOSS, Problem, places, seed_keys
-from experiments.trainer import Advance, Trainer
+from experiments.trainer import Advance, Trainer, abstract
 from supermask_jax import population, rounds
 from supermask_jax.training import Stream
 from supermask_jax.transforms import freeze_pruned
@@ -42,7 +42,7 @@ class Retrainer:
         eval_every: int,
         members_at_once: int,
     ) -> None:
-        mask = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, bool), problem.params)
+        mask = abstract(problem.params, dtype=bool)
         self._begin = jax.jit(jax.vmap(rounds.begin))
         self._state = jax.eval_shape(rounds.begin, problem.params, mask)
         self._start_params = jax.jit(jax.vmap(rounds.start_params))

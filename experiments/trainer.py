@@ -509,12 +509,17 @@ def _all_finite(params: PyTree) -> np.ndarray:
 
 
 def abstract(
-    tree: PyTree, sharding: NamedSharding | None = None, leading: tuple[int, ...] = ()
+    tree: PyTree,
+    sharding: NamedSharding | None = None,
+    leading: tuple[int, ...] = (),
+    dtype: Any = None,
 ) -> PyTree:
-    """Shapes, types and places of arrays, each with more axes in front."""
-    return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct((*leading, *x.shape), x.dtype, sharding=sharding), tree
-    )
+    """Shapes, types and places of arrays, each with more axes in front, or of another type."""
+
+    def leaf(x: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((*leading, *x.shape), dtype or x.dtype, sharding=sharding)
+
+    return jax.tree.map(leaf, tree)
 
 
 def _memory(program: Compiled) -> int:

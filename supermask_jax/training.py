@@ -81,11 +81,6 @@ class Training(NamedTuple):
     num_evals: int
     chunk_evals: int
 
-    @property
-    def chunk_starts(self) -> range:
-        """The number of the first evaluation of every chunk, in order."""
-        return range(0, self.num_evals, self.chunk_evals)
-
 
 def make_training(
     loss: Loss,
