@@ -9,10 +9,11 @@ from matplotlib.figure import Figure
 from experiments import results
 from experiments.plots import FIGURES, learning_curves, mask_analysis
 from experiments.runners import read_table
-from tools import accuracies
+from tools import accuracies, claims
 from tools.pages import Block, Bullets, Code, Details, Heading, Link, Paragraph, Picture, anchor
 from tools.tables import Table, pool
 
+BASELINE = "large_final"  # what mask actions are compared with, run once for all experiments
 LEARNED_ON_TOP = "heuristic_supermasks"  # the figure that shows learned masks too
 
 
@@ -24,8 +25,9 @@ class Experiment(NamedTuple):
       network: trained.
       dataset: learned.
       note: how settings differ from the paper's, where that keeps rows from being judged.
-      rows: of all tables, once each.
-      tables: that have them.
+      rows: of all tables, once each; of mask actions with those of `BASELINE`, which another
+        experiment may have.
+      tables: of the experiment itself.
     """
 
     name: str
@@ -51,7 +53,8 @@ def by_experiment(tables: Sequence[Table]) -> list[Experiment]:
             experiment = found.setdefault(key, Experiment(*key, [], []))
             if table not in experiment.tables:
                 experiment.tables.append(table)
-    return [experiment._replace(rows=pool(_only(experiment))) for experiment in found.values()]
+    own = [experiment._replace(rows=pool(_only(experiment))) for experiment in found.values()]
+    return [experiment._replace(rows=_with_baseline(experiment, own)) for experiment in own]
 
 
 def all_experiments(tables: Sequence[Table]) -> list[Block]:
@@ -140,7 +143,11 @@ def _caption(experiment: Experiment) -> str:
     seeds = f"{least} to {most}" if least < most else str(most)
     note = f", {experiment.note}" if experiment.note else ""
     where = f"{experiment.network} on {experiment.dataset}"
-    return f"{experiment.name}, {where}{note}, seeds: {seeds}."
+    others = dict.fromkeys(
+        r["experiment"] for r in experiment.rows if r["experiment"] != experiment.name
+    )
+    from_others = [f" {BASELINE} is that of {other}." for other in others]
+    return f"{experiment.name}, {where}{note}, seeds: {seeds}.{''.join(from_others)}"
 
 
 def _provenance(table: Table) -> list[Block]:
@@ -171,6 +178,24 @@ def _machine(environment: dict[str, Any]) -> str:
         f"{environment['processor']}; {environment['platform']}; devices: {devices}; "
         f"Python {environment['python']}; {packages}"
     )
+
+
+def _with_baseline(experiment: Experiment, others: Sequence[Experiment]) -> list[results.Row]:
+    """Its rows, and those of `BASELINE` in its seeds and rounds that another experiment has."""
+    rows = experiment.rows
+    if experiment.name not in claims.PRUNING or experiment.note:
+        return rows
+    seeds, last = {row["seed"] for row in rows}, max(row["round"] for row in rows)
+    if any(row["variant"] == BASELINE for row in rows):
+        return rows
+    borrowed = [
+        row
+        for other in others
+        if other.name in claims.PRUNING and other[1:4] == experiment[1:4]
+        for row in other.rows
+        if row["variant"] == BASELINE and row["seed"] in seeds and row["round"] <= last
+    ]
+    return rows + list({(row["seed"], row["round"]): row for row in borrowed}.values())
 
 
 def _only(experiment: Experiment) -> list[Table]:

@@ -10,7 +10,7 @@ from absl.testing import flagsaver
 from experiments import mask_analysis, results
 from experiments.runners import read_table
 from tests.tools.test_pages import Reader
-from tools import accuracies, contents, pages, report, tables
+from tools import accuracies, contents, pages, provenance, report, tables
 from tools.claims import CLAIMS
 from tools.verdicts import STATUSES
 
@@ -119,6 +119,18 @@ def test_a_variant_with_fewer_rounds_leaves_cells_empty(folder):
     rows = [row for row in rows if row["variant"] != "random" or row["round"] <= 8]
     for table, line in ((accuracies.table(rows), -1), (accuracies.overview(rows), -1)):
         assert "" in table.lines[line]
+
+
+def test_mask_actions_are_shown_beside_the_ticket_of_another_experiment():
+    known = tables.read_tables(COMMITTED)
+    shown = {e.name: e.rows for e in provenance.by_experiment(known) if e.network == "lenet300"}
+    ticket, own = ([r for r in shown["mask_zero_actions"] if (r["variant"] == "large_final") is yes]
+                   for yes in (True, False))  # fmt: skip
+    assert {(r["experiment"], r["seed"]) for r in ticket} == {
+        ("mask_criteria", r["seed"]) for r in own
+    }
+    assert sorted({r["round"] for r in ticket}) == list(range(1, max(r["round"] for r in own) + 1))
+    assert {r["experiment"] for r in shown["mask_criteria"]} == {"mask_criteria"}
 
 
 def test_an_overview_has_every_fourth_round(folder):
