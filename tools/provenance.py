@@ -54,7 +54,8 @@ def by_experiment(tables: Sequence[Table]) -> list[Experiment]:
             if table not in experiment.tables:
                 experiment.tables.append(table)
     own = [experiment._replace(rows=pool(_only(experiment))) for experiment in found.values()]
-    return [experiment._replace(rows=_with_baseline(experiment, own)) for experiment in own]
+    judged = pool([table for table in tables if table.is_judged])
+    return [experiment._replace(rows=_with_baseline(experiment, judged)) for experiment in own]
 
 
 def all_experiments(tables: Sequence[Table]) -> list[Block]:
@@ -180,22 +181,21 @@ def _machine(environment: dict[str, Any]) -> str:
     )
 
 
-def _with_baseline(experiment: Experiment, others: Sequence[Experiment]) -> list[results.Row]:
-    """Its rows, and those of `BASELINE` in its seeds and rounds that another experiment has."""
-    rows = experiment.rows
-    if experiment.name not in claims.PRUNING or experiment.note:
-        return rows
-    seeds, last = {row["seed"] for row in rows}, max(row["round"] for row in rows)
-    if any(row["variant"] == BASELINE for row in rows):
-        return rows
-    borrowed = [
-        row
-        for other in others
-        if other.name in claims.PRUNING and other[1:4] == experiment[1:4]
-        for row in other.rows
-        if row["variant"] == BASELINE and row["seed"] in seeds and row["round"] <= last
-    ]
-    return rows + list({(row["seed"], row["round"]): row for row in borrowed}.values())
+def _with_baseline(experiment: Experiment, judged: Sequence[results.Row]) -> list[results.Row]:
+    """Its rows, and those of `BASELINE` in its seeds and rounds if only another experiment has any.
+
+    Args:
+      experiment: any.
+      judged: rows that claims are judged by, once each.
+    """
+    own = experiment.rows
+    is_compared = experiment.name in claims.PRUNING and not experiment.note
+    if not is_compared or any(row["variant"] == BASELINE for row in own):
+        return own
+    place = experiment.network, experiment.dataset, BASELINE
+    seeds, last = {row["seed"] for row in own}, max(row["round"] for row in own)
+    same = [row for row in judged if (row["network"], row["dataset"], row.get("variant")) == place]
+    return own + [row for row in same if row["seed"] in seeds and row["round"] <= last]
 
 
 def _only(experiment: Experiment) -> list[Table]:
