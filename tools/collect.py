@@ -8,14 +8,18 @@ it .config.json (the settings that the runs share, with all their variants and s
 .curves.parquet. The runs may differ only in what they list (variants, seeds, initial logits, ...)
 and in the number of rounds.
 
+A table written before joins like a run, also into itself, when the folders of its runs are gone:
+
+    python -m tools.collect results/NAME runs/c --output=results/NAME
+
 The slices of one sweep join into the table that a single run would have written; of the overlaps
 in .analysis.csv those of members in different runs are missing.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -30,67 +34,118 @@ from supermask_jax.trees import lookup
 OUTPUT = flags.DEFINE_string("output", None, "Path of the table without its suffix.", required=True)
 
 
+class Files(NamedTuple):
+    """Where a run's folder or a table has what is joined; the last two may be missing."""
+
+    rows: Path
+    config: Path
+    environment: Path
+    analysis: Path
+    curves: Path
+
+
 def main(arguments: list[str]) -> None:
     """Join the runs named on the command line."""
     try:
-        rows = collect([Path(folder) for folder in arguments[1:]], Path(given(OUTPUT)))
+        rows = collect([Path(source) for source in arguments[1:]], Path(given(OUTPUT)))
     except (ValueError, OSError) as error:
         fail(error)
     print(f"{len(rows)} rows in {OUTPUT.value}.csv")
 
 
-def collect(workdirs: Sequence[Path], output: Path) -> list[results.Row]:
-    """Join the tables of `workdirs` and write them to `output` with three suffixes.
+def collect(sources: Sequence[Path], output: Path) -> list[results.Row]:
+    """Join the folders of runs, and tables named without their suffix, into a table at `output`.
 
     Raises:
-      ValueError: no run, runs of different settings, or two different rows of one member.
+      ValueError: no source, one that is neither, runs of different settings, rows of code that was
+        changed after its commit, or two different rows of one member.
     """
-    if not workdirs:
+    if not sources:
         raise ValueError("name at least one folder of a run.")
-    configs = [_read_config(folder) for folder in workdirs]
+    files = [_find(source) for source in sources]
+    configs = [_read_config(file.config) for file in files]
     runner = lookup("runner", configs[0]["runner"], RUNNERS)
     config = join_configs(configs, runner.LISTS)
-    tables = [records.read_table(folder / records.RESULTS, runner.COLUMNS) for folder in workdirs]
+    tables = [records.read_table(file.rows, runner.COLUMNS) for file in files]
     check_slices(configs, tables)
+    rows = _join_rows(dict(zip(sources, tables, strict=True)))
+    complete = math.prod(len(config[name]) for name in runner.LISTS)
+    sliced = any("slice" in source for source in configs)
+    if sliced and "num_rounds" not in config and len(rows) < complete:
+        raise ValueError(f"the slices have {len(rows)} of {complete} rows; finish them first.")
+    whole = sorted(rows, key=runner.row_key(config))
+    environments = [e for file in files for e in results.read_json(file.environment)]
+    distinct = [e for i, e in enumerate(environments) if e not in environments[:i]]
+    analysed = _join_analyses([file.analysis for file in files])
+    curves = _join_curves([file.curves for file in files if file.curves.exists()])
+
+    table = _files_of_table(output)
+    results.write_rows(table.rows, whole, runner.COLUMNS)
+    results.write_json(table.config, config)
+    results.write_json(table.environment, distinct)
+    table.analysis.unlink(missing_ok=True)  # an earlier table's
+    table.curves.unlink(missing_ok=True)
+    if analysed:
+        results.write_rows(table.analysis, analysed, mask_analysis.COLUMNS)
+    if curves:
+        results.replace_file(table.curves, lambda temporary: pq.write_table(curves, temporary))
+    return whole
+
+
+def _find(source: Path) -> Files:
+    if not source.is_dir():
+        table = _files_of_table(source)
+        if not table.config.exists():
+            raise ValueError(
+                f"{source} is neither the folder of a run nor a table: no {table.config}."
+            )
+        return table
+    return Files(
+        rows=source / records.RESULTS,
+        config=source / "config.json",
+        environment=source / "environment.json",
+        analysis=source / mask_analysis.FILE,
+        curves=source / CURVES,
+    )
+
+
+def _files_of_table(table: Path) -> Files:
+    def beside(suffix: str) -> Path:
+        return table.with_name(table.name + suffix)
+
+    return Files(
+        rows=beside(".csv"),
+        config=beside(".config.json"),
+        environment=beside(".environment.json"),
+        analysis=beside(".analysis.csv"),
+        curves=beside(".curves.parquet"),
+    )
+
+
+def _join_rows(tables: Mapping[Path, list[results.Row]]) -> list[results.Row]:
+    """The rows of all; those of a member of two runs count once."""
     rows: dict[tuple[Any, ...], results.Row] = {}
-    for folder, table in zip(workdirs, tables, strict=True):
+    for source, table in tables.items():
         for row in table:
             if results.DIRTY in row["code_version"]:
-                raise ValueError(f"{folder} was run by changed files; commit them and run again.")
+                raise ValueError(f"{source} was run by changed files; commit them and run again.")
             member = tuple(row[name] for name in results.columns_between(row, "id", "density"))
             numbers = ["density", *results.columns_between(row, "density", "code_version")]
             known = rows.setdefault(member, row)
             if [repr(row[name]) for name in numbers] != [repr(known[name]) for name in numbers]:
                 raise ValueError(
-                    f"{folder} has other numbers for row {known['id']} than before, by "
+                    f"{source} has other numbers for row {known['id']} than before, by "
                     f"{row['code_version']}."
                 )
     if not rows:
-        raise ValueError(f"{', '.join(map(str, workdirs))}: nothing has finished there yet.")
-    complete = math.prod(len(config[name]) for name in runner.LISTS)
-    if "slice" in configs[0] and "num_rounds" not in config and len(rows) < complete:
-        raise ValueError(f"the slices have {len(rows)} of {complete} rows; finish them first.")
-    whole = sorted(rows.values(), key=runner.row_key(config))
-    environments = [e for f in workdirs for e in results.read_json(f / "environment.json")]
-    results.write_rows(output.with_name(output.name + ".csv"), whole, runner.COLUMNS)
-    results.write_json(output.with_name(output.name + ".config.json"), config)
-    distinct = [e for i, e in enumerate(environments) if e not in environments[:i]]
-    results.write_json(output.with_name(output.name + ".environment.json"), distinct)
-    for suffix in (".analysis.csv", ".curves.parquet"):  # an earlier table's
-        output.with_name(output.name + suffix).unlink(missing_ok=True)
-    if analysed := _join_analyses(workdirs):
-        path = output.with_name(output.name + ".analysis.csv")
-        results.write_rows(path, analysed, mask_analysis.COLUMNS)
-    curves = [folder / CURVES for folder in workdirs if (folder / CURVES).exists()]
-    if curves:
-        joined = _join_curves(curves)
-        path = output.with_name(output.name + ".curves.parquet")
-        results.replace_file(path, lambda temporary: pq.write_table(joined, temporary))
-    return whole
+        raise ValueError(f"{', '.join(map(str, tables))}: nothing has finished there yet.")
+    return list(rows.values())
 
 
-def _join_curves(paths: Sequence[Path]) -> pa.Table:
-    """The curves of all runs; those of a member of two runs count once."""
+def _join_curves(paths: Sequence[Path]) -> pa.Table | None:
+    """The curves of all runs, if there are any; those of a member of two runs count once."""
+    if not paths:
+        return None
     joined = pa.concat_tables([pq.read_table(path) for path in paths])
     about = [name for name in joined.column_names if not name.startswith(("train_", "validation_"))]
     first = [(name, "first") for name in joined.column_names if name not in about]
@@ -98,10 +153,10 @@ def _join_curves(paths: Sequence[Path]) -> pa.Table:
     return grouped.rename_columns([name.removesuffix("_first") for name in grouped.column_names])
 
 
-def _join_analyses(workdirs: Sequence[Path]) -> list[results.Row]:
+def _join_analyses(paths: Sequence[Path]) -> list[results.Row]:
     """The rows of all runs by round; what two runs both looked at counts once."""
-    columns, file = mask_analysis.COLUMNS, mask_analysis.FILE
-    rows = [row for folder in workdirs for row in records.read_table(folder / file, columns)]
+    columns = mask_analysis.COLUMNS
+    rows = [row for path in paths for row in records.read_table(path, columns)]
     distinct = {tuple(row[name] for name in columns if name != "value"): row for row in rows}
     return sorted(distinct.values(), key=lambda row: row["round"])
 
@@ -132,7 +187,7 @@ def join_configs(configs: Sequence[dict[str, Any]], lists: Sequence[str]) -> dic
         joined["seeds"] = sorted(joined["seeds"])
     if "num_rounds" in first:
         joined["num_rounds"] = max(config["num_rounds"] for config in configs)
-    shared = {name: value for name, value in first.items() if name not in ("format", "slice")}
+    shared = {name: value for name, value in first.items() if name != "slice"}
     return shared | joined
 
 
@@ -156,10 +211,10 @@ def check_slices(configs: Sequence[dict[str, Any]], tables: Sequence[list[result
             raise ValueError(f"slices {', '.join(behind)} have not finished round {last}.")
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
-    config = results.read_json(folder / "config.json")
+def _read_config(path: Path) -> dict[str, Any]:
+    config = results.read_json(path)
     if not isinstance(config, dict) or "runner" not in config:
-        raise ValueError(f"{folder / 'config.json'} is not the configuration of a run.")
+        raise ValueError(f"{path} is not the configuration of a run.")
     return config
 
 

@@ -303,7 +303,7 @@ TYPED = [
     ("paths", (RUN, "--config={configs}/imports.py", NEW), "imports.py, line 1: ModuleNotFoundEr"),
     ("paths", (RUN, "--config={configs}/divides.py", NEW), "divides.py, line 1: ZeroDivisionErr"),
     ("paths", ("tools.collect", "{configs}", "--output={new}"), "{configs}/config.json"),
-    ("paths", ("tools.collect", "{file}", "--output={new}"), "{file}/config.json"),
+    ("paths", ("tools.collect", "{file}", "--output={new}"), "{file} is neither the folder of"),
     ("paths", ("tools.collect", "{configs}", "--output="), "--output is empty, expected: Path of"),
     ("paths", ("tools.report", "{new}.csv"), "there is no folder {new}.csv"),
     ("paths", ("tools.report", "{file}"), "{file} is not a table of this version"),

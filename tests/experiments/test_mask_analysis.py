@@ -135,6 +135,7 @@ def test_runs_are_joined_and_shared_members_count_once(workdir, rows, tmp_path, 
         results.write_rows(folder / "results.csv", clean, iterative.COLUMNS)
         shutil.rmtree(folder / "parts" / "results")  # they tell of changed files
     collect.collect([other, tmp_path / "one"], tmp_path / "joined")
+    collect.collect([tmp_path / "joined", other], tmp_path / "joined")
     assert repr(read_table(tmp_path / "joined.analysis.csv")) == repr(rows)
 
 

@@ -92,6 +92,27 @@ def test_the_same_member_by_other_code_counts_once(make_run, tmp_path):
     assert repr(rows) == repr(results.read_rows(one / "results.csv", iterative.COLUMNS))
 
 
+def test_a_table_takes_in_more_runs(make_run, tmp_path):
+    one, two = make_run("one", machine="a"), make_run("two", seeds=(2, 3), machine="b")
+    collect.collect([one, two], tmp_path / "at_once")
+    collect.collect([one], tmp_path / "grown")
+    shutil.rmtree(one)
+    collect.collect([tmp_path / "grown", two], tmp_path / "grown")
+    for suffix in (".csv", ".config.json", ".environment.json"):
+        grown, at_once = (tmp_path / f"{name}{suffix}" for name in ("grown", "at_once"))
+        assert grown.read_bytes() == at_once.read_bytes()
+
+
+def test_a_run_of_another_format_is_refused(make_run, tmp_path):
+    one, two = make_run("one"), make_run("two", seeds=(7,))
+    for folder, version in ((one, 1), (two, 2)):
+        config = results.read_json(folder / "config.json")
+        results.write_json(folder / "config.json", config | {"format": version})
+    collect.collect([one], tmp_path / "table")
+    with pytest.raises(ValueError, match="the runs differ in format: 1 and 2"):
+        collect.collect([tmp_path / "table", two], tmp_path / "table")
+
+
 def test_what_an_earlier_table_had_beside_it_is_removed(make_run, tmp_path):
     for suffix in (".analysis.csv", ".curves.parquet"):
         (tmp_path / f"table{suffix}").write_text("old")
@@ -143,7 +164,10 @@ def test_the_program_says_what_it_wrote(make_run, main, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("folders", "message"),
-    [([], "error: name at least one folder of a run."), (["none"], r"error: \[Errno 2\].*none")],
+    [
+        ([], "error: name at least one folder of a run."),
+        (["none"], r"error: .*none is neither the folder of a run nor a table: no .*none\.config"),
+    ],
 )
 def test_the_program_ends_with_an_error(main, tmp_path, folders, message):
     with pytest.raises(SystemExit, match=message):
@@ -171,7 +195,7 @@ def test_slices_of_supermasks_join_into_the_bytes_of_one_run(make_config, tmp_pa
     curves = tmp_path / "joined.curves.parquet"
     assert curves.exists() == (make_config is tiny.learned)
     if curves.exists():
-        collect.collect([*slices, slices[0]], tmp_path / "twice")
+        collect.collect([tmp_path / "joined", slices[0], slices[1]], tmp_path / "twice")
         paths = (curves, tmp_path / "twice.curves.parquet", tmp_path / "whole" / learned.CURVES)
         joined, twice, alone = (curve_points(path) for path in paths)
         assert joined == twice == alone
