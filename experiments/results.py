@@ -31,6 +31,8 @@ MAY_CHANGE = ("figure", "num_rounds", "chunk_evals", "keep_checkpoints")
 # of random numbers, a checksum of the data, and the part of the sweep.
 OF_FOLDER = ("format", "data", "slice")
 FORMAT = 3
+# Widest first. XLA sums in the order that they suggest, so rows of other ones differ in rounding.
+VECTORS = ("avx512f", "avx2", "avx")
 DIRTY = "dirty"  # in the version of code that was changed after its commit
 
 Columns = Mapping[str, Callable[[str], Any]]
@@ -221,12 +223,17 @@ def _versions(packages: Iterable[str]) -> dict[str, str]:
 
 
 def _processor() -> str:
+    """Model, cores and, where Linux tells, the widest vector instructions."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor()
     models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{models[0]}, {len(models)} cores" if models else platform.processor()
+    if not models:
+        return platform.processor()
+    flags = {word for line in lines if line.startswith("flags") for word in line.split()}
+    widest = [name for name in VECTORS if name in flags][:1]
+    return ", ".join([models[0], f"{len(models)} cores", *widest])
 
 
 def open_workdir(

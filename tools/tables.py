@@ -13,6 +13,11 @@ from tools.claims import EXPERIMENTS, NETWORKS
 SUFFIX = ".config.json"
 NEEDED = ("experiment", "figure", "network", "dataset", "runner")  # in the settings
 
+OTHER_MACHINES = (
+    " Not all ran on the same machine: processors with other vector instructions round differently,"
+    " which a training amplifies."
+)
+
 
 class Table(NamedTuple):
     """What `tools.collect` wrote.
@@ -39,6 +44,11 @@ class Table(NamedTuple):
     def deviations(self) -> dict[str, str]:
         """How the settings of a judged experiment differ from the paper's, in words by name."""
         return schedule.deviations(self.config) if _is_of_the_paper(self.config) else {}
+
+    @property
+    def machines(self) -> set[tuple[str | None, str | None]]:
+        """Platform and processor of those that the runs were on."""
+        return {(known.get("platform"), known.get("processor")) for known in self.environments}
 
     @property
     def is_judged(self) -> bool:
@@ -72,6 +82,7 @@ def pool(tables: Sequence[Table]) -> list[results.Row]:
 def contradictions(tables: Sequence[Table]) -> list[str]:
     """What `pool` leaves out though it has other numbers, in sentences: one per pair of tables."""
     pairs: dict[tuple[str, str], list[str]] = {}
+    machines = {table.path.name: table.machines for table in tables}
     for row, first in _with_first(tables):
         numbers = results.columns_between(row, "dataset", "code_version")
         if any(repr(first[name]) != repr(row[name]) for name in numbers):
@@ -79,6 +90,7 @@ def contradictions(tables: Sequence[Table]) -> list[str]:
     return [
         f"{len(ids)} rows of {other} have other numbers than those of {first} for the same "
         f"members (the first is {ids[0]}); those of {first} count."
+        + (OTHER_MACHINES if machines[first] != machines[other] else "")
         for (first, other), ids in pairs.items()
     ]
 

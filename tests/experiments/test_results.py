@@ -220,6 +220,19 @@ def test_curves_are_one_row_per_member_and_evaluation(tmp_path):
     np.testing.assert_array_equal(columns["train_loss"], losses.ravel())
 
 
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [("fpu avx2 avx", "Chip 9, 2 cores, avx2"), ("avx512f avx avx2", "Chip 9, 2 cores, avx512f"),
+     ("fpu", "Chip 9, 2 cores")],
+)  # fmt: skip
+def test_the_processor_is_told_with_its_widest_vectors(monkeypatch, flags, told):
+    core = f"processor : 0\nmodel name\t: Chip 9\nflags\t\t: {flags}\n\n"
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_text", lambda _: 2 * core)
+        processor = results._processor()
+    assert processor == told
+
+
 def test_environment_says_what_it_ran_on_but_not_whose_it_is(monkeypatch):
     monkeypatch.setenv("LOGNAME", "somebody")
     environment = results.environment()
