@@ -73,7 +73,7 @@ def test_slices_join_into_the_bytes_of_one_run(sliced):
     collect.collect(folders[::-1], base / "joined")
     assert (base / "joined.csv").read_bytes() == (base / "whole" / "results.csv").read_bytes()
     joined = results.read_json(base / "joined.config.json")
-    assert joined == results.settings(results.read_json(base / "whole" / "config.json"))
+    assert joined == results.read_json(base / "whole" / "config.json")
 
 
 def test_missing_slices_are_named(sliced):
