@@ -19,7 +19,7 @@ in .analysis.csv those of members in different runs are missing.
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,21 +27,11 @@ from absl import app, flags
 
 from experiments import mask_analysis, records, results
 from experiments.command_line import fail, given, parse_flags
-from experiments.learned import CURVES
 from experiments.runners import RUNNERS
 from supermask_jax.trees import lookup
+from tools.table_files import Files, of_run, of_table
 
 OUTPUT = flags.DEFINE_string("output", None, "Path of the table without its suffix.", required=True)
-
-
-class Files(NamedTuple):
-    """Where a run's folder or a table has what is joined; the last two may be missing."""
-
-    rows: Path
-    config: Path
-    environment: Path
-    analysis: Path
-    curves: Path
 
 
 def main(arguments: list[str]) -> None:
@@ -79,7 +69,7 @@ def collect(sources: Sequence[Path], output: Path) -> list[results.Row]:
     analysed = _join_analyses([file.analysis for file in files])
     curves = _join_curves([file.curves for file in files if file.curves.exists()])
 
-    table = _files_of_table(output)
+    table = of_table(output)
     results.write_rows(table.rows, whole, runner.COLUMNS)
     results.write_json(table.config, config)
     results.write_json(table.environment, distinct)
@@ -93,33 +83,12 @@ def collect(sources: Sequence[Path], output: Path) -> list[results.Row]:
 
 
 def _find(source: Path) -> Files:
-    if not source.is_dir():
-        table = _files_of_table(source)
-        if not table.config.exists():
-            raise ValueError(
-                f"{source} is neither the folder of a run nor a table: no {table.config}."
-            )
-        return table
-    return Files(
-        rows=source / records.RESULTS,
-        config=source / "config.json",
-        environment=source / "environment.json",
-        analysis=source / mask_analysis.FILE,
-        curves=source / CURVES,
-    )
-
-
-def _files_of_table(table: Path) -> Files:
-    def beside(suffix: str) -> Path:
-        return table.with_name(table.name + suffix)
-
-    return Files(
-        rows=beside(".csv"),
-        config=beside(".config.json"),
-        environment=beside(".environment.json"),
-        analysis=beside(".analysis.csv"),
-        curves=beside(".curves.parquet"),
-    )
+    if source.is_dir():
+        return of_run(source)
+    table = of_table(source)
+    if not table.config.exists():
+        raise ValueError(f"{source} is neither the folder of a run nor a table: no {table.config}.")
+    return table
 
 
 def _join_rows(tables: Mapping[Path, list[results.Row]]) -> list[results.Row]:

@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
@@ -90,7 +91,9 @@ def _experiment(experiment: Experiment, others: Sequence[Experiment]) -> list[Bl
         *_mask_analysis(experiment),
         *(
             Details(
-                f"How {table.path.name} was made", f"made-{anchor(table.name)}", _provenance(table)
+                f"How {table.files.rows.name} was made",
+                f"made-{anchor(table.name)}",
+                _provenance(table),
             )
             for table in experiment.tables
         ),
@@ -109,24 +112,20 @@ def _convergence(experiment: Experiment) -> list[Block]:
 
 def _learning_curves(experiment: Experiment) -> list[Block]:
     """Of every table with curves beside it."""
-    files = [
-        (table, file)
-        for table in experiment.tables
-        if (file := table.path.with_suffix(".curves.parquet")).exists()
-    ]
     return [
         Picture(
-            lambda file=file: learning_curves.draw(results.read_curves(file)),
+            lambda file=table.files.curves: learning_curves.draw(results.read_curves(file)),
             anchor(f"{table.name} curves"),
-            f"Learning curves of {table.path.name}.",
+            f"Learning curves of {table.files.rows.name}.",
         )
-        for table, file in files
+        for table in experiment.tables
+        if table.files.curves.exists()
     ]
 
 
 def _mask_analysis(experiment: Experiment) -> list[Block]:
     """What masks share and what training did to kept and pruned weights, where that was kept."""
-    files = [table.path.with_suffix(".analysis.csv") for table in experiment.tables]
+    files = [table.files.analysis for table in experiment.tables]
     rows = [row for file in files if file.exists() for row in read_table(file)]
     if not rows:
         return []
@@ -156,9 +155,8 @@ def _provenance(table: Table) -> list[Block]:
     commands = Counter((row["command"], row["code_version"]) for row in table.rows)
     return [
         Paragraph(
-            ["Rows: ", Link(table.path.name, table.path.name), "; settings: ",
-             Link(f"{table.name}.config.json", f"{table.name}.config.json"), "; machine: ",
-             Link(f"{table.name}.environment.json", f"{table.name}.environment.json"), "."]
+            ["Rows: ", _link(table.files.rows), "; settings: ", _link(table.files.config),
+             "; machine: ", _link(table.files.environment), "."]
         ),
         Paragraph(["Commands, which need a ", Code("--workdir"), " too:"]),
         Bullets(
@@ -170,6 +168,11 @@ def _provenance(table: Table) -> list[Block]:
         *([Bullets(differing)] if (differing := [*table.deviations.values()]) else []),
         Bullets([_machine(environment) for environment in table.environments]),
     ]  # fmt: skip
+
+
+def _link(file: Path) -> Link:
+    """To a file of a table."""
+    return Link(file.name, file.name)
 
 
 def _machine(environment: dict[str, Any]) -> str:

@@ -21,6 +21,7 @@ from experiments import results
 from experiments.command_line import fail, parse_flags
 from experiments.runners import RUNNERS, Runner, read_table
 from supermask_jax.trees import lookup
+from tools.table_files import of_tables
 
 RESULTS = flags.DEFINE_string("results", "results", "Folder of tables written by tools.collect.")
 DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of prepared data sets, as for a run.")
@@ -52,11 +53,10 @@ def find(row_id: str, folder: Path) -> tuple[results.Row, Runner, ConfigDict]:
     Raises:
       ValueError: if no table has it.
     """
-    for path in sorted(folder.glob("*.config.json")):
-        table = path.with_name(path.name.replace(".config.json", ".csv"))
-        for row in read_table(table):
+    for table in of_tables(folder):
+        for row in read_table(table.rows):
             if row["id"] == row_id:
-                settings = results.settings(results.read_json(path))
+                settings = results.settings(results.read_json(table.config))
                 runner = lookup("runner", settings.get("runner"), RUNNERS)
                 return row, runner, runner.alone(ConfigDict(settings), row)
     raise ValueError(f"no table in {folder} has a row {row_id!r}.")

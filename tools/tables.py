@@ -9,8 +9,8 @@ from experiments.runners import RUNNERS, read_table
 from supermask_jax.trees import lookup
 from tools import schedule
 from tools.claims import EXPERIMENTS, NETWORKS
+from tools.table_files import Files, of_tables
 
-SUFFIX = ".config.json"
 NEEDED = ("experiment", "figure", "network", "dataset", "runner")  # in the settings
 
 OTHER_MACHINES = (
@@ -23,14 +23,14 @@ class Table(NamedTuple):
     """What `tools.collect` wrote.
 
     Attributes:
-      path: of the CSV.
+      files: of it.
       rows: its rows; each says under ``table`` which file it is from and, under ``deviations``, how
         the settings of a judged experiment differ from the paper's.
       config: the settings of its runs.
       environments: the machines that they ran on.
     """
 
-    path: Path
+    files: Files
     rows: list[results.Row]
     config: dict[str, Any]
     environments: list[dict[str, Any]]
@@ -38,7 +38,7 @@ class Table(NamedTuple):
     @property
     def name(self) -> str:
         """Of the file, without its suffix."""
-        return self.path.stem
+        return self.files.rows.stem
 
     @property
     def deviations(self) -> dict[str, str]:
@@ -67,7 +67,7 @@ def read_tables(folder: Path) -> list[Table]:
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}.")
-    return [_read(path) for path in sorted(folder.glob(f"*{SUFFIX}"))]
+    return [_read(files) for files in of_tables(folder)]
 
 
 def pool(tables: Sequence[Table]) -> list[results.Row]:
@@ -82,7 +82,7 @@ def pool(tables: Sequence[Table]) -> list[results.Row]:
 def contradictions(tables: Sequence[Table]) -> list[str]:
     """What `pool` leaves out though it has other numbers, in sentences: one per pair of tables."""
     pairs: dict[tuple[str, str], list[str]] = {}
-    machines = {table.path.name: table.machines for table in tables}
+    machines = {table.files.rows.name: table.machines for table in tables}
     for row, first in _with_first(tables):
         numbers = results.columns_between(row, "dataset", "code_version")
         if any(repr(first[name]) != repr(row[name]) for name in numbers):
@@ -110,12 +110,13 @@ def _is_of_the_paper(config: dict[str, Any]) -> bool:
     return config["experiment"] in EXPERIMENTS and NETWORKS.get(network) == dataset
 
 
-def _read(path: Path) -> Table:
-    config = results.read_json(path)
+def _read(files: Files) -> Table:
+    config = results.read_json(files.config)
     if missing := [name for name in NEEDED if name not in config]:
-        raise ValueError(f"{path} has no {', '.join(missing)}: these are not settings of a run.")
+        raise ValueError(
+            f"{files.config} has no {', '.join(missing)}: these are not settings of a run."
+        )
     lookup("runner", config["runner"], RUNNERS)
-    rows = path.with_name(path.name.replace(SUFFIX, ".csv"))
-    table = Table(rows, [], config, results.read_json(rows.with_suffix(".environment.json")))
-    about = {"table": rows.name, "deviations": tuple(table.deviations.values())}
-    return table._replace(rows=[row | about for row in read_table(rows)])
+    table = Table(files, [], config, results.read_json(files.environment))
+    about = {"table": files.rows.name, "deviations": tuple(table.deviations.values())}
+    return table._replace(rows=[row | about for row in read_table(files.rows)])
