@@ -88,8 +88,8 @@ def contradictions(tables: Sequence[Table]) -> list[str]:
         if any(repr(first[name]) != repr(row[name]) for name in numbers):
             pairs.setdefault((first["table"], row["table"]), []).append(row["id"])
     return [
-        f"{len(ids)} rows of {other} have other numbers than those of {first} for the same "
-        f"members (the first is {ids[0]}); those of {first} count."
+        f"{other} has other numbers than {first} for the same members (rows: {len(ids)}, the first "
+        f"is {ids[0]}); those of {first} count."
         + (OTHER_MACHINES if machines[first] != machines[other] else "")
         for (first, other), ids in pairs.items()
     ]

@@ -47,7 +47,7 @@ def test_other_numbers_for_the_same_member_are_told_and_the_first_count(tmp_path
     found = tables.read_tables(tmp_path)
     assert [row["test_accuracy"] for row in tables.pool(found)] == [1.0]
     [sentence] = tables.contradictions(found)
-    assert "1 rows of b.csv have other numbers than those of a.csv" in sentence
+    assert "b.csv has other numbers than a.csv for the same members (rows: 1," in sentence
     assert tables.OTHER_MACHINES not in sentence
     results.write_json(tmp_path / "b.environment.json", [{"processor": "b"}])
     [sentence] = tables.contradictions(tables.read_tables(tmp_path))
