@@ -25,6 +25,9 @@ from experiments import processes
 
 Row = dict[str, Any]
 
+# In the folder of a run: its settings, and what it ran on.
+CONFIG = "config.json"
+ENVIRONMENT = "environment.json"
 # Settings of a run that may change when it is taken up again.
 MAY_CHANGE = ("figure", "num_rounds", "chunk_evals", "keep_checkpoints")
 # What config.json says of a folder beside the settings: the version of its files and of its streams
@@ -256,7 +259,7 @@ def open_workdir(
     if not folder:
         raise ValueError("--workdir is empty; name a folder, for example runs/quickstart.")
     workdir = Path(folder)
-    file = workdir / "config.json"
+    file = workdir / CONFIG
     of_folder = dict(zip(OF_FOLDER, (FORMAT, data, part), strict=True))
     settings: dict[str, Any] = json.loads(json.dumps(dict(config)))
     settings |= {name: value for name, value in of_folder.items() if value is not None}
@@ -267,7 +270,7 @@ def open_workdir(
             settings["num_rounds"] = max(before["num_rounds"], settings["num_rounds"])
     if processes.is_first():
         write_json(file, settings)
-        note_environment(workdir / "environment.json")
+        note_environment(workdir / ENVIRONMENT)
     return workdir
 
 
@@ -294,7 +297,7 @@ def _check_same_run(workdir: Path, before: Mapping[str, Any], now: Mapping[str, 
     if changes := differing(["format"]):
         raise ValueError(
             f"{workdir} was made by another version ({changes}); continue it with the version that "
-            "its environment.json names, or choose another --workdir."
+            f"its {ENVIRONMENT} names, or choose another --workdir."
         )
     if changes := differing(sorted((before.keys() | now.keys()) - set(MAY_CHANGE))):
         raise ValueError(

@@ -57,7 +57,7 @@ def load(workdir: Path, layer: str | None, seed: int | None) -> tuple[np.ndarray
         not there.
       FileNotFoundError: no run, or no data.
     """
-    config = results.read_json(workdir / "config.json")
+    config = results.read_json(workdir / results.CONFIG)
     if config.get("runner") != "iterative":
         raise ValueError(f"{workdir} is no run of iterative pruning but of {config.get('runner')}.")
     settings = results.settings(config)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from experiments import mask_analysis, records
+from experiments import mask_analysis, records, results
 from experiments.learned import CURVES
 
 _SETTINGS = ".config.json"
@@ -23,8 +23,8 @@ def of_run(workdir: Path) -> Files:
     """The files in the folder of a run that a table is collected from."""
     return Files(
         rows=workdir / records.RESULTS,
-        config=workdir / "config.json",
-        environment=workdir / "environment.json",
+        config=workdir / results.CONFIG,
+        environment=workdir / results.ENVIRONMENT,
         analysis=workdir / mask_analysis.FILE,
         curves=workdir / CURVES,
     )
