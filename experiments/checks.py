@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from supermask_jax.trees import shown
+from supermask_jax.checks import shown
 
 PRECISIONS = ("default", "bfloat16", "tensorfloat32", "float32")
 

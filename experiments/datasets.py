@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from supermask_jax.trees import lookup
+from supermask_jax.checks import lookup
 
 NUM_VALIDATION = {"digits": 200, "mnist": 5_000, "cifar10": 5_000}
 NUM_DIGITS_TEST = 300

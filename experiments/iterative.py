@@ -49,8 +49,9 @@ from experiments.progress import RoundProgress
 from experiments.records import RESULTS, Records
 from experiments.slices import Slice
 from experiments.trainer import Advance, Trained, Trainer, abstract, empty, write
-from supermask_jax import population, rates, rounds, trees
+from supermask_jax import population, rates, rounds
 from supermask_jax.actions import MASK_ONE, MASK_ZERO
+from supermask_jax.checks import lookup, shown
 from supermask_jax.criteria import CRITERIA
 from supermask_jax.training import Stream
 from supermask_jax.transforms import freeze_pruned
@@ -107,12 +108,12 @@ class Variant(NamedTuple):
         names = str(text).split(":")
         if len(names) > 3:
             raise ValueError(
-                f"variant {trees.shown(text)} has more parts than criterion:mask_one:mask_zero."
+                f"variant {shown(text)} has more parts than criterion:mask_one:mask_zero."
             )
         variant = cls(*names, *("rewind", "zero")[len(names) - 1 :])
-        trees.lookup("criterion", variant.criterion, CRITERIA)
-        trees.lookup("mask-1 action", variant.mask_one, MASK_ONE)
-        trees.lookup("mask-0 action", variant.mask_zero, MASK_ZERO)
+        lookup("criterion", variant.criterion, CRITERIA)
+        lookup("mask-1 action", variant.mask_one, MASK_ONE)
+        lookup("mask-0 action", variant.mask_zero, MASK_ZERO)
         return variant
 
     def __str__(self) -> str:

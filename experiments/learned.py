@@ -59,9 +59,9 @@ from experiments.trainer import (
     measure,
 )
 from experiments.untrained import WEIGHTS, untrained_weights
-from supermask_jax import supermasks, trees
+from supermask_jax import supermasks
+from supermask_jax.checks import lookup, shown
 from supermask_jax.training import Metrics, Stream
-from supermask_jax.trees import shown
 
 PyTree = Any
 
@@ -111,7 +111,7 @@ class Variant(NamedTuple):
           ValueError: anything else.
         """
         weights, colon, rescale = str(text).partition(":")
-        trees.lookup("kind of weights", weights, WEIGHTS)
+        lookup("kind of weights", weights, WEIGHTS)
         if colon and rescale != "rescale":
             raise ValueError(f"variant {shown(text)} is not weights or weights:rescale.")
         return cls(weights, bool(colon))

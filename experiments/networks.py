@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from supermask_jax import trees
+from supermask_jax.checks import lookup
 
 Params = dict[str, dict[str, jax.Array]]
 Pads = tuple[tuple[int, int], ...]  # before and after, for rows and for columns
@@ -54,7 +54,7 @@ def make_network(name: str, input_shape: tuple[int, int, int], num_classes: int 
     Raises:
       ValueError: if the name is unknown, or if pooling would leave no pixel.
     """
-    widths = trees.lookup("network", name, NETWORKS)
+    widths = lookup("network", name, NETWORKS)
     height, width, _ = input_shape
     minimum = 2 ** len(widths.pairs)
     if min(height, width) < minimum:

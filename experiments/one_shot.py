@@ -27,7 +27,8 @@ from experiments.records import RESULTS, Records
 from experiments.retraining import Retrainer
 from experiments.trainer import eval_data, measure
 from experiments.untrained import WEIGHTS, untrained_weights
-from supermask_jax import masks, population, rates, trees
+from supermask_jax import masks, population, rates
+from supermask_jax.checks import lookup
 from supermask_jax.criteria import CRITERIA
 
 PyTree = Any
@@ -95,9 +96,9 @@ def make_plan(config: ConfigDict, data_dir: str | None = None, part: str | None 
     for name in ("criteria", "weights", "powers"):
         check_list(name, own[name])
     for name in own["criteria"]:
-        trees.lookup("criterion", name, CRITERIA)
+        lookup("criterion", name, CRITERIA)
     for name in own["weights"]:
-        trees.lookup("kind of weights", name, WEIGHTS)
+        lookup("kind of weights", name, WEIGHTS)
     for power in own["powers"]:
         check_integer("powers", power, 0)
     check_integer("retrain_power", own["retrain_power"], -1)

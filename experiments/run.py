@@ -26,7 +26,7 @@ from experiments.plots import FIGURES, learning_curves, save
 from experiments.plots import mask_analysis as mask_figure
 from experiments.runners import find_runner
 from experiments.summary import summary
-from supermask_jax.trees import lookup
+from supermask_jax.checks import lookup
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "FILE.py:NETWORK or FILE.py:NETWORK,tiny; see experiments/configs."

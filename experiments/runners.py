@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from experiments import iterative, learned, mask_analysis, one_shot, results
 from experiments.keeping import SAVE_EVERY
 from experiments.problems import Problem
-from supermask_jax.trees import lookup, shown
+from supermask_jax.checks import lookup, shown
 
 
 class Plan(Protocol):

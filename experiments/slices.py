@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
-from supermask_jax.trees import shown
+from supermask_jax.checks import shown
 
 
 class HasSeed(Protocol):

@@ -20,16 +20,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from supermask_jax.trees import (
-    Action,
-    Key,
-    PyTree,
-    check_key,
-    check_mask,
-    check_trees,
-    dtype_of,
-    leaf_keys,
-)
+from supermask_jax.checks import check_key, check_mask, check_trees, dtype_of
+from supermask_jax.paths import PyTree
+from supermask_jax.trees import Action, Key, leaf_keys
 
 
 def rewind(key: Key, w_i: PyTree, w_f: PyTree, mask: PyTree) -> PyTree:

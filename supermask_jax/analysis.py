@@ -26,7 +26,8 @@ import jax
 import jax.numpy as jnp
 
 from supermask_jax import masks
-from supermask_jax.trees import PyTree, check_mask, check_structure, path_name
+from supermask_jax.checks import check_mask, check_structure
+from supermask_jax.paths import PyTree, path_name
 
 
 class PerLayer(NamedTuple):

@@ -15,7 +15,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from supermask_jax.trees import Criterion, PyTree, check_mask, check_trees
+from supermask_jax.checks import check_mask, check_trees
+from supermask_jax.paths import PyTree
+from supermask_jax.trees import Criterion
 
 
 def large_final(w_i: PyTree, w_f: PyTree, mask: PyTree | None = None) -> PyTree:

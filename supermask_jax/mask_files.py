@@ -32,7 +32,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from supermask_jax.trees import PyTree, check_mask, check_trees, path_name, shown
+from supermask_jax.checks import check_mask, check_trees, shown
+from supermask_jax.paths import PyTree, path_name
 
 MAGIC = b"supermask_jax 1\n"
 LENGTH = 8  # bytes

@@ -20,10 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from supermask_jax.trees import (
-    Key,
-    Path,
-    PyTree,
+from supermask_jax.checks import (
     check_mask,
     check_masks,
     check_prunable,
@@ -31,11 +28,10 @@ from supermask_jax.trees import (
     check_trees,
     concrete,
     dtype_of,
-    leaf_keys,
-    num_prunable,
-    path_name,
     shown,
 )
+from supermask_jax.paths import Path, PyTree, path_name
+from supermask_jax.trees import Key, leaf_keys, num_prunable
 
 
 def ones(params: PyTree) -> PyTree:

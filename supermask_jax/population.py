@@ -16,15 +16,8 @@ from jax import lax
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from supermask_jax.trees import (
-    PyTree,
-    check_integer,
-    check_shapes,
-    check_structure,
-    concrete,
-    path_name,
-    shown,
-)
+from supermask_jax.checks import check_integer, check_shapes, check_structure, concrete, shown
+from supermask_jax.paths import PyTree, path_name
 
 AXIS = "members"
 

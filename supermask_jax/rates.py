@@ -19,16 +19,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from supermask_jax.trees import (
-    PyTree,
-    check_integer,
-    check_prunable,
-    check_structure,
-    check_trees,
-    path_name,
-    prunable_leaves,
-    shown,
-)
+from supermask_jax.checks import check_integer, check_prunable, check_structure, check_trees, shown
+from supermask_jax.paths import PyTree, path_name
+from supermask_jax.trees import prunable_leaves
 
 
 def rates_by_path(

@@ -21,17 +21,9 @@ import jax
 import jax.numpy as jnp
 
 from supermask_jax import masks
-from supermask_jax.trees import (
-    Action,
-    Criterion,
-    Key,
-    PyTree,
-    check_key,
-    check_mask,
-    check_prunable,
-    check_trees,
-    dtype_of,
-)
+from supermask_jax.checks import check_key, check_mask, check_prunable, check_trees, dtype_of
+from supermask_jax.paths import PyTree
+from supermask_jax.trees import Action, Criterion, Key
 
 
 class RoundState(NamedTuple):

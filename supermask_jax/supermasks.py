@@ -25,17 +25,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from supermask_jax.trees import (
-    Key,
-    PyTree,
-    check_trees,
-    check_weights,
-    concrete,
-    dtype_of,
-    leaf_keys,
-    num_prunable,
-    shown,
-)
+from supermask_jax.checks import check_trees, check_weights, concrete, dtype_of, shown
+from supermask_jax.paths import PyTree
+from supermask_jax.trees import Key, leaf_keys, num_prunable
 
 
 def init_logits(params: PyTree, prunable: PyTree, value: float | jax.Array = 0.0) -> PyTree:

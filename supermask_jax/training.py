@@ -6,16 +6,16 @@ after the last step. The parameters with the lowest evaluation loss are carried 
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
 
-from supermask_jax.trees import check_integer, check_optimizer
+from supermask_jax.checks import check_integer, check_optimizer
+from supermask_jax.paths import PyTree
 
-PyTree = Any
 Metrics = dict[str, jax.Array]
 
 

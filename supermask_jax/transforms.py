@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from supermask_jax.trees import PyTree, check_mask, check_optimizer
+from supermask_jax.checks import check_mask, check_optimizer
+from supermask_jax.paths import PyTree
 
 
 def freeze_pruned(

@@ -11,6 +11,7 @@ import pytest
 
 from supermask_jax import (
     actions,
+    checks,
     criteria,
     mask_files,
     masks,
@@ -216,19 +217,19 @@ WRONG = [
     ),
     # Names
     Case(
-        "names", lambda: trees.lookup("criterion", "movment", criteria.CRITERIA), ValueError,
+        "names", lambda: checks.lookup("criterion", "movment", criteria.CRITERIA), ValueError,
         "unknown criterion 'movment'; did you mean 'movement'.* known: large_final",
     ),
     Case(
-        "names", lambda: trees.lookup("mask-1 action", "zero", actions.MASK_ONE), ValueError,
+        "names", lambda: checks.lookup("mask-1 action", "zero", actions.MASK_ONE), ValueError,
         "unknown mask-1 action 'zero'; .*known: constant",
     ),
     Case(
-        "names", lambda: trees.lookup("mask-0 action", "two\nlines", actions.MASK_ZERO), ValueError,
-        r"unknown mask-0 action 'two\\nlines'; known: freeze",
+        "names", lambda: checks.lookup("mask-0 action", "two\nlines", actions.MASK_ZERO),
+        ValueError, r"unknown mask-0 action 'two\\nlines'; known: freeze",
     ),
     Case(
-        "names", lambda: trees.lookup("mask-0 action", None, actions.MASK_ZERO), ValueError,
+        "names", lambda: checks.lookup("mask-0 action", None, actions.MASK_ZERO), ValueError,
         "unknown mask-0 action None; known",
     ),
     Case(
@@ -346,7 +347,7 @@ WRONG = [
         "scores and mask are different trees",
     ),
     Case(
-        "shapes", lambda: trees.check_trees(a=(KERNEL,), b=[KERNEL]), ValueError,
+        "shapes", lambda: checks.check_trees(a=(KERNEL,), b=[KERNEL]), ValueError,
         "a and b are different trees: the same leaves in other containers",
     ),
     Case(

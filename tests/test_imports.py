@@ -13,18 +13,20 @@ LABORATORY = sorted((ROOT / "experiments").rglob("*.py"))
 
 # Beside numpy and the standard library; a module without an entry may import nothing else.
 MAY_IMPORT = {
-    "trees": {"jax"},
-    "criteria": {"jax", "trees"},
-    "actions": {"jax", "trees"},
-    "masks": {"jax", "trees"},
-    "mask_files": {"jax", "trees"},
-    "analysis": {"jax", "trees", "masks"},
-    "rates": {"jax", "trees"},
-    "rounds": {"jax", "trees", "masks"},
-    "supermasks": {"jax", "trees"},
-    "transforms": {"jax", "optax", "trees"},
-    "training": {"jax", "optax", "trees"},
-    "population": {"jax", "trees"},
+    "paths": {"jax"},
+    "checks": {"jax", "paths"},
+    "trees": {"jax", "checks", "paths"},
+    "criteria": {"jax", "checks", "paths", "trees"},
+    "actions": {"jax", "checks", "paths", "trees"},
+    "masks": {"jax", "checks", "paths", "trees"},
+    "mask_files": {"jax", "checks", "paths"},
+    "analysis": {"jax", "checks", "paths", "masks"},
+    "rates": {"jax", "checks", "paths", "trees"},
+    "rounds": {"jax", "checks", "paths", "trees", "masks"},
+    "supermasks": {"jax", "checks", "paths", "trees"},
+    "transforms": {"jax", "optax", "checks", "paths"},
+    "training": {"jax", "optax", "checks", "paths"},
+    "population": {"jax", "checks", "paths"},
 }
 
 ONLY_IN = {

@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from supermask_jax import actions, criteria, trees
+from supermask_jax import actions, checks, criteria, trees
 from tests.trees import KERNELS, KINDS, equinox_module, leaves
 
 PARAMS = {"dense": {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}}
@@ -57,7 +57,7 @@ def test_leaf_keys_differ_by_leaf_and_by_key():
 
 
 def test_lookup_finds_entries():
-    assert trees.lookup("criterion", "movement", criteria.CRITERIA) is criteria.movement
+    assert checks.lookup("criterion", "movement", criteria.CRITERIA) is criteria.movement
 
 
 @pytest.mark.parametrize(
@@ -76,22 +76,22 @@ def test_lookup_finds_entries():
         ),
         (lambda: trees.prunable_leaves(equinox_module()), TypeError, ["'activation'", "partition"]),
         (
-            lambda: trees.check_trees(w_i=PARAMS, w_f={"dense": {"kernel": jnp.ones((3, 2))}}),
+            lambda: checks.check_trees(w_i=PARAMS, w_f={"dense": {"kernel": jnp.ones((3, 2))}}),
             ValueError,
             ["'dense/bias'", "in w_i but not in w_f"],
         ),
         (
-            lambda: trees.check_structure(w_i=PARAMS, rates=PARAMS | {"x": 0.1}),
+            lambda: checks.check_structure(w_i=PARAMS, rates=PARAMS | {"x": 0.1}),
             ValueError,
             ["'x'", "in rates but not in w_i"],
         ),
         (
-            lambda: trees.check_trees(a=(jnp.ones(1),), b=[jnp.ones(1)]),
+            lambda: checks.check_trees(a=(jnp.ones(1),), b=[jnp.ones(1)]),
             ValueError,
             ["other containers", "(*,)", "[*]"],
         ),
         (
-            lambda: trees.check_trees(
+            lambda: checks.check_trees(
                 w_i=PARAMS, mask={"dense": {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(2)}}
             ),
             ValueError,
@@ -109,16 +109,16 @@ def test_lookup_finds_entries():
             ["one key", "(3,)"],
         ),
         (
-            lambda: trees.lookup("criterion", "large_finel", criteria.CRITERIA),
+            lambda: checks.lookup("criterion", "large_finel", criteria.CRITERIA),
             ValueError,
             ["'large_finel'", "did you mean 'large_final'?", "known: ", "movement"],
         ),
         (
-            lambda: trees.lookup("mask-0 action", "xyz", actions.MASK_ZERO),
+            lambda: checks.lookup("mask-0 action", "xyz", actions.MASK_ZERO),
             ValueError,
             ["unknown mask-0 action 'xyz'; known: freeze, zero"],
         ),
-        (lambda: trees.lookup("criterion", None, criteria.CRITERIA), ValueError, ["None"]),
+        (lambda: checks.lookup("criterion", None, criteria.CRITERIA), ValueError, ["None"]),
     ],
 )
 def test_errors(call, error, parts):

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from supermask_jax.trees import path_name
+from supermask_jax.paths import path_name
 
 
 def array():

@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 
 from experiments.command_line import fail, given, parse_flags, refuse_nan
 from experiments.networks import NETWORKS
-from supermask_jax.trees import lookup
+from supermask_jax.checks import lookup
 from tools import measurements
 from tools.contenders import WHOLE_LOOP, Loop, Mapping, Task, parse_members
 from tools.workers import Worker

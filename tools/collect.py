@@ -28,7 +28,7 @@ from absl import app, flags
 from experiments import mask_analysis, records, results
 from experiments.command_line import fail, given, parse_flags
 from experiments.runners import RUNNERS
-from supermask_jax.trees import lookup
+from supermask_jax.checks import lookup
 from tools.table_files import Files, of_run, of_table
 
 OUTPUT = flags.DEFINE_string("output", None, "Path of the table without its suffix.", required=True)

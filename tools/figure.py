@@ -18,7 +18,7 @@ from experiments import results
 from experiments.command_line import fail, given, parse_flags
 from experiments.plots import FIGURES, learning_curves, mask_analysis, save
 from experiments.runners import read_table
-from supermask_jax.trees import lookup
+from supermask_jax.checks import lookup
 
 CURVES = "learning_curves"
 PICTURE = flags.DEFINE_string("picture", None, "Path of the figure to write.", required=True)

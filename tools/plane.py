@@ -20,7 +20,8 @@ from experiments import iterative, results
 from experiments.checkpoints import Checkpoints
 from experiments.command_line import fail, given, parse_flags, refuse_nan
 from experiments.plots import plane, save
-from supermask_jax.trees import lookup, path_name
+from supermask_jax.checks import lookup
+from supermask_jax.paths import path_name
 from tools.figure import PICTURE
 
 KEEP = flags.DEFINE_float(

@@ -20,7 +20,7 @@ from rich.table import Table
 from experiments import results
 from experiments.command_line import fail, parse_flags
 from experiments.runners import RUNNERS, Runner, read_table
-from supermask_jax.trees import lookup
+from supermask_jax.checks import lookup
 from tools.table_files import of_tables
 
 RESULTS = flags.DEFINE_string("results", "results", "Folder of tables written by tools.collect.")

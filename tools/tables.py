@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from experiments import results
 from experiments.runners import RUNNERS, read_table
-from supermask_jax.trees import lookup
+from supermask_jax.checks import lookup
 from tools import schedule
 from tools.claims import EXPERIMENTS, NETWORKS
 from tools.table_files import Files, of_tables

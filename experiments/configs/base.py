@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from supermask_jax.trees import shown
+from supermask_jax.checks import shown
 
 # Zhou et al. 2019: Adam's learning rate, epochs and rates per network; the rest is common.
 SCHEDULES = {

@@ -9,7 +9,7 @@ from experiments import iterative, mask_analysis, results
 from experiments.checkpoints import Checkpoints
 from experiments.plots import mask_analysis as figure
 from experiments.runners import read_table
-from supermask_jax.trees import path_name
+from supermask_jax.paths import path_name
 from tests.experiments import tiny
 from tools import collect
 from tools import figure as program

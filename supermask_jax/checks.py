@@ -1,0 +1,259 @@
+"""What wrong input is told: one line that says what is wrong, where, and what to do.
+
+Also the small conversions that checks share with what they guard: the value of an array if it has
+one, the type that JAX computes a leaf in.
+"""
+
+import difflib
+import operator
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from supermask_jax.paths import PyTree, path_name
+
+T = TypeVar("T")
+
+MOST_SHOWN = 200  # characters of a value in an error message
+
+
+def shown(value: Any) -> str:
+    """A value in an error message: its `repr` in one line and not too long.
+
+    >>> shown(np.ones((2, 2)))
+    'array([[1., 1.], [1., 1.]])'
+    """
+    try:
+        line = " ".join(repr(value).split())
+    except ValueError:  # of an integer with thousands of digits
+        line = f"a {type(value).__name__}"
+    return line if len(line) <= MOST_SHOWN else f"{line[: MOST_SHOWN - 3]}..."
+
+
+def unknown_name(kind: str, name: Any, known: Iterable[str]) -> str:
+    """The message for an unknown name.
+
+    >>> unknown_name("network", "lenet30", ["conv2", "lenet300"])
+    "unknown network 'lenet30'; did you mean 'lenet300'? known: conv2, lenet300"
+    """
+    names = sorted(known)
+    nearest = difflib.get_close_matches(str(name), names, n=1)
+    hint = f"; did you mean '{nearest[0]}'?" if nearest else ";"
+    return f"unknown {kind} {shown(name)}{hint} known: {', '.join(names)}"
+
+
+def lookup(kind: str, name: Any, known: Mapping[str, T]) -> T:
+    """The entry of a registry.
+
+    Raises:
+      ValueError: for an unknown name, with the nearest one and all known ones.
+    """
+    if not isinstance(name, str) or name not in known:
+        raise ValueError(unknown_name(kind, name, known))
+    return known[name]
+
+
+def check_key(key: Any) -> None:
+    """Check that a key is one typed key.
+
+    Raises:
+      TypeError: if it is not.
+    """
+    if not (hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
+        raise TypeError(
+            f"expected a typed key from jax.random.key(seed), got {_describe(key)}; "
+            "wrap an old one with jax.random.wrap_key_data."
+        )
+    if key.shape:
+        raise TypeError(f"expected one key, got an array of keys of shape {key.shape}.")
+
+
+def check_integer(name: str, value: Any, least: int) -> int:
+    """An integer of `least` or more, Python's or numpy's, as a Python int.
+
+    Raises:
+      ValueError: for anything else.
+    """
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or number < least:
+        raise ValueError(f"{name} is {shown(value)}, expected an integer of {least} or more.")
+    return number
+
+
+def check_optimizer(optimizer: Any) -> None:
+    """Check that an optimizer is one of optax.
+
+    Raises:
+      TypeError: if it is not.
+    """
+    if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
+        raise TypeError(
+            f"the optimizer is {shown(optimizer)}, expected one of optax, for example "
+            "optax.adam(1e-3)."
+        )
+
+
+def check_structure(**trees: PyTree) -> None:
+    """Check that named trees have one structure; the first is the reference.
+
+    Raises:
+      ValueError: names the two trees and a leaf that only one of them has.
+    """
+    (name, reference), *others = trees.items()
+    for other_name, other in others:
+        if jax.tree.structure(other) != jax.tree.structure(reference):
+            raise ValueError(_structure_message(name, reference, other_name, other))
+
+
+def check_trees(**trees: PyTree) -> None:
+    """Check that named trees hold arrays, of one structure and of equal shapes leaf by leaf.
+
+    Raises:
+      TypeError: names a leaf that is not an array.
+      ValueError: names the leaf at which structure or shape differ.
+    """
+    for name, tree in trees.items():
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+            if not _is_array(leaf):
+                raise TypeError(
+                    f"leaf '{path_name(path)}' of {name} is {_describe(leaf)}, not an array of "
+                    "numbers; take only the parameters (equinox: eqx.partition, nnx: nnx.Param)."
+                )
+    check_structure(**trees)
+    check_shapes(**trees)
+
+
+def check_shapes(**trees: PyTree) -> None:
+    """Check that named trees of one structure have equal shapes; the first is the reference.
+
+    Raises:
+      ValueError: names the leaf at which shapes differ.
+    """
+    (name, reference), *others = trees.items()
+    for other_name, other in others:
+        for (path, a), b in zip(
+            jax.tree_util.tree_leaves_with_path(reference), jax.tree.leaves(other), strict=True
+        ):
+            if jnp.shape(a) != jnp.shape(b):
+                raise ValueError(
+                    f"leaf '{path_name(path)}' has shape {list(jnp.shape(a))} in {name} but "
+                    f"{list(jnp.shape(b))} in {other_name}; both must describe the same network."
+                )
+
+
+def check_mask(mask: PyTree, **trees: PyTree) -> None:
+    """Check that named trees and a mask describe one network and that the mask holds bools.
+
+    Raises:
+      TypeError: names a leaf of the mask that is not boolean, or a leaf that is not an array.
+      ValueError: as `check_trees`.
+    """
+    check_trees(**trees, mask=mask)
+    _check_bools("the mask", mask)
+
+
+def check_masks(**masks: PyTree) -> None:
+    """Check that named masks describe one network and hold bools.
+
+    Raises:
+      TypeError, ValueError: as `check_mask`.
+    """
+    check_trees(**masks)
+    for name, mask in masks.items():
+        _check_bools(name, mask)
+
+
+def check_prunable(prunable: PyTree, **trees: PyTree) -> None:
+    """Check that a tree says with Python's bools which leaves of named trees may be pruned.
+
+    Raises:
+      TypeError: names a leaf that is no bool.
+      ValueError: as `check_structure`.
+    """
+    check_structure(**trees, prunable=prunable)
+    for path, yes in jax.tree_util.tree_leaves_with_path(prunable):
+        if not isinstance(yes, bool | np.bool_):
+            raise TypeError(
+                f"leaf '{path_name(path)}' of prunable is {shown(yes)}, expected True or False; "
+                "it is static: make it by trees.prunable_leaves, outside of jit."
+            )
+
+
+def check_weights(prunable: PyTree, **trees: PyTree) -> None:
+    """Check that named trees describe one network and that prunable leaves of the first are floats.
+
+    Raises:
+      TypeError: names a leaf that does not hold floats.
+      TypeError, ValueError: as `check_trees` and `check_prunable`.
+    """
+    check_trees(**trees)
+    check_prunable(prunable, **trees)
+    weights = jax.tree_util.tree_leaves_with_path(next(iter(trees.values())))
+    for (path, leaf), yes in zip(weights, jax.tree.leaves(prunable), strict=True):
+        if yes and not jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise TypeError(
+                f"leaf '{path_name(path)}' has dtype {leaf.dtype}; only floats may be pruned."
+            )
+
+
+def dtype_of(leaf: Any) -> np.dtype:
+    """The type that JAX computes a leaf in: 64 bits only where they are switched on."""
+    return jax.dtypes.canonicalize_dtype(leaf.dtype)
+
+
+def concrete(x: Any) -> np.ndarray | None:
+    """The value of an array, or None for an abstract one inside a JAX transformation."""
+    try:
+        return np.asarray(x)
+    except jax.errors.TracerArrayConversionError:
+        return None
+
+
+def _structure_message(name: str, a: PyTree, other_name: str, b: PyTree) -> str:
+    paths_a, paths_b = (
+        {path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)}
+        for tree in (a, b)
+    )
+    for here, there, paths in (
+        (name, other_name, paths_a - paths_b),
+        (other_name, name, paths_b - paths_a),
+    ):
+        if paths:
+            return (
+                f"{name} and {other_name} are different trees: leaf '{min(paths)}' is in {here} "
+                f"but not in {there}; every tree must have the structure of the parameters."
+            )
+    return (
+        f"{name} and {other_name} are different trees: the same leaves in other containers, "
+        f"{shown(jax.tree.structure(a))} and {shown(jax.tree.structure(b))}."
+    )
+
+
+def _check_bools(name: str, mask: PyTree) -> None:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(mask):
+        if leaf.dtype != bool:
+            raise TypeError(
+                f"leaf '{path_name(path)}' of {name} has dtype {leaf.dtype}, expected bool; "
+                "a mask is True for kept weights."
+            )
+
+
+def _is_array(leaf: Any) -> bool:
+    dtype = getattr(leaf, "dtype", None)
+    # Text, objects, keys and other packages' types are no numpy numbers.
+    is_number = isinstance(dtype, np.dtype) and any(
+        jnp.issubdtype(dtype, kind) for kind in (jnp.number, jnp.bool_)
+    )
+    return is_number and hasattr(leaf, "shape")
+
+
+def _describe(value: Any) -> str:
+    if hasattr(value, "dtype"):
+        return f"an array of {value.dtype}"
+    return f"{shown(value)} ({type(value).__name__})"
