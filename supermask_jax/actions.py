@@ -14,15 +14,25 @@ weights with `zero_if_shrunk` for pruned ones.
 [[1.25, -1.25]]
 """
 
+import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from supermask_jax.checks import check_key, check_mask, check_trees, dtype_of
+from supermask_jax.checks import (
+    check_function,
+    check_key,
+    check_mask,
+    check_trees,
+    dtype_of,
+    is_floating,
+    widened,
+)
 from supermask_jax.paths import PyTree
-from supermask_jax.trees import Action, Key, leaf_keys
+from supermask_jax.trees import EVERY_LEAF, Action, Key, leaf_keys
 
 
 def rewind(key: Key, w_i: PyTree, w_f: PyTree, mask: PyTree) -> PyTree:
@@ -57,19 +67,59 @@ def rewind_unless_shrunk(key: Key, w_i: PyTree, w_f: PyTree, mask: PyTree) -> Py
     return _zero_where(lambda i, f: jnp.abs(f) < jnp.abs(i), w_i, w_f, mask)
 
 
+def on_every_leaf(action: Action) -> Action:
+    """Mark an action as one for the whole network.
+
+    `rounds.advance` gives its values to leaves that are not prunable, too; those of other actions
+    it discards there, and such leaves restart from `w_i`. The mark is an attribute of the function
+    returned, so it goes outermost: ``on_every_leaf(keep_sign(action))``.
+    """
+    check_function("action", action, "actions.MASK_ONE")
+
+    @functools.wraps(action)
+    def marked(key: Key, w_i: PyTree, w_f: PyTree, mask: PyTree) -> PyTree:
+        return action(key, w_i, w_f, mask)
+
+    setattr(marked, EVERY_LEAF, True)
+    return marked
+
+
+@on_every_leaf
+def finetune(key: Key, w_i: PyTree, w_f: PyTree, mask: PyTree) -> PyTree:
+    """Go on from the final weights `w_f`: pruning and fine-tuning, without rewinding.
+
+    Leaves that are not prunable go on too: half a network that was rewound is none.
+    """
+    check_mask(mask, w_i=w_i, w_f=w_f)
+    return w_f
+
+
 def keep_sign(action: Action) -> Action:
     """The action's magnitudes with the signs of `w_i`; zero where `w_i` is zero."""
+    check_function("action", action, "actions.MASK_ONE")
 
     def signed(key: Key, w_i: PyTree, w_f: PyTree, mask: PyTree) -> PyTree:
         values = action(key, w_i, w_f, mask)
         check_trees(w_i=w_i, action=values)
-        return jax.tree.map(lambda v, i: jnp.abs(v) * jnp.sign(i), values, w_i)
+
+        def sign(value: jax.Array, i: jax.Array) -> jax.Array:
+            if not is_floating(i):
+                return value
+            return jnp.abs(jnp.asarray(value, dtype_of(i))) * jnp.sign(i)
+
+        return jax.tree.map(sign, values, w_i)
 
     return signed
 
 
-def resample(init: Callable[[Key], PyTree]) -> Action:
-    """An action that draws anew from the network's own initialiser, `key -> parameters`."""
+def resample(init: Callable[[Key], PyTree], *misplaced: Any) -> Action:
+    """An action that draws anew from the network's own initialiser, `key -> parameters`.
+
+    Raises:
+      TypeError: if it is passed as an action itself, or without an initialiser.
+    """
+    if misplaced or not callable(init):
+        raise TypeError("resample makes an action of an initialiser: actions.resample(init).")
 
     def resampled(key: Key, w_i: PyTree, w_f: PyTree, mask: PyTree) -> PyTree:
         check_key(key)
@@ -107,6 +157,8 @@ def zero_shuffled(key: Key, w_i: PyTree, w_f: PyTree, mask: PyTree) -> PyTree:
     check_mask(mask, w_i=w_i, w_f=w_f)
 
     def shuffled(key: Key, i: jax.Array, f: jax.Array, pruned: jax.Array) -> jax.Array:
+        if not is_floating(i):
+            return jnp.asarray(i)
         num_zeros = jnp.sum(pruned & (jnp.abs(f) < jnp.abs(i)))
         chosen = jnp.arange(i.size) < num_zeros
         zeroed = jnp.zeros(i.size, bool).at[_random_order(key, pruned)].set(chosen)
@@ -119,13 +171,20 @@ def _zero_where(
     condition: Callable[[jax.Array, jax.Array], jax.Array], w_i: PyTree, w_f: PyTree, mask: PyTree
 ) -> PyTree:
     check_mask(mask, w_i=w_i, w_f=w_f)
-    return jax.tree.map(lambda i, f: jnp.where(condition(i, f), jnp.zeros_like(i), i), w_i, w_f)
+
+    def zeroed(i: jax.Array, f: jax.Array) -> jax.Array:
+        if not is_floating(i):
+            return jnp.asarray(i)
+        return jnp.where(condition(i, f), jnp.zeros_like(i), i)
+
+    return jax.tree.map(zeroed, w_i, w_f)
 
 
 def _signed_constant(w_i: jax.Array) -> jax.Array:
-    if not w_i.size:  # the mean of nothing is NaN
+    if not (w_i.size and is_floating(w_i)):  # the mean of nothing is NaN
         return jnp.asarray(w_i)
-    return (jnp.std(w_i) * jnp.sign(w_i)).astype(dtype_of(w_i))
+    wide = widened(w_i)  # squares of 16 and 8 bits overflow and vanish
+    return (jnp.std(wide) * jnp.sign(wide)).astype(dtype_of(w_i))
 
 
 def _permute(key: Key, values: jax.Array) -> jax.Array:
@@ -147,6 +206,7 @@ def _random_order(key: Key, chosen: jax.Array) -> jax.Array:
 
 MASK_ONE: dict[str, Action] = {
     "rewind": rewind,
+    "finetune": finetune,
     "reinit": reinit,
     "reshuffle": reshuffle,
     "constant": constant,

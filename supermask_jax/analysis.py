@@ -26,12 +26,13 @@ import jax
 import jax.numpy as jnp
 
 from supermask_jax import masks
-from supermask_jax.checks import check_mask, check_structure
-from supermask_jax.paths import PyTree, path_name
+from supermask_jax.checks import check_mask, check_prunable
+from supermask_jax.paths import PyTree, leaf_names
+from supermask_jax.trees import num_prunable
 
 
 class PerLayer(NamedTuple):
-    """A number per prunable leaf, by its path, and one over all of them; float32 scalars.
+    """A number per prunable leaf, by its name, and one over all of them; float32 scalars.
 
     Attributes:
       layers: such as ``{"dense1/kernel": 0.3, "output/kernel": 0.6}``.
@@ -134,14 +135,12 @@ def _fraction(
 
 
 def _counts(mask: PyTree, prunable: PyTree) -> dict[str, jax.Array]:
-    """How many weights a mask keeps, by path of the prunable leaves; float32, exact to 2**24."""
-    check_structure(mask=mask, prunable=prunable)
-    leaves = jax.tree_util.tree_leaves_with_path(mask)
-    return {
-        path_name(path): jnp.sum(leaf, dtype=jnp.int32).astype(jnp.float32)
-        for (path, leaf), yes in zip(leaves, jax.tree.leaves(prunable), strict=True)
-        if yes
-    }
+    """How many weights a mask keeps, by name of the prunable leaves; float32, exact to 2**24."""
+    check_prunable(prunable, mask=mask)
+    num_prunable(mask, prunable)
+    pairs = zip(jax.tree.leaves(mask), jax.tree.leaves(prunable), strict=True)
+    named = zip(leaf_names(mask), pairs, strict=True)
+    return {name: masks.num_kept(leaf) for name, (leaf, yes) in named if yes}
 
 
 def _per_layer(

@@ -27,10 +27,9 @@ def shown(value: Any) -> str:
     'array([[1., 1.], [1., 1.]])'
     """
     try:
-        line = " ".join(repr(value).split())
+        return _shortened(" ".join(repr(value).split()))
     except ValueError:  # of an integer with thousands of digits
-        line = f"a {type(value).__name__}"
-    return line if len(line) <= MOST_SHOWN else f"{line[: MOST_SHOWN - 3]}..."
+        return f"a {type(value).__name__}"
 
 
 def unknown_name(kind: str, name: Any, known: Iterable[str]) -> str:
@@ -115,18 +114,15 @@ def check_trees(**trees: PyTree) -> None:
     """Check that named trees hold arrays, of one structure and of equal shapes leaf by leaf.
 
     Raises:
-      TypeError: names a leaf that is not an array.
+      TypeError: names a leaf that is not an array with values that JAX takes.
       ValueError: names the leaf at which structure or shape differ.
     """
-    for name, tree in trees.items():
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-            if not _is_array(leaf):
-                raise TypeError(
-                    f"leaf '{path_name(path)}' of {name} is {_describe(leaf)}, not an array of "
-                    "numbers; take only the parameters (equinox: eqx.partition, nnx: nnx.Param)."
-                )
-    check_structure(**trees)
-    check_shapes(**trees)
+    _check_leaves(trees, shapes_do=False)
+
+
+def check_shaped(**trees: PyTree) -> None:
+    """As `check_trees`, for what needs no values: `jax.ShapeDtypeStruct`s are good too."""
+    _check_leaves(trees, shapes_do=True)
 
 
 def check_shapes(**trees: PyTree) -> None:
@@ -193,18 +189,51 @@ def check_weights(prunable: PyTree, **trees: PyTree) -> None:
       TypeError, ValueError: as `check_trees` and `check_prunable`.
     """
     check_trees(**trees)
+    check_shaped_weights(prunable, **trees)
+
+
+def check_shaped_weights(prunable: PyTree, **trees: PyTree) -> None:
+    """As `check_weights`, for what needs no values."""
+    check_shaped(**trees)
     check_prunable(prunable, **trees)
     weights = jax.tree_util.tree_leaves_with_path(next(iter(trees.values())))
     for (path, leaf), yes in zip(weights, jax.tree.leaves(prunable), strict=True):
-        if yes and not jnp.issubdtype(leaf.dtype, jnp.floating):
+        if yes and not is_floating(leaf):
             raise TypeError(
                 f"leaf '{path_name(path)}' has dtype {leaf.dtype}; only floats may be pruned."
             )
 
 
+def check_function(kind: str, function: Any, registry: str) -> None:
+    """Check that a criterion or an action is a function, not the name of one.
+
+    Raises:
+      TypeError: if it is not; says where names lead to functions.
+    """
+    if not callable(function):
+        where = f"{registry}[{function!r}]" if isinstance(function, str) else f"one of {registry}"
+        raise TypeError(f"the {kind} is {shown(function)}, expected a function, such as {where}.")
+
+
+def is_floating(leaf: Any) -> bool:
+    """Whether a leaf holds real floats, of whatever width."""
+    return bool(jnp.issubdtype(leaf.dtype, jnp.floating))
+
+
 def dtype_of(leaf: Any) -> np.dtype:
     """The type that JAX computes a leaf in: 64 bits only where they are switched on."""
     return jax.dtypes.canonicalize_dtype(leaf.dtype)
+
+
+def widened(leaf: Any) -> jax.Array:
+    """Floats in 32 bits or more: 16 and 8 are too few to sum, to square or to take a sigmoid in."""
+    dtype = dtype_of(leaf)
+    return jnp.asarray(leaf, jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype)
+
+
+def own(leaf: Any) -> jax.Array:
+    """A leaf as an array of JAX that shares no memory with one of numpy."""
+    return jnp.array(leaf) if isinstance(leaf, np.ndarray) else jnp.asarray(leaf)
 
 
 def concrete(x: Any) -> np.ndarray | None:
@@ -213,6 +242,46 @@ def concrete(x: Any) -> np.ndarray | None:
         return np.asarray(x)
     except jax.errors.TracerArrayConversionError:
         return None
+
+
+def _check_leaves(trees: Mapping[str, PyTree], *, shapes_do: bool) -> None:
+    for name, tree in trees.items():
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+            if wrong := _what_is_wrong(leaf, shapes_do):
+                raise TypeError(f"leaf '{path_name(path)}' of {name} is {wrong}")
+    check_structure(**trees)
+    check_shapes(**trees)
+
+
+def _what_is_wrong(leaf: Any, shapes_do: bool) -> str | None:
+    """What keeps a leaf from being taken as an array of numbers, and the way out."""
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+        return None if shapes_do else "a shape without values, expected an array."
+    if isinstance(leaf, jax.Ref):
+        return "a jax.Ref, expected an array; read it: ref[...]."
+    if type(leaf).__module__.partition(".")[0] == "torch":
+        return "a tensor of torch, expected an array; convert it: tensor.numpy(force=True)."
+    if isinstance(leaf, bool):
+        return f"{leaf}, not an array of numbers; a tree of True and False goes where prunable is."
+    dtype = getattr(leaf, "dtype", None)
+    if isinstance(dtype, np.dtype) and hasattr(leaf, "shape"):
+        if dtype.type is np.void and dtype.names is None:
+            return (
+                f"an array of {dtype.str}, bytes whose type a file has lost; "
+                "say what they are: array.view(jnp.bfloat16), for example."
+            )
+        # Text, objects, keys and other packages' types are no numpy numbers.
+        if any(jnp.issubdtype(dtype, kind) for kind in (jnp.number, jnp.bool_)):
+            if dtype.isnative:
+                return None
+            return (
+                f"an array of {dtype.str}, in another byte order than this machine's; "
+                "convert it: array.astype(array.dtype.newbyteorder('='))."
+            )
+    return (
+        f"{_describe(leaf)}, not an array of numbers; "
+        "take only the parameters (equinox: eqx.partition, nnx: nnx.Param)."
+    )
 
 
 def _structure_message(name: str, a: PyTree, other_name: str, b: PyTree) -> str:
@@ -229,10 +298,21 @@ def _structure_message(name: str, a: PyTree, other_name: str, b: PyTree) -> str:
                 f"{name} and {other_name} are different trees: leaf '{min(paths)}' is in {here} "
                 f"but not in {there}; every tree must have the structure of the parameters."
             )
+    texts = [" ".join(str(jax.tree.structure(tree)).split()) for tree in (a, b)]
+    same = next((i for i, (x, y) in enumerate(zip(*texts, strict=False)) if x != y), 0)
+    here, there = (_shortened(text, same) for text in texts)
     return (
         f"{name} and {other_name} are different trees: the same leaves in other containers, "
-        f"{shown(jax.tree.structure(a))} and {shown(jax.tree.structure(b))}."
+        f"{here} and {there}; make one as the other was made (flax nnx: nnx.to_pure_dict leaves "
+        "out what variables know beside their values)."
     )
+
+
+def _shortened(line: str, place: int = 0) -> str:
+    """A line that is not too long, cut so that a place in it is there."""
+    start = max(0, place - MOST_SHOWN // 4)
+    cut = f"...{line[start:]}" if start else line
+    return cut if len(cut) <= MOST_SHOWN else f"{cut[: MOST_SHOWN - 3]}..."
 
 
 def _check_bools(name: str, mask: PyTree) -> None:
@@ -242,15 +322,6 @@ def _check_bools(name: str, mask: PyTree) -> None:
                 f"leaf '{path_name(path)}' of {name} has dtype {leaf.dtype}, expected bool; "
                 "a mask is True for kept weights."
             )
-
-
-def _is_array(leaf: Any) -> bool:
-    dtype = getattr(leaf, "dtype", None)
-    # Text, objects, keys and other packages' types are no numpy numbers.
-    is_number = isinstance(dtype, np.dtype) and any(
-        jnp.issubdtype(dtype, kind) for kind in (jnp.number, jnp.bool_)
-    )
-    return is_number and hasattr(leaf, "shape")
 
 
 def _describe(value: Any) -> str:

@@ -32,7 +32,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from supermask_jax.checks import check_mask, check_trees, shown
+from supermask_jax.checks import check_mask, check_shaped, shown
 from supermask_jax.paths import PyTree, path_name
 
 MAGIC = b"supermask_jax 1\n"
@@ -112,7 +112,7 @@ def load(path: str | os.PathLike[str], like: PyTree) -> PyTree:
       ValueError: a damaged file, one that is no mask, or the mask of another tree.
       TypeError: a leaf of `like` that is no array.
     """
-    check_trees(like=like)
+    check_shaped(like=like)
     leaves = read(path).leaves
     paths, treedef = jax.tree_util.tree_flatten_with_path(like)
     expected = [(path_name(p), tuple(x.shape)) for p, x in paths]

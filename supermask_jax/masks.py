@@ -13,6 +13,8 @@ pruned weight never returns.
 0.5
 """
 
+import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -21,22 +23,28 @@ import numpy as np
 from jax import lax
 
 from supermask_jax.checks import (
+    check_integer,
     check_mask,
     check_masks,
     check_prunable,
+    check_shaped,
     check_structure,
     check_trees,
     concrete,
     dtype_of,
+    own,
     shown,
 )
 from supermask_jax.paths import Path, PyTree, path_name
 from supermask_jax.trees import Key, leaf_keys, num_prunable
 
+MOST_COUNTED = 2**31 - 1  # weights that an int32 counts
+FLOORS = 1  # folded into the key of a global ranking, for the ties within leaves
+
 
 def ones(params: PyTree) -> PyTree:
-    """The mask that keeps everything."""
-    check_trees(params=params)
+    """The mask that keeps everything; shapes (`jax.ShapeDtypeStruct`) will do."""
+    check_shaped(params=params)
     return jax.tree.map(lambda w: jnp.ones(w.shape, bool), params)
 
 
@@ -70,7 +78,7 @@ def prune(key: Key, scores: PyTree, mask: PyTree, num_keep: PyTree) -> PyTree:
         where = f"leaf '{path_name(path)}'"
         count, is_known = _check_count(where, num_keep, kept.size)
         if is_known and count == kept.size:
-            return jnp.asarray(kept)
+            return own(kept)
         _check_floating(where, score)
         if is_known:
             _check_finite(where, score, kept)
@@ -81,7 +89,12 @@ def prune(key: Key, scores: PyTree, mask: PyTree, num_keep: PyTree) -> PyTree:
 
 
 def prune_global(
-    key: Key, scores: PyTree, mask: PyTree, num_keep: int | jax.Array, prunable: PyTree
+    key: Key,
+    scores: PyTree,
+    mask: PyTree,
+    num_keep: int | jax.Array,
+    prunable: PyTree,
+    least: PyTree = 0,
 ) -> PyTree:
     """Keep the `num_keep` best-scored weights of all prunable leaves together, in one ranking.
 
@@ -91,35 +104,50 @@ def prune_global(
       mask: bool `[...]`, the weights that are still there.
       num_keep: how many prunable weights to keep in all, Python or traced.
       prunable: from `trees.prunable_leaves`; other leaves keep their mask.
+      least: how many of its best weights every prunable leaf keeps in any case (all that are left,
+        where these are fewer): one int, or one per leaf. A traced `num_keep` below their sum keeps
+        just these.
+
+    Warns:
+      UserWarning: outside `jit`, names the leaves that lose their last weight.
 
     Raises:
-      ValueError, TypeError: as `prune`.
+      ValueError: as `prune`, and outside `jit` floors that are more than `num_keep` together.
+      TypeError: as `prune`.
     """
     check_mask(mask, scores=scores)
     check_prunable(prunable, scores=scores)
-    count, is_known = _check_count("prune_global", num_keep, num_prunable(scores, prunable))
-
-    def check(path: Path, score: jax.Array, kept: jax.Array, yes: bool) -> None:
-        where = f"leaf '{path_name(path)}'"
-        if yes:
-            _check_floating(where, score)
-        if yes and is_known and count < num_prunable(scores, prunable):
-            _check_finite(where, score, kept)
-
-    jax.tree_util.tree_map_with_path(check, scores, mask, prunable)
+    size = num_prunable(scores, prunable)
+    count, is_known = _check_count("prune_global", num_keep, size)
     leaves, treedef = jax.tree.flatten(mask)
     chosen = [i for i, yes in enumerate(jax.tree.leaves(prunable)) if yes]
-    all_scores = jax.tree.leaves(scores)
-    joined = _prune_leaf(
-        leaf_keys(key, 0),
-        jnp.concatenate([jnp.ravel(all_scores[i]) for i in chosen]),
-        jnp.concatenate([jnp.ravel(leaves[i]) for i in chosen]),
-        count,
-    )
+    paths, all_scores = zip(*jax.tree_util.tree_leaves_with_path(scores), strict=True)
+    floors = _floors(least, scores)
+    reserved = sum(min(floors[i], leaves[i].size) for i in chosen)
+    if is_known and reserved > count:
+        raise ValueError(f"least keeps {reserved} weights in all, num_keep is {num_keep}.")
+    for i in chosen:
+        where = f"leaf '{path_name(paths[i])}'"
+        _check_floating(where, all_scores[i])
+        if is_known and count < size:
+            _check_finite(where, all_scores[i], leaves[i])
+
+    ranked, kept = (_joined([tree[i] for i in chosen]) for tree in (all_scores, leaves))
+    ties = leaf_keys(key, 0)
+    if reserved:
+        keys = leaf_keys(jax.random.fold_in(key, FLOORS), leaves)
+        best = _joined(
+            [_prune_leaf(keys[i], all_scores[i], leaves[i], np.int32(floors[i])) for i in chosen]
+        )
+        rest = count - jnp.sum(best, dtype=jnp.int32)
+        new = best | _prune_leaf(ties, ranked, kept & ~best, rest)
+    else:
+        new = _prune_leaf(ties, ranked, kept, count)
     ends = np.cumsum([leaves[i].size for i in chosen])
-    for i, part in zip(chosen, jnp.split(joined, ends[:-1]), strict=True):
-        leaves[i] = part.reshape(leaves[i].shape)
-    return treedef.unflatten(leaves)
+    parts = dict(zip(chosen, jnp.split(new, ends[:-1]), strict=True))
+    after = [parts[i].reshape(x.shape) if i in parts else own(x) for i, x in enumerate(leaves)]
+    _warn_of_lost_leaves(paths, leaves, after)
+    return treedef.unflatten(after)
 
 
 def apply(mask: PyTree, params: PyTree, fill: PyTree | float = 0.0) -> PyTree:
@@ -128,7 +156,7 @@ def apply(mask: PyTree, params: PyTree, fill: PyTree | float = 0.0) -> PyTree:
     Selects, never multiplies, so that NaN or infinity behind the mask cannot leak through.
     """
     check_mask(mask, params=params)
-    if isinstance(fill, int | float) or (hasattr(fill, "dtype") and fill.shape == ()):
+    if _is_number(fill):
         return jax.tree.map(
             lambda m, w: jnp.where(m, w, jnp.asarray(fill, dtype_of(w))), mask, params
         )
@@ -138,7 +166,8 @@ def apply(mask: PyTree, params: PyTree, fill: PyTree | float = 0.0) -> PyTree:
 
 def density(mask: PyTree, prunable: PyTree) -> jax.Array:
     """Kept weights divided by prunable weights, a float32 scalar."""
-    return _count(mask, prunable) / jnp.float32(num_prunable(mask, prunable))
+    kept = _count(mask, prunable)
+    return kept / jnp.float32(num_prunable(mask, prunable))
 
 
 def overlap(a: PyTree, b: PyTree, prunable: PyTree) -> jax.Array:
@@ -146,8 +175,18 @@ def overlap(a: PyTree, b: PyTree, prunable: PyTree) -> jax.Array:
 
     Two masks that keep nothing are equal: 1.
     """
+    check_masks(a=a, b=b)
     either, both = (_count(mask, prunable) for mask in (union(a, b), intersection(a, b)))
-    return jnp.where(either == 0, 1.0, both / jnp.maximum(either, 1).astype(jnp.float32))
+    return jnp.where(either == 0, 1.0, both / jnp.maximum(either, 1))
+
+
+def num_kept(leaf: jax.Array) -> jax.Array:
+    """How many weights of a leaf a mask keeps: the float32 nearest to it, for leaves of any size.
+
+    >>> float(num_kept(jnp.array([[True, False], [True, True]])))
+    3.0
+    """
+    return _nearest_sum(_partial_counts(leaf))
 
 
 def intersection(a: PyTree, b: PyTree) -> PyTree:
@@ -178,8 +217,60 @@ def complement(mask: PyTree, prunable: PyTree) -> PyTree:
 def _count(mask: PyTree, prunable: PyTree) -> jax.Array:
     check_masks(mask=mask)
     check_prunable(prunable, mask=mask)
-    counts = jax.tree.map(lambda m, yes: jnp.sum(m, dtype=jnp.int32) if yes else 0, mask, prunable)
-    return jnp.asarray(sum(jax.tree.leaves(counts)))
+    pairs = zip(jax.tree.leaves(mask), jax.tree.leaves(prunable), strict=True)
+    return _nearest_sum([part for m, yes in pairs if yes for part in _partial_counts(m)])
+
+
+def _partial_counts(leaf: jax.Array) -> list[jax.Array]:
+    """The kept weights of a leaf as some int32, none of which overflows."""
+    if leaf.size <= MOST_COUNTED:
+        return [jnp.sum(leaf, dtype=jnp.int32)]
+    rows = max(1, MOST_COUNTED // (leaf.size // len(leaf)))
+    parts = [leaf[i : i + rows] if rows > 1 else leaf[i] for i in range(0, len(leaf), rows)]
+    return [number for part in parts for number in _partial_counts(part)]
+
+
+def _nearest_sum(parts: list[jax.Array]) -> jax.Array:
+    """The float32 nearest to a sum of int32, which itself may not fit: 16 bits at a time."""
+    low = sum((part & 0xFFFF for part in parts), start=jnp.int32(0))
+    high = sum((part >> 16 for part in parts), start=jnp.int32(0))
+    carried = high + (low >> 16)
+    return carried.astype(jnp.float32) * 65536 + (low & 0xFFFF).astype(jnp.float32)
+
+
+def _joined(leaves: Sequence[jax.Array]) -> jax.Array:
+    return jnp.concatenate([jnp.ravel(leaf) for leaf in leaves])
+
+
+def _floors(least: PyTree, scores: PyTree) -> list[int]:
+    """How many weights every leaf keeps in any case."""
+    if jax.tree.structure(least) == jax.tree.structure(0):
+        return [check_integer("least", least, 0)] * len(jax.tree.leaves(scores))
+    check_structure(scores=scores, least=least)
+    return [check_integer("least", number, 0) for number in jax.tree.leaves(least)]
+
+
+def _warn_of_lost_leaves(
+    paths: Sequence[Path], before: Sequence[jax.Array], after: Sequence[jax.Array]
+) -> None:
+    lost = [
+        f"'{path_name(path)}'"
+        for path, old, new in zip(paths, before, after, strict=True)
+        if concrete(jnp.any(old) & ~jnp.any(new))
+    ]
+    if lost:
+        warnings.warn(
+            f"{', '.join(lost)} lost the last weight; least=1 keeps one of every leaf.",
+            stacklevel=3,
+        )
+
+
+def _is_number(fill: Any) -> bool:
+    """Whether a fill is one number for all leaves, not a tree of them."""
+    if isinstance(fill, int | float):
+        return True
+    is_array = jax.tree_util.all_leaves([fill]) and hasattr(fill, "dtype")
+    return is_array and getattr(fill, "shape", None) == ()
 
 
 @jax.jit
@@ -196,7 +287,7 @@ def _prune_leaf(key: Key, scores: jax.Array, mask: jax.Array, num_keep: jax.Arra
         ),
         num_keys=3,
     )
-    chosen = jnp.arange(flat.size) < num_keep
+    chosen = jnp.arange(flat.size, dtype=jnp.int32) < num_keep
     return (jnp.zeros_like(kept).at[best_first].set(chosen) & kept).reshape(mask.shape)
 
 
@@ -207,7 +298,8 @@ def _check_count(where: str, num_keep: Any, size: int) -> tuple[Any, bool]:
     if jnp.shape(num_keep) != () or not jnp.issubdtype(dtype, jnp.integer):
         raise TypeError(f"num_keep of {where} is {shown(num_keep)}, expected one integer.")
     if count is None:
-        return num_keep, False
+        # An unsigned count above 2**31 would be negative as the int32 that it is compared as.
+        return jnp.minimum(num_keep, min(size, jnp.iinfo(dtype).max)).astype(jnp.int32), False
     if count < 0:
         raise ValueError(f"num_keep of {where} is {num_keep}, expected 0 or more.")
     # The smaller of the two in Python: 32 bits would wrap what 64 bits can hold.

@@ -3,7 +3,7 @@
 >>> import jax.numpy as jnp
 >>> kernels = {"dense1": (784, 300), "output": (300, 10)}
 >>> params = {name: {"kernel": jnp.ones(shape)} for name, shape in kernels.items()}
->>> rates = rates_by_path(params, [("output/.*", 0.1)], default=0.2)
+>>> rates = rates_by_path(params, [(".*output/kernel.*", 0.1)], default=0.2)
 >>> rates
 {'dense1': {'kernel': 0.2}, 'output': {'kernel': 0.1}}
 >>> keep_counts(params, rates, round=2)
@@ -19,7 +19,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from supermask_jax.checks import check_integer, check_prunable, check_structure, check_trees, shown
+from supermask_jax.checks import (
+    check_integer,
+    check_mask,
+    check_prunable,
+    check_shaped,
+    check_structure,
+    concrete,
+    shown,
+)
 from supermask_jax.paths import PyTree, path_name
 from supermask_jax.trees import prunable_leaves
 
@@ -34,8 +42,9 @@ def rates_by_path(
 
     Args:
       params: arrays or `jax.ShapeDtypeStruct`s.
-      rules: pairs of a regular expression for the leaf's whole path and a rate in [0, 1);
-        the first match wins.
+      rules: pairs of a regular expression for the leaf's whole path and a rate in [0, 1); the
+        first match wins. ``".*output/kernel.*"`` finds a layer in a nested tree, a flat one and one
+        of flax nnx, whose paths end in ``/value``.
       default: the rate of prunable leaves that no rule matches.
       prunable: from `trees.prunable_leaves`, which is also the default.
 
@@ -46,7 +55,7 @@ def rates_by_path(
       ValueError: a rate outside [0, 1), a rule that decides for no leaf, a rate above 0 for a
         leaf that is not prunable, a pattern that is no regular expression.
     """
-    check_trees(params=params)
+    check_shaped(params=params)
     prunable = prunable_leaves(params) if prunable is None else prunable
     check_prunable(prunable, params=params)
     default = _check_rate(default, "default")
@@ -63,7 +72,8 @@ def rates_by_path(
                 if rate and not may_be_pruned:
                     raise ValueError(
                         f"rule {shown(pattern.pattern)} gives leaf '{name}' a rate of {rate}, "
-                        "but it is not prunable; narrow the pattern (for example 'dense1/kernel')."
+                        "but it is not prunable; narrow the pattern (for example "
+                        "'.*dense1/kernel.*')."
                     )
                 return rate
         return default if may_be_pruned else 0.0
@@ -71,34 +81,67 @@ def rates_by_path(
     rates = jax.tree_util.tree_map_with_path(rate_of, params, prunable)
     unused = [pattern.pattern for i, (pattern, _) in enumerate(compiled) if i not in used]
     if unused:
-        names = ", ".join(path_name(p) for p, _ in jax.tree_util.tree_leaves_with_path(params))
+        names = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
         raise ValueError(
             f"rule {shown(unused[0])} matches no leaf that an earlier rule left; a pattern must "
-            f"match the whole path. The leaves are: {names}."
+            f"match the whole path{_suggestion(unused[0], names)}. "
+            f"The leaves are: {', '.join(names)}."
         )
     return rates
 
 
-def keep_counts(params: PyTree, rates: PyTree, round: int) -> PyTree:
+def _suggestion(pattern: str, names: Sequence[str]) -> str:
+    """What a pattern that knows only a part of the path may have meant."""
+    for longer in (f".*{pattern}", f"{pattern}.*", f".*{pattern}.*"):
+        if any(re.fullmatch(longer, name) for name in names):
+            return f" (did you mean {shown(longer)}?)"
+    return ""
+
+
+def keep_counts(params: PyTree, rates: PyTree, round: int, start: PyTree | None = None) -> PyTree:
     """How many weights of every leaf are left after `round` rounds, as Python ints.
 
     A round removes ``floor(rate * kept)``, in decimal arithmetic: 0.1 of 30 is 3.
 
+    Args:
+      params: arrays or `jax.ShapeDtypeStruct`s.
+      rates: from `rates_by_path`.
+      round: number of rounds.
+      start: the mask that the rounds begin from, where it is not dense: `rounds.begin` got it, say.
+
     Raises:
-      ValueError: a rate outside [0, 1) or a negative round.
+      ValueError: a rate outside [0, 1), a negative round, or trees or shapes that differ.
+      TypeError: a start that is no mask, or one inside `jit`, which has no numbers.
+
+    >>> sparse = {"kernel": np.arange(100) < 30}
+    >>> keep_counts({"kernel": np.ones(100)}, {"kernel": 0.2}, 1, start=sparse)
+    {'kernel': 24}
     """
-    check_trees(params=params)
+    check_shaped(params=params)
     check_structure(params=params, rates=rates)
     number = check_integer("round", round, 0)
+    begun = jax.tree.map(lambda leaf: math.prod(leaf.shape), params)
+    if start is not None:
+        check_mask(start)
+        check_shaped(params=params, start=start)
+        begun = jax.tree_util.tree_map_with_path(_count_known, start)
 
-    def count(path: Any, leaf: Any, rate: Any) -> int:
+    def count(path: Any, kept: int, rate: Any) -> int:
         fraction = Fraction(str(_check_rate(rate, f"leaf '{path_name(path)}'")))
-        kept = math.prod(leaf.shape)
         for _ in range(number):
             kept -= math.floor(kept * fraction)
         return kept
 
-    return jax.tree_util.tree_map_with_path(count, params, rates)
+    return jax.tree_util.tree_map_with_path(count, begun, rates)
+
+
+def _count_known(path: Any, mask: Any) -> int:
+    known = concrete(mask)
+    if known is None:
+        raise TypeError(
+            f"leaf '{path_name(path)}' of start is traced; count outside of jit, where it is known."
+        )
+    return int(np.count_nonzero(known))
 
 
 def _check_rate(rate: Any, where: str) -> Any:

@@ -24,9 +24,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
-from supermask_jax.checks import check_trees, check_weights, concrete, dtype_of, shown
-from supermask_jax.paths import PyTree
+from supermask_jax.checks import (
+    check_shaped_weights,
+    check_trees,
+    check_weights,
+    concrete,
+    dtype_of,
+    shown,
+    widened,
+)
+from supermask_jax.paths import Path, PyTree, path_name
 from supermask_jax.trees import Key, leaf_keys, num_prunable
 
 
@@ -39,28 +48,38 @@ def init_logits(params: PyTree, prunable: PyTree, value: float | jax.Array = 0.0
       value: a number, Python or traced.
 
     Raises:
-      ValueError: no prunable leaf, or a value that is no finite number.
+      ValueError: no prunable leaf, or a value that is no finite number, as such or in the type of
+        a leaf, which it names.
       TypeError: a prunable leaf that does not hold floats.
 
     >>> init_logits(jnp.ones((1, 2)), True, 3.0).tolist()
     [[3.0, 3.0]]
     """
-    check_weights(prunable, params=params)
+    check_shaped_weights(prunable, params=params)
     num_prunable(params, prunable)
     known = concrete(value)
     if known is not None and not _is_finite_number(known):
         raise ValueError(f"the initial logit is {shown(value)}, expected a finite number.")
-    return jax.tree.map(
-        lambda w, yes: jnp.full(w.shape, value if yes else 0, dtype_of(w)),
-        params,
-        prunable,
-    )
+
+    def fill(path: Path, leaf: Any, yes: bool) -> jax.Array:
+        dtype = dtype_of(leaf)
+        if yes and known is not None and not _fits(known, dtype):
+            raise ValueError(
+                f"the initial logit is {shown(value)}, which is not finite as {dtype}, "
+                f"the type of leaf '{path_name(path)}'."
+            )
+        return jnp.full(leaf.shape, value if yes else 0, dtype)
+
+    return jax.tree_util.tree_map_with_path(fill, params, prunable)
 
 
 def sample(key: Key, logits: PyTree, prunable: PyTree) -> PyTree:
     """A mask drawn from independent Bernoulli variables, as numbers that are exactly 0 or 1.
 
     The derivative is that of `expected`, in forward and in reverse mode; ones where not prunable.
+    Logits of 16 and 8 bits are drawn with the probability in 32. Draws compare it with uniform
+    numbers that are multiples of 2**-23 (of 2**-52 in 64 bits), so that what is less probable than
+    that is drawn in one of 2**23 cases nevertheless.
 
     Args:
       key: typed; the same key draws the same mask.
@@ -74,20 +93,25 @@ def sample(key: Key, logits: PyTree, prunable: PyTree) -> PyTree:
     [[1.0, 0.0]]
     """
 
-    def draw(key: Key, probability: jax.Array, yes: bool) -> jax.Array:
-        if not yes:
-            return probability
-        return _straight_through(jax.random.bernoulli(key, probability), probability)
+    check_weights(prunable, logits=logits)
 
-    probabilities = expected(logits, prunable)
-    return jax.tree.map(draw, leaf_keys(key, logits), probabilities, prunable)
+    def draw(key: Key, logit: jax.Array, yes: bool) -> jax.Array:
+        if not yes:
+            return jnp.ones_like(logit)
+        probability = _sigmoid(logit)
+        drawn = jax.random.bernoulli(key, probability)
+        return _straight_through(drawn, probability.astype(dtype_of(logit)))
+
+    return jax.tree.map(draw, leaf_keys(key, logits), logits, prunable)
 
 
 def expected(logits: PyTree, prunable: PyTree) -> PyTree:
     """The mean of `sample`: sigmoid(logits), and ones where not prunable."""
     check_weights(prunable, logits=logits)
     return jax.tree.map(
-        lambda m, yes: jax.nn.sigmoid(m) if yes else jnp.ones_like(m), logits, prunable
+        lambda m, yes: _sigmoid(m).astype(dtype_of(m)) if yes else jnp.ones_like(m),
+        logits,
+        prunable,
     )
 
 
@@ -107,7 +131,7 @@ def expected_density(logits: PyTree, prunable: PyTree) -> jax.Array:
     number = num_prunable(logits, prunable)
     leaves = [probability for probability, yes in pairs if yes]
     total = jnp.sum(jnp.stack([_sum(leaf) for leaf in leaves]))
-    return total / number
+    return total / float(number)
 
 
 def masked_params(
@@ -147,12 +171,13 @@ def masked_params(
         if not yes:
             return w
         dtype = dtype_of(w)
-        m = jnp.asarray(m, dtype)
+        w, m = jnp.asarray(w), jnp.asarray(m, dtype)
         if rescale is False:
             return w * m
-        kept = _sum(m) if count_gradient else jax.lax.stop_gradient(_sum(m))
-        factor = m.size / jnp.where(kept > 0, kept, m.size)
-        return (w * m * jnp.where(rescale, factor, 1)).astype(dtype)
+        kept = _sum(m) if count_gradient else lax.stop_gradient(_sum(m))
+        size = float(m.size)
+        factor = jnp.where(rescale, size / jnp.where(kept > 0, kept, size), 1.0)
+        return ((w * m).astype(factor.dtype) * factor).astype(dtype)
 
     return jax.tree.map(masked, mask, weights, prunable)
 
@@ -195,17 +220,32 @@ def _straight_through(drawn: jax.Array, probability: jax.Array) -> jax.Array:
 @_straight_through.defjvp
 def _straight_through_jvp(primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
     # `b + p - stop_gradient(p)` has this gradient too, but is not exactly 0 or 1.
-    return _straight_through(*primals), tangents[1]
+    out, tangent = _straight_through(*primals), tangents[1]
+    if jax.typeof(out) != jax.typeof(tangent):
+        # Inside jax.shard_map the draw differs between devices if the key does, and what differs
+        # has another type: a choice that depends on the draw has it, too.
+        tangent = jnp.where(out > 0, tangent, tangent)
+    return out, tangent
+
+
+def _sigmoid(logits: jax.Array) -> jax.Array:
+    """In 32 bits or more, for 16 know few numbers between 0 and 1."""
+    return jax.nn.sigmoid(widened(logits))
 
 
 def _sum(leaf: jax.Array) -> jax.Array:
     """The sum of a leaf in 32 bits or more: 16 bits count to no more than 65504."""
-    return jnp.sum(leaf, dtype=jnp.promote_types(leaf.dtype, jnp.float32))
+    return jnp.sum(widened(leaf))
 
 
 def _is_finite_number(value: np.ndarray) -> bool:
     is_real = jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer)
     return is_real and value.shape == () and bool(np.isfinite(value))
+
+
+def _fits(value: np.ndarray, dtype: np.dtype) -> bool:
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(np.asarray(value, np.float64).astype(dtype)))
 
 
 def _check_rescale(rescale: Any) -> None:

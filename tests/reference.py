@@ -9,9 +9,19 @@ import collections
 import math
 from fractions import Fraction
 
+import jax.numpy as jnp
 import numpy as np
 
 # Criteria
+
+EXCLUDED = -np.inf  # the score of a weight that ranks last, where the library has the lowest float
+
+
+def ranked(scores):
+    """Scores of the library as the reference has them, in 64 bits."""
+    wide = np.asarray(scores, np.float64)
+    lowest = float(jnp.finfo(scores.dtype).min)
+    return np.where(wide == lowest, EXCLUDED, wide)
 
 
 def sign(x):
@@ -54,8 +64,8 @@ CRITERIA = {
     "magnitude_increase": each(lambda i, f: abs(f) - abs(i)),
     "movement": each(lambda i, f: abs(f - i)),
     "random": each(lambda i, f: 0),
-    "large_final_same_sign": each(lambda i, f: abs(f) if sign(i) == sign(f) else 0),
-    "large_final_diff_sign": each(lambda i, f: abs(f) if sign(i) != sign(f) else 0),
+    "large_final_same_sign": each(lambda i, f: abs(f) if sign(i) == sign(f) else EXCLUDED),
+    "large_final_diff_sign": each(lambda i, f: abs(f) if sign(i) != sign(f) else EXCLUDED),
     "magnitude_increase_same_sign": each(lambda i, f: abs(f) - abs(i) if sign(i) == sign(f) else 0),
     "magnitude_increase_diff_sign": each(lambda i, f: abs(f) - abs(i) if sign(i) != sign(f) else 0),
 }
@@ -136,6 +146,7 @@ def signs_kept(check_magnitudes):
 
 MASK_ONE = {
     "rewind": exactly(lambda i, f: i),
+    "finetune": exactly(lambda i, f: f),
     "reinit": check_reinit,
     "reshuffle": check_reshuffle,
     "constant": check_constant,

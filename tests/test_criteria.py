@@ -41,7 +41,7 @@ def test_equals_reference(kind, name):
     assert_structure(scores, params)
     for path, i, f, kept, score in leaves(w_i, w_f, mask, scores):
         expected = reference.CRITERIA[name](i, f, kept)
-        np.testing.assert_array_equal(score[kept], expected[kept], err_msg=path)
+        np.testing.assert_array_equal(reference.ranked(score)[kept], expected[kept], err_msg=path)
 
 
 @pytest.mark.parametrize("name", CRITERIA)
@@ -119,10 +119,55 @@ def test_same_and_diff_sign_split_a_criterion(name):
     score = CRITERIA[name](w_i, w_f)
     same = criteria.same_sign(CRITERIA[name])(w_i, w_f)
     diff = criteria.diff_sign(CRITERIA[name])(w_i, w_f)
-    np.testing.assert_array_equal(same + diff, score)
     agree = np.sign(w_i) == np.sign(w_f)
-    assert (same[~agree] == 0).all()
-    assert (diff[agree] == 0).all()
+    for selected, included in ((same, agree), (diff, ~agree)):
+        np.testing.assert_array_equal(selected[included], score[included])
+        assert (selected[~included] == np.finfo(np.float32).min).all()
+
+
+@pytest.mark.parametrize("name", [name for name in CRITERIA if "sign" not in name])
+@pytest.mark.parametrize("combinator", [criteria.same_sign, criteria.diff_sign])
+def test_excluded_signs_rank_last_whatever_the_criterion(combinator, name):
+    w_i, w_f = draw(jnp.ones(50), 1), draw(jnp.ones(50), 2)
+    included = (np.sign(w_i) == np.sign(w_f)) == (combinator is criteria.same_sign)
+    scores = combinator(CRITERIA[name])(w_i, w_f)
+    mask = jnp.ones(50, bool)
+    for count in (int(included.sum()) - 3, int(included.sum()), int(included.sum()) + 3):
+        kept = np.asarray(masks.prune(jax.random.key(0), scores, mask, count))
+        assert (kept & included).sum() == min(count, included.sum())
+
+
+@pytest.mark.parametrize("name", ["magnitude_increase_same_sign", "magnitude_increase_diff_sign"])
+def test_the_paper_s_sign_criteria_rank_excluded_weights_above_those_that_shrank(name):
+    w_i, w_f = jnp.array([1.0, 1.0, 1.0, 1.0]), jnp.array([2.0, 0.5, -2.0, -0.5])
+    expected = [1.0, -0.5, 0.0, 0.0] if "same" in name else [0.0, 0.0, 1.0, -0.5]
+    assert CRITERIA[name](w_i, w_f).tolist() == expected
+
+
+def test_ranks_keep_their_order_where_floats_cannot_count():
+    ranks = jnp.arange(2**24 - 5, 2**24 + 2000, dtype=jnp.int32)
+    floats = np.asarray(criteria._ordered_floats(ranks, 2**25))
+    assert (np.diff(floats) > 0).all() and np.isfinite(floats).all()
+    assert floats[:5].tolist() == [float(2**24 - 5 + i) for i in range(5)]
+    assert np.isfinite(criteria._ordered_floats(jnp.int32(8 * 10**8), 10**9))
+
+
+@pytest.mark.slow
+def test_a_leaf_of_more_than_two_to_the_24_weights_is_ranked_exactly():
+    size = 2**24 + 1000
+    w_i = jnp.arange(1, size + 1, dtype=jnp.int32)
+    values = jax.lax.bitcast_convert_type(w_i + np.float32(1).view(np.int32), jnp.float32)
+    scores = np.asarray(criteria.large_init_large_final(values, values))
+    assert (np.diff(scores) > 0).all()
+
+
+@pytest.mark.parametrize("name", CRITERIA)
+@pytest.mark.parametrize("dtype", ["bool", "int4", "uint8", "int32", "complex64"])
+def test_leaves_without_floats_have_nothing_to_rank(name, dtype):
+    tree = {"kernel": jnp.arange(6.0).reshape(2, 3), "other": jnp.ones((2, 2), dtype)}
+    scores = CRITERIA[name](tree, tree)
+    assert scores["other"].dtype == dtype and not scores["other"].any()
+    assert_same_bits(scores["kernel"], CRITERIA[name](tree["kernel"], tree["kernel"]))
 
 
 def test_sign_combinators_pass_the_mask_on():
@@ -167,7 +212,7 @@ def test_low_precision(name, dtype):
     scores = CRITERIA[name](w_i, w_f)
     assert jnp.issubdtype(scores.dtype, jnp.floating)
     wide = CRITERIA[name](w_i.astype(jnp.float32), w_f.astype(jnp.float32))
-    np.testing.assert_array_equal(np.asarray(scores, np.float32), wide)
+    np.testing.assert_array_equal(reference.ranked(scores), reference.ranked(wide))
 
 
 ONE = {"dense": {"kernel": jnp.ones((3, 2))}}

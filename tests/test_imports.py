@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "actions": {"jax", "checks", "paths", "trees"},
     "masks": {"jax", "checks", "paths", "trees"},
     "mask_files": {"jax", "checks", "paths"},
-    "analysis": {"jax", "checks", "paths", "masks"},
+    "analysis": {"jax", "checks", "paths", "trees", "masks"},
     "rates": {"jax", "checks", "paths", "trees"},
     "rounds": {"jax", "checks", "paths", "trees", "masks"},
     "supermasks": {"jax", "checks", "paths", "trees"},

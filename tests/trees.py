@@ -115,3 +115,78 @@ def assert_structure(tree, params):
     """The structure and the shapes of the parameters."""
     assert jax.tree.structure(tree) == jax.tree.structure(params)
     assert jax.tree.map(jnp.shape, tree) == jax.tree.map(jnp.shape, params)
+
+
+# Networks whose layers share leaves, each as (parameters, how a stacked leaf's path begins, what
+# may be pruned): scanned or vmapped blocks of a dense layer and a normalisation, and a head.
+
+
+class LinenBlock(flax.linen.Module):
+    @flax.linen.compact
+    def __call__(self, x, _):
+        return flax.linen.LayerNorm()(flax.linen.Dense(4)(x)), None
+
+
+def linen_scan():
+    class Net(flax.linen.Module):
+        @flax.linen.compact
+        def __call__(self, x):
+            blocks = flax.linen.scan(
+                LinenBlock, variable_axes={"params": 0}, split_rngs={"params": True}, length=12
+            )
+            return flax.linen.Dense(3, name="head")(blocks(name="blocks")(x, None)[0])
+
+    params = Net().init(jax.random.key(0), jnp.ones((1, 4)))["params"]
+    return params, "blocks", {"blocks/Dense_0/kernel", "head/kernel"}
+
+
+class NnxBlock(flax.nnx.Module):
+    def __init__(self, rngs):
+        self.dense = flax.nnx.Linear(4, 4, rngs=rngs)
+        self.norm = flax.nnx.BatchNorm(4, rngs=rngs)
+
+
+def nnx_vmap():
+    class Net(flax.nnx.Module):
+        def __init__(self, rngs):
+            make = flax.nnx.split_rngs(splits=12)(flax.nnx.vmap(NnxBlock))
+            self.blocks = make(rngs)
+            self.head = flax.nnx.Linear(4, 3, rngs=rngs)
+
+    state = flax.nnx.state(Net(flax.nnx.Rngs(0)), (flax.nnx.Param, flax.nnx.BatchStat))
+    return state, "blocks", {"blocks/dense/kernel/value", "head/kernel/value"}
+
+
+class EquinoxBlock(eqx.Module):
+    dense: eqx.nn.Linear
+    norm: eqx.nn.LayerNorm
+
+    def __init__(self, key):
+        self.dense = eqx.nn.Linear(4, 4, key=key)
+        self.norm = eqx.nn.LayerNorm(4)
+
+
+def equinox_vmap():
+    blocks = eqx.filter_vmap(EquinoxBlock)(jax.random.split(jax.random.key(0), 12))
+    head = eqx.nn.Linear(4, 3, key=jax.random.key(1))
+    params = eqx.filter({"blocks": blocks, "head": head}, eqx.is_array)
+    # A normalisation's weight is called what a dense layer's is: no name tells them apart.
+    return params, "blocks", {"blocks/dense/weight", "blocks/norm/weight", "head/weight"}
+
+
+def haiku_stack():
+    def net(x):
+        def block(x):
+            return hk.LayerNorm(-1, create_scale=True, create_offset=True)(hk.Linear(4)(x))
+
+        return hk.Linear(3, name="head")(hk.experimental.layer_stack(12)(block)(x))
+
+    params = hk.transform(net).init(jax.random.key(0), jnp.ones((1, 4)))
+    (kernel,) = (name for name in params if name.endswith("/linear"))
+    return params, "__layer_stack", {f"{kernel}/w", "head/w"}
+
+
+STACKED = {
+    make.__name__: functools.cache(make)
+    for make in (linen_scan, nnx_vmap, equinox_vmap, haiku_stack)
+}
