@@ -85,7 +85,8 @@ muon = contrib.muon(0.1)
 
 single, stacked = kinds(muon, layer(params, 0)), kinds(muon, params)
 for name, (by_muon, by_adam) in (("one by one", single), ("scanned", stacked)):
-    print(f"{name}: orthogonalised {' '.join(sorted(by_muon))}; by Adam {' '.join(sorted(by_adam))}")
+    muons, adams = " ".join(sorted(by_muon)), " ".join(sorted(by_adam))
+    print(f"{name}: orthogonalised {muons}; by Adam {adams}")
 vectors = {"dense/bias", "norm/bias", "norm/scale"}
 assert single == [{"dense/kernel"}, vectors], single
 assert stacked == [vectors, {"dense/kernel"}], stacked
