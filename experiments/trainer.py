@@ -334,6 +334,8 @@ class Trainer:
             stop = min(first + self._training.chunk_evals, num_evals)
             for name, values in population.gather(metrics).items():
                 curves[name][:, first:stop] = values[:members, : stop - first]
+                if stop == num_evals and name.startswith("train_"):
+                    curves[name][:, -1] = np.nan  # no steps follow the last evaluation
             advance(members * (self._steps_until(stop) - self._steps_until(first)))
             keep(stop, lambda now=states: {"states": gather(now), "curves": curves})
         ends = states.best_params, states.params, streams.context

@@ -143,6 +143,23 @@ def check_shapes(**trees: PyTree) -> None:
                 )
 
 
+def check_unchanged(who: str, what: str, before: PyTree, after: PyTree) -> None:
+    """Check that a function returned a tree in the structure, shapes and types that it got.
+
+    Raises:
+      ValueError: names the leaf that is different.
+    """
+    check_structure(**{what: before, f"the {what} that {who} returns": after})
+    for (path, old), new in zip(
+        jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True
+    ):
+        if (old.shape, old.dtype) != (new.shape, new.dtype):
+            raise ValueError(
+                f"{who} returns leaf '{path_name(path)}' of the {what} as {new.dtype}"
+                f"{list(new.shape)}, expected {old.dtype}{list(old.shape)} as it was."
+            )
+
+
 def check_mask(mask: PyTree, **trees: PyTree) -> None:
     """Check that named trees and a mask describe one network and that the mask holds bools.
 

@@ -3,6 +3,10 @@
 A population is trained by one compiled program. Members are mapped one by one, which on a
 CPU is fastest and makes every member equal, to the bit, to the same network trained alone;
 or `batch_size` at a time by `vmap`, for accelerators; and over the devices of a mesh.
+
+Keys of the kinds `rbg` and `unsafe_rbg` are no keys for a population: under `vmap` all members draw
+from the first member's key, so that a member differs from the same network alone. Those of JAX's
+default kind, and `philox4x32`, do not.
 """
 
 import functools
@@ -16,8 +20,15 @@ from jax import lax
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from supermask_jax.checks import check_integer, check_shapes, check_structure, concrete, shown
-from supermask_jax.paths import PyTree, path_name
+from supermask_jax.checks import (
+    check_integer,
+    check_shapes,
+    check_structure,
+    check_unchanged,
+    concrete,
+    shown,
+)
+from supermask_jax.paths import PyTree
 
 AXIS = "members"
 
@@ -195,6 +206,8 @@ def _one_of(population: PyTree) -> PyTree:
 
 
 def _check_index(population: PyTree, index: Any) -> None:
+    if isinstance(index, bool | np.bool_):
+        raise TypeError(f"index is {index}, expected an int, a slice or an array of ints.")
     known = None if isinstance(index, slice) else concrete(index)
     if known is None or known.dtype == bool:
         return
@@ -211,18 +224,6 @@ def _check_multiple(members: int, divisor: int) -> None:
             f"{members} members are not a multiple of {divisor} (devices x batch size); "
             "pad them with population.pad."
         )
-
-
-def _check_state(before: PyTree, after: PyTree) -> None:
-    check_structure(state=before, **{"the state that fn returns": after})
-    for (path, old), new in zip(
-        jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True
-    ):
-        if (old.shape, old.dtype) != (new.shape, new.dtype):
-            raise ValueError(
-                f"fn returns leaf '{path_name(path)}' of the state as {new.dtype}"
-                f"{list(new.shape)}, expected {old.dtype}{list(old.shape)} as it was."
-            )
 
 
 def _put(tree: PyTree, sharding: NamedSharding) -> PyTree:
@@ -276,7 +277,7 @@ def _in_turn(
     if not (isinstance(outcome, tuple) and len(outcome) == 2):
         raise TypeError(f"fn returns {shown(outcome)}, expected a pair (state, outputs).")
     state, output = outcome
-    _check_state(jax.eval_shape(read, states, jnp.int32(0)), state)
+    check_unchanged("fn", "state", jax.eval_shape(read, states, jnp.int32(0)), state)
     drop = 0 if batch_size is None else 1
     outputs = jax.tree.map(lambda x: jnp.zeros((members, *x.shape[drop:]), x.dtype), output)
     return lax.fori_loop(0, members // width, body, (states, outputs))

@@ -3,17 +3,37 @@
 Nothing here knows about masks or members: a chunk trains one network, `population` maps it
 over many. Evaluations lie on a fixed grid of steps: 0, `eval_every`, 2 `eval_every`, ... and
 after the last step. The parameters with the lowest evaluation loss are carried along.
+
+A network may have state beside its parameters (running statistics of a batch normalisation,
+counters and keys of dropout): any pytree, given to `init` and carried from step to step. The loss
+and `evaluate` then take it as one more argument, and the loss returns what it has become:
+
+>>> def loss(params, batch, key, context, model_state):
+...     mean = 0.9 * model_state["mean"] + 0.1 * batch
+...     return (params - mean) ** 2, {}, {"mean": mean}
+>>> def evaluate(params, data, context, model_state):
+...     return {"loss": (params - model_state["mean"]) ** 2}
+>>> training = make_training(
+...     loss, evaluate, optax.sgd(0.25), lambda data, stream, step: data[stream],
+...     num_steps=2, eval_every=1, chunk_evals=3)
+>>> start = training.init(jnp.float32(8), model_state={"mean": jnp.float32(0)})
+>>> stream = Stream(jnp.int32(0), jax.random.key(0), {})
+>>> state, _ = training.run_chunk(start, stream, jnp.int32(0), jnp.array([10.0]))
+>>> round(float(state.model_state["mean"]), 3), int(state.best_step)
+(1.9, 2)
 """
 
+import inspect
+import keyword
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
 
-from supermask_jax.checks import check_integer, check_optimizer
+from supermask_jax.checks import check_integer, check_optimizer, check_unchanged, shown
 from supermask_jax.paths import PyTree
 
 Metrics = dict[str, jax.Array]
@@ -29,6 +49,22 @@ class Loss(Protocol):
         ...
 
 
+class LossWithState(Protocol):
+    """The training loss of a network with state beside its parameters."""
+
+    def __call__(
+        self,
+        params: PyTree,
+        batch: PyTree,
+        key: jax.Array,
+        context: Mapping[str, PyTree],
+        model_state: PyTree,
+        /,
+    ) -> tuple[jax.Array, Metrics, PyTree]:
+        """Return the loss, the metrics and the state in the structure, shapes and types it had."""
+        ...
+
+
 class TrainState(NamedTuple):
     """All that one network's training carries; what a checkpoint inside a round would hold.
 
@@ -39,6 +75,8 @@ class TrainState(NamedTuple):
       best_loss: that loss, float32 `[]`; infinite before the first evaluation.
       best_step: int32 `[]`, the steps done at that evaluation.
       step: int32 `[]`, steps done.
+      model_state: what the network has beside its parameters, None if nothing.
+      best_model_state: the same at the evaluation with the lowest loss.
     """
 
     params: PyTree
@@ -47,6 +85,8 @@ class TrainState(NamedTuple):
     best_loss: jax.Array
     best_step: jax.Array
     step: jax.Array
+    model_state: PyTree = None
+    best_model_state: PyTree = None
 
 
 class Stream(NamedTuple):
@@ -56,7 +96,8 @@ class Stream(NamedTuple):
       batches: int32 `[]`, handed to `get_batch`: which stream of batches to read.
       key: typed key `[]`; the loss gets it folded with the step.
       context: passed to the loss, to `evaluate` and, item by item, to the optimizer's extra
-        arguments; training never looks inside. A mask or frozen weights, say.
+        arguments; training never looks inside. A mask or frozen weights, say. An item called
+        value, grad or value_fn takes the place of what the optimizer would get by that name.
     """
 
     batches: jax.Array
@@ -64,27 +105,60 @@ class Stream(NamedTuple):
     context: Mapping[str, PyTree]
 
 
+class Init(Protocol):
+    """Makes the state that a training starts from, from copies of what it is given.
+
+    Training may start late (late rewinding, Frankle et al. 2019): at a `step` on the grid of
+    evaluations, from parameters of that step. The caller passes the number of that evaluation,
+    ``-(-step // eval_every)``, as the `first` of the first chunk. Batches, keys of the loss and
+    metrics are then those of `step`, and so are the counts of schedules: of
+    `optax.scale_by_schedule` (every learning rate that is a schedule), `optax.inject_hyperparams`,
+    `optax.add_noise` and optax's conditional transformations. All other state of the optimizer
+    starts anew, moments and the counts that correct their bias together (one count of 1000 with
+    moments of zero would make Adam's first step 2.5 times too long), averages too. Pass the
+    optimizer's own state of that step as `opt_state` to go on from it instead; it is then taken as
+    it is.
+    """
+
+    def __call__(
+        self,
+        params: PyTree,
+        step: int = 0,
+        opt_state: PyTree | None = None,
+        model_state: PyTree | None = None,
+    ) -> TrainState:
+        """Return the state.
+
+        Raises:
+          ValueError: a step that is not on the grid of evaluations, or one in the middle for an
+            optimizer that counts other steps (`optax.MultiSteps`) without its state.
+        """
+        ...
+
+
 class Training(NamedTuple):
     """A compiled-once training program, made by `make_training`.
 
     Attributes:
-      init: ``params -> TrainState``.
+      init: ``(params, step=0, opt_state=None, model_state=None) -> TrainState``, see `Init`.
       run_chunk: ``(state, stream, first, data) -> (state, metrics)``: evaluations number
         `first` (int32 `[]`) to ``first + chunk_evals - 1``, each followed by its steps.
-        Metrics are `[chunk_evals]`; those past the last evaluation are NaN.
+        Metrics are `[chunk_evals]`. Where there is nothing to report, past the last evaluation and
+        for the steps that do not follow it, they are infinite: no number to be taken for a result,
+        and no NaN, so that ``jax_debug_nans`` finds only what diverged.
       num_evals: evaluations of a whole training.
       chunk_evals: evaluations of a chunk.
     """
 
-    init: Callable[[PyTree], TrainState]
+    init: Init
     run_chunk: Callable[[TrainState, Stream, jax.Array, PyTree], tuple[TrainState, Metrics]]
     num_evals: int
     chunk_evals: int
 
 
 def make_training(
-    loss: Loss,
-    evaluate: Callable[[PyTree, PyTree, Mapping[str, PyTree]], Metrics],
+    loss: Loss | LossWithState,
+    evaluate: Callable[..., Metrics],
     optimizer: optax.GradientTransformation,
     get_batch: Callable[[PyTree, jax.Array, jax.Array], PyTree],
     *,
@@ -98,10 +172,14 @@ def make_training(
     Args:
       loss: ``(params, batch, key, context) -> (loss, metrics)``; metrics are averaged over the
         steps between two evaluations and reported as ``train_<name>``, with ``train_loss``, so
-        none may be called ``"loss"``.
+        none may be called ``"loss"``. With state beside the parameters
+        ``(params, batch, key, context, model_state) -> (loss, metrics, model_state)``.
       evaluate: ``(params, data, context) -> metrics`` with at least ``"loss"``; reported as
-        ``validation_<name>``.
-      optimizer: from optax; extra arguments are the items of the context.
+        ``validation_<name>``. With state ``(params, data, context, model_state) -> metrics``.
+      optimizer: from optax; extra arguments are the loss's ``value``, its ``grad`` and
+        ``value_fn(params)``, its value on the same batch, for those that want them
+        (`optax.contrib.reduce_on_plateau`, `optax.polyak_sgd`, `optax.lbfgs`), and the items of the
+        context.
       get_batch: ``(data, stream.batches, step) -> batch``.
       num_steps: steps of a whole training.
       eval_every: steps between evaluations.
@@ -109,7 +187,8 @@ def make_training(
 
     Raises:
       ValueError: a number of steps or evaluations below 1; when called, a metric ``"loss"`` of
-        the loss, or none of `evaluate`.
+        the loss, or none of `evaluate`, or a model state in other shapes than it had.
+      TypeError: when called, a loss that does not return a pair (a triple with model state).
 
     >>> def loss(params, batch, key, context): return (params - batch) ** 2, {}
     >>> training = make_training(
@@ -132,30 +211,53 @@ def make_training(
     num_evals = -(-num_steps // eval_every) + 1
     chunk_evals = min(chunk_evals, num_evals)
 
-    def init(params: PyTree) -> TrainState:
-        # Copies: a state may be donated, the caller's parameters and each other's may not.
+    def init(
+        params: PyTree,
+        step: int = 0,
+        opt_state: PyTree | None = None,
+        model_state: PyTree | None = None,
+    ) -> TrainState:
+        start = check_integer("step", step, 0)
+        if start != num_steps and (start > num_steps or start % eval_every):
+            raise ValueError(
+                f"step is {start}, expected one of an evaluation: a multiple of {eval_every} or "
+                f"{num_steps}."
+            )
+        if opt_state is None:
+            opt_state = _with_schedules_at(start, optimizer.init(params))
+        # Copies: a state may be donated, the caller's trees and each other's may not.
         return TrainState(
             params=jax.tree.map(jnp.copy, params),
-            opt_state=optimizer.init(params),
+            opt_state=jax.tree.map(jnp.copy, opt_state),
             best_params=jax.tree.map(jnp.copy, params),
             best_loss=jnp.float32(jnp.inf),
-            best_step=jnp.int32(0),
-            step=jnp.int32(0),
+            best_step=jnp.int32(start),
+            step=jnp.int32(start),
+            model_state=jax.tree.map(jnp.copy, model_state),
+            best_model_state=jax.tree.map(jnp.copy, model_state),
         )
 
     def train_step(state: TrainState, stream: Stream, data: PyTree, step: jax.Array):
         batch = get_batch(data, stream.batches, step)
         key = jax.random.fold_in(stream.key, step)
-        (value, metrics), grads = jax.value_and_grad(loss, has_aux=True)(
-            state.params, batch, key, stream.context
+
+        def value_of(params: PyTree) -> tuple[jax.Array, tuple[Metrics, PyTree]]:
+            return _call(loss, (params, batch, key, stream.context), state.model_state)
+
+        (value, (metrics, model_state)), grads = jax.value_and_grad(value_of, has_aux=True)(
+            state.params
         )
         if "loss" in metrics:
             raise ValueError("loss returns a metric called 'loss', which is the loss's own name.")
+        value_fn = _taking(stream.context, lambda params: value_of(params)[0])
+        known = {"value": value, "grad": grads, "value_fn": value_fn}
         updates, opt_state = optimizer.update(
-            grads, state.opt_state, state.params, **stream.context
+            grads, state.opt_state, state.params, **(known | dict(stream.context))
         )
         params = optax.apply_updates(state.params, updates)
-        state = state._replace(params=params, opt_state=opt_state, step=state.step + 1)
+        state = state._replace(
+            params=params, opt_state=opt_state, step=state.step + 1, model_state=model_state
+        )
         return state, jax.tree.map(jnp.float32, {"loss": value, **metrics})
 
     def train_steps(state: TrainState, stream: Stream, data: PyTree, first, stop):
@@ -167,20 +269,27 @@ def make_training(
         _, metrics = jax.eval_shape(lambda: train_step(state, stream, data, jnp.int32(0)))
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metrics)
         state, sums = lax.fori_loop(first, stop, body, (state, zeros))
-        means = jax.tree.map(lambda x: x / (stop - first), sums)
+        steps = jnp.maximum(stop - first, 1).astype(jnp.float32)
+        means = jax.tree.map(lambda x: jnp.where(stop > first, x / steps, jnp.inf), sums)
         return state, {f"train_{name}": mean for name, mean in means.items()}
 
     def measure(state: TrainState, stream: Stream, data: PyTree) -> tuple[TrainState, Metrics]:
-        metrics = jax.tree.map(jnp.float32, evaluate(state.params, data, stream.context))
+        more = () if state.model_state is None else (state.model_state,)
+        metrics = evaluate(state.params, data, stream.context, *more)
+        metrics = jax.tree.map(jnp.float32, metrics)
         if "loss" not in metrics:
             raise ValueError(f"evaluate returns {', '.join(metrics)}, expected 'loss' among them.")
         improved = metrics["loss"] < state.best_loss
-        best_params, best_loss, best_step = jax.tree.map(
-            lambda new, old: jnp.where(improved, new, old),
-            (state.params, metrics["loss"], state.step),
-            (state.best_params, state.best_loss, state.best_step),
+        now = (state.params, metrics["loss"], state.step, state.model_state)
+        best = (state.best_params, state.best_loss, state.best_step, state.best_model_state)
+        best = jax.tree.map(lambda new, old: jnp.where(improved, new, old), now, best)
+        best_params, best_loss, best_step, best_model_state = best
+        state = state._replace(
+            best_params=best_params,
+            best_loss=best_loss,
+            best_step=best_step,
+            best_model_state=best_model_state,
         )
-        state = state._replace(best_params=best_params, best_loss=best_loss, best_step=best_step)
         return state, {f"validation_{name}": value for name, value in metrics.items()}
 
     def block(
@@ -201,8 +310,71 @@ def make_training(
             return state, jax.tree.map(lambda t, x: t.at[number - first].set(x), table, row)
 
         _, row = jax.eval_shape(lambda: block(state, stream, data, first))
-        table = jax.tree.map(lambda x: jnp.full((chunk_evals, *x.shape), jnp.nan, x.dtype), row)
+        table = jax.tree.map(lambda x: jnp.full((chunk_evals, *x.shape), jnp.inf, x.dtype), row)
         stop = jnp.minimum(first + chunk_evals, num_evals)
         return lax.fori_loop(first, stop, body, (state, table))
 
     return Training(init, run_chunk, num_evals, chunk_evals)
+
+
+# States of optax that count the steps of a schedule and nothing else, and the field that does.
+_SCHEDULES = {
+    "ScaleByScheduleState": "count",
+    "InjectHyperparamsState": "count",
+    "InjectStatefulHyperparamsState": "count",
+    "WrappedScheduleState": "count",
+    "AddNoiseState": "count",
+    "ConditionallyTransformState": "step",
+    "ConditionallyMaskState": "step",
+}
+
+
+def _with_schedules_at(step: int, opt_state: PyTree) -> PyTree:
+    """A new state of an optimizer with its schedules where they are at a step."""
+
+    def is_counter(node: Any) -> bool:
+        return type(node).__name__ in _SCHEDULES or isinstance(node, optax.MultiStepsState)
+
+    def move(node: Any) -> Any:
+        if not is_counter(node):
+            return node
+        if isinstance(node, optax.MultiStepsState):
+            raise ValueError(
+                "optax.MultiSteps counts steps of its own, so that a late start needs the state "
+                f"that the optimizer had at step {step}: init(params, step, opt_state)."
+            )
+        field = _SCHEDULES[type(node).__name__]
+        moved = {name: _with_schedules_at(step, part) for name, part in node._asdict().items()}
+        return node._replace(**{**moved, field: jnp.full_like(getattr(node, field), step)})
+
+    return jax.tree.map(move, opt_state, is_leaf=is_counter) if step else opt_state
+
+
+def _taking(context: Mapping[str, PyTree], function: Callable[[PyTree], jax.Array]) -> Callable:
+    """A function that takes the items of the context, too, and looks at none.
+
+    Line searches hand all extra arguments on to ``value_fn``, and refuse those that its signature
+    does not name.
+    """
+
+    def taking(params: PyTree, **unused: PyTree) -> jax.Array:
+        return function(params)
+
+    names = [name for name in context if name.isidentifier() and not keyword.iskeyword(name)]
+    taking.__signature__ = inspect.Signature(
+        [inspect.Parameter("params", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
+        + [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in names]
+    )
+    return taking
+
+
+def _call(loss: Callable[..., Any], arguments: tuple, model_state: PyTree) -> tuple:
+    """The loss as (value, (metrics, model state)), whether the network has state or not."""
+    more = () if model_state is None else (model_state,)
+    found, expected = loss(*arguments, *more), ("loss", "metrics", "model_state")[: 2 + len(more)]
+    if not (isinstance(found, tuple) and len(found) == len(expected)):
+        raise TypeError(f"loss returns {shown(found)}, expected ({', '.join(expected)}).")
+    value, metrics, *new = found
+    if new:
+        check_unchanged("loss", "model state", model_state, new[0])
+    return value, (metrics, new[0] if new else None)
