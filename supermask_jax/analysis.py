@@ -65,7 +65,8 @@ def overlap_beyond_chance(a: PyTree, b: PyTree, prunable: PyTree) -> PerLayer:
       prunable: from `trees.prunable_leaves`.
 
     Raises:
-      ValueError, TypeError: trees or shapes that differ, leaves that are not bools.
+      ValueError, TypeError: trees or shapes that differ, leaves that are not bools, no prunable
+        leaf.
     """
     check_mask(a, b=b)
     check_mask(b)
@@ -130,7 +131,12 @@ def _fraction(
     prunable: PyTree,
 ) -> PerLayer:
     check_mask(chosen, w_i=w_i, w_f=w_f)
-    true = jax.tree.map(lambda i, f, c: condition(i, f) & c, w_i, w_f, chosen)
+    check_prunable(prunable, chosen=chosen)
+    # What is not prunable is not counted, and may hold what has no sign.
+    true = jax.tree.map(
+        lambda yes, i, f, c: condition(jnp.asarray(i), jnp.asarray(f)) & c if yes else c,
+        prunable, w_i, w_f, chosen,
+    )  # fmt: skip
     return _per_layer(_counts(true, prunable), _counts(chosen, prunable))
 
 

@@ -93,8 +93,11 @@ def rates_by_path(
 def _suggestion(pattern: str, names: Sequence[str]) -> str:
     """What a pattern that knows only a part of the path may have meant."""
     for longer in (f".*{pattern}", f"{pattern}.*", f".*{pattern}.*"):
-        if any(re.fullmatch(longer, name) for name in names):
-            return f" (did you mean {shown(longer)}?)"
+        try:
+            if any(re.fullmatch(longer, name) for name in names):
+                return f" (did you mean {shown(longer)}?)"
+        except re.error:  # of what must stand at the beginning
+            continue
     return ""
 
 

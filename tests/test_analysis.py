@@ -147,6 +147,20 @@ def test_large_layers_are_counted_to_four_digits():
 
 
 @pytest.mark.parametrize("function", FRACTIONS, ids=lambda function: function.__name__)
+def test_leaves_without_signs_beside_the_kernels(function):
+    w = {"a": MATRIX, "flags": jnp.ones(3, bool), "codes": jnp.ones(3, "int4")}
+    chosen = jax.tree.map(lambda x: jnp.ones(x.shape, bool), w)
+    found = function(w, w, chosen, {"a": True, "flags": False, "codes": False})
+    assert set(found.layers) == {"a"} and found.overall == found.layers["a"]
+
+
+def test_paths_that_read_alike_are_told_apart():
+    mask = {"a/b": jnp.array([True, False]), "a": {"b": jnp.array([True, True])}}
+    found = analysis.layer_densities(mask, {"a/b": True, "a": {"b": True}})
+    assert found.layers == {"['a/b']": 0.5, "['a']['b']": 1.0} and found.overall == 0.75
+
+
+@pytest.mark.parametrize("function", FRACTIONS, ids=lambda function: function.__name__)
 def test_a_fraction_of_nothing_is_nan_in_its_layer_alone(function):
     w = {"a": MATRIX, "b": MATRIX}
     chosen = {"a": jnp.zeros(MATRIX.shape, bool), "b": jnp.ones(MATRIX.shape, bool)}
@@ -198,6 +212,16 @@ SMALLER = {"dense": {"kernel": jnp.ones((2, 4), bool)}}
     [
         (lambda: analysis.layer_densities(WEIGHTS, KERNEL), TypeError, ["'dense/kernel'", "bool"]),
         (lambda: analysis.layer_densities(MASK, {}), ValueError, ["mask and prunable"]),
+        (
+            lambda: analysis.layer_densities(MASK, {"dense": {"kernel": False}}),
+            ValueError,
+            ["no leaf is prunable; the leaves are: 'dense/kernel' bool[2, 5]"],
+        ),
+        (
+            lambda: analysis.overlap_beyond_chance(MASK, MASK, {"dense": {"kernel": False}}),
+            ValueError,
+            ["no leaf is prunable"],
+        ),
         (
             lambda: analysis.overlap_beyond_chance(MASK, WEIGHTS, KERNEL),
             TypeError,

@@ -212,8 +212,8 @@ WRONG = [
         "metadata is 5, expected a dict",
     ),
     Case(
-        "types", lambda: mask_files.save("x.mask", MASK, {"x": np.float32(1)}), TypeError,
-        "metadata is no JSON: Object of type float32",
+        "types", lambda: mask_files.save("x.mask", MASK, {"x": np.ones(2)}), TypeError,
+        "metadata is no JSON: Object of type ndarray",
     ),
     # Names
     Case(
@@ -515,7 +515,7 @@ def test_a_wrong_call_ends_in_one_line(case, tmp_path, monkeypatch):
 # Trees of few or many bits, of empty leaves and of scalars are right, and so are their results.
 
 SHAPE = (3, 4)
-DTYPES = ("bfloat16", "float16", "float64")
+DTYPES = ("bfloat16", "float16", "float64", "float8_e4m3fn", "float8_e5m2")
 TREES = {
     **{name: {"kernel": SHAPE} for name in DTYPES},
     "empty leaves": {"kernel": SHAPE, "nothing": (0, 3)},
@@ -535,11 +535,12 @@ def count_of(shape):
 
 @functools.cache
 def inputs(name):
-    """Start, end and mask of a tree as numpy arrays; multiples of 1/4 are exact in all types."""
+    """Start, end and mask of a tree as numpy arrays, in multiples that are exact in the type."""
     shapes = {leaf: np.zeros(shape) for leaf, shape in TREES[name].items()}
     dtype = jnp.dtype(name) if name in DTYPES else np.dtype(np.float32)
+    step = 1.0 if name.startswith("float8") else 0.25
     w_i, w_f = (
-        jax.tree.map(lambda w: np.asarray(w).astype(dtype), draw(shapes, seed, 0.25))
+        jax.tree.map(lambda w: np.asarray(w).astype(dtype), draw(shapes, seed, step))
         for seed in (1, 2)
     )
     return w_i, w_f, jax.tree.map(np.asarray, draw_mask(shapes, 3))
@@ -547,7 +548,10 @@ def inputs(name):
 
 @functools.cache
 def results(name):
-    """What all criteria, all actions and pruning make of a tree, in one program."""
+    """What all criteria, all actions and pruning make of a tree, in one program.
+
+    No type is promoted on the way, unless a formula says so.
+    """
     num_keep = {leaf: count_of(shape) for leaf, shape in TREES[name].items()}
 
     def everything(w_i, w_f, mask):
@@ -559,7 +563,7 @@ def results(name):
         pruned = masks.prune(KEY, scores["movement"], mask, num_keep)
         return scores | values | {"prune": pruned}
 
-    with jax.enable_x64(name == "float64"):
+    with jax.enable_x64(name == "float64"), jax.numpy_dtype_promotion("strict"):
         return jax.device_get(jax.jit(everything)(*inputs(name)))
 
 

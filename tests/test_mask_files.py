@@ -1,8 +1,13 @@
+import concurrent.futures
 import hashlib
 import json
+import os
 import re
+import stat
 
+import flax.nnx
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
@@ -61,10 +66,10 @@ def test_the_bytes_are_those_of_the_page(path):
 @pytest.mark.parametrize(
     ("like", "message"),
     [
-        ({"b": np.ones(3)}, "has 2 leaves, the tree has 1"),
-        ({"b": np.ones(3), "v": np.ones((2, 11))}, "has leaf 'w' [2, 11] where the tree has 'v'"),
-        ({"b": np.ones(3), "w": np.ones((11, 2))}, "where the tree has 'w' [11, 2]"),
-        ({**MASK, "x": np.ones(2)}, "has 2 leaves, the tree has 3"),
+        ({"b": np.ones(3)}, "has leaf 'w', which the tree has not; it is the mask of another"),
+        ({"b": np.ones(3), "v": np.ones((2, 11))}, "has no leaf 'v', which the tree has"),
+        ({"b": np.ones(3), "w": np.ones((11, 2))}, "leaf 'w' [2, 11] where the tree has [11, 2]"),
+        ({**MASK, "x": np.ones(2)}, "has no leaf 'x', which the tree has"),
     ],
 )
 def test_the_mask_of_another_tree_is_refused(like, message, path):
@@ -151,3 +156,107 @@ def test_what_cannot_be_saved(mask, metadata, error, message, path):
     with pytest.raises(error, match=message):
         mask_files.save(path, mask, metadata)
     assert not list(path.parent.iterdir())
+
+
+# Other containers of the same network
+
+
+def layers(make):
+    return [make((4, 5), seed) for seed in range(11)]
+
+
+def flags(shape, seed):
+    return np.random.default_rng(seed).random(shape) < 0.5
+
+
+def test_a_list_of_layers_and_a_dict_of_their_numbers(path):
+    """As flax's dicts have them: "10" comes before "2"."""
+    as_list = [{"kernel": layer} for layer in layers(flags)]
+    as_dict = {str(i): layer for i, layer in enumerate(as_list)}
+    for saved, other in ((as_list, as_dict), (as_dict, as_list)):
+        mask_files.save(path, saved)
+        assert_same_bits(jax.tree.map(np.asarray, mask_files.load(path, other)), other)
+
+
+def test_nnx_with_and_without_its_variables(path):
+    state = KINDS["nnx"]()
+    mask = draw_mask(state, seed=1)
+    bare = flax.nnx.to_pure_dict(mask)
+    for saved, other in ((mask, bare), (bare, mask)):
+        mask_files.save(path, saved)
+        assert_same_bits(mask_files.load(path, other), other)
+
+
+def test_paths_that_read_alike_are_told_apart(path):
+    mask = {"a/b": flags((3,), 0), "a": {"b": flags((3,), 1)}}
+    mask_files.save(path, mask)
+    assert_same_bits(jax.tree.map(np.asarray, mask_files.load(path, mask)), mask)
+    assert [name for name, _ in mask_files.read(path).leaves] == ["['a']['b']", "['a/b']"]
+
+
+def test_numbers_of_numpy_in_the_metadata(path):
+    numbers = {"seed": np.int64(3), "rate": np.float32(0.5), "kept": np.bool_(True)}
+    mask_files.save(path, MASK, numbers | {"more": [jnp.float32(2)]})
+    found = mask_files.read(path).metadata
+    assert found == {"seed": 3, "rate": 0.5, "kept": True, "more": [2.0]}
+    assert type(found["kept"]) is bool
+
+
+# Saving, whole or not at all
+
+
+def test_two_writers_at_once_leave_one_whole_file(path):
+    masks = [{"w": np.full((200, 200), kept)} for kept in (True, False)]
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        jobs = [pool.submit(mask_files.save, path, masks[i % 2]) for i in range(40)]
+        for job in jobs:
+            job.result()
+    loaded = mask_files.load(path, masks[0])["w"]
+    assert loaded.all() or not loaded.any()
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_a_link_stays_a_link(path):
+    mask_files.save(path, MASK)
+    link = path.with_name("link.mask")
+    link.symlink_to(path.name)
+    other = jax.tree.map(np.logical_not, MASK)
+    mask_files.save(link, other)
+    assert link.is_symlink()
+    assert_same_bits(jax.tree.map(np.asarray, mask_files.load(path, other)), other)
+
+
+def test_permissions_stay_and_new_files_have_the_usual_ones(path):
+    usual = path.with_name("usual")
+    usual.touch()
+    mask_files.save(path, MASK)
+    assert path.stat().st_mode == usual.stat().st_mode
+    path.chmod(0o640)
+    mask_files.save(path, MASK)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+def test_a_save_that_fails_leaves_what_was_there(path, monkeypatch):
+    mask_files.save(path, MASK)
+    before = path.read_bytes()
+
+    def fail(number):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(mask_files.os, "fsync", fail)
+    with pytest.raises(OSError, match="no space left"):
+        mask_files.save(path, jax.tree.map(np.logical_not, MASK))
+    assert path.read_bytes() == before
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_what_may_not_be_replaced_is_not(path, monkeypatch):
+    os.mkfifo(path)
+    with pytest.raises(OSError, match="is no ordinary file"):
+        mask_files.save(path, MASK)
+    assert path.is_fifo()
+    path.unlink()
+    mask_files.save(path, MASK)
+    monkeypatch.setattr(mask_files.os, "access", lambda *_: False)  # root may write anything
+    with pytest.raises(PermissionError, match="may not be written"):
+        mask_files.save(path, MASK)

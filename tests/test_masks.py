@@ -1,4 +1,6 @@
 import contextlib
+import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -252,7 +254,110 @@ def test_prune_global_finds_nan_in_a_leaf_smaller_than_the_count():
         masks.prune_global(KEY, params, masks.ones(params), 20, {"small": True, "large": True})
 
 
+@pytest.mark.parametrize("least", [0, 1, 3, {"one": 2, "two": 5, "bias": 9}])
+@pytest.mark.parametrize("jitted", [False, True])
+def test_floors_keep_the_best_of_every_leaf(least, jitted):
+    """As the plain ranking, but for what the floors keep: then the best of the rest."""
+    params = {"one": jnp.ones((3, 4)), "two": jnp.ones((5, 2)), "bias": jnp.ones(3)}
+    prunable = {"one": True, "two": True, "bias": False}
+    scores = draw(params, 1)
+    scores["one"] = scores["one"] - 100  # without a floor nothing of it is kept
+    mask = draw_mask(params, 2, 0.9)
+    floors = least if isinstance(least, dict) else dict.fromkeys(params, least)
+
+    def call(scores, mask):
+        return masks.prune_global(KEY, scores, mask, 8, prunable, least)
+
+    loses = not least and not jitted
+    with pytest.warns(UserWarning, match="'one' lost") if loses else contextlib.nullcontext():
+        new = (jax.jit(call) if jitted else call)(scores, mask)
+    best = {
+        leaf: reference.prune(np.asarray(scores[leaf]), np.asarray(mask[leaf]), floors[leaf])
+        for leaf in ("one", "two")
+    }
+    joined, kept, first = (
+        np.concatenate([np.ravel(tree[leaf]) for leaf in ("one", "two")])
+        for tree in (scores, mask, best)
+    )
+    rest = reference.prune(joined, kept & ~first, 8 - first.sum())
+    found = np.concatenate([np.ravel(new[leaf]) for leaf in ("one", "two")])
+    np.testing.assert_array_equal(found, first | rest)
+    assert_same_bits(new["bias"], mask["bias"])
+
+
+def test_floors_of_zero_change_no_bit():
+    params = {"a": jnp.zeros((4, 4)), "b": jnp.zeros((4, 4))}
+    prunable = {"a": True, "b": True}
+    call = functools.partial(masks.prune_global, KEY, params, masks.ones(params), 9, prunable)
+    assert_same_bits(call(), call(least={"a": 0, "b": 0}))
+
+
+def test_a_floor_of_more_than_is_left_keeps_what_is_left():
+    params = {"a": draw(jnp.ones((4, 4)), 1), "b": draw(jnp.ones((4, 4)), 2) + 9}
+    mask = {"a": jnp.arange(16).reshape(4, 4) < 2, "b": jnp.ones((4, 4), bool)}
+    new = masks.prune_global(KEY, params, mask, 8, {"a": True, "b": True}, least=4)
+    assert (new["a"].sum(), new["b"].sum()) == (2, 6)
+
+
+def test_a_layer_that_vanishes_is_named_once():
+    params = {"small": jnp.zeros((2, 2)), "tiny": jnp.zeros((2, 2)), "large": jnp.ones((6, 6))}
+    prunable = dict.fromkeys(params, True)
+    with pytest.warns(UserWarning) as caught:
+        masks.prune_global(KEY, params, masks.ones(params), 20, prunable)
+    assert [str(one.message) for one in caught] == [
+        "'small', 'tiny' lost the last weight; least=1 keeps one of every leaf."
+    ]
+    assert caught[0].filename == __file__
+
+
+@pytest.mark.parametrize("dtype", [jnp.uint32, jnp.uint8, jnp.int32, jnp.int8])
+def test_a_traced_count_of_any_integer_type(dtype):
+    largest = jnp.iinfo(dtype).max
+    assert prune(KEY, draw(LEAF, 1), masks.ones(LEAF), jnp.asarray(7, dtype)).sum() == 7
+    all_of_it = prune(KEY, draw(LEAF, 1), masks.ones(LEAF), jnp.asarray(largest, dtype))
+    assert all_of_it.sum() == min(LEAF.size, largest)
+
+
 # Application and algebra
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class Container:
+    """A container that says what type it holds, as modules do."""
+
+    kernel: jax.Array
+    dtype: str = dataclasses.field(metadata={"static": True}, default="float32")
+
+
+def test_containers_that_have_a_dtype():
+    params, fill = Container(jnp.ones(3)), Container(jnp.full(3, 2.0))
+    mask = Container(jnp.array([True, False, True]))
+    assert masks.apply(mask, params, fill).kernel.tolist() == [1.0, 2.0, 1.0]
+    assert masks.apply(mask, params).kernel.tolist() == [1.0, 0.0, 1.0]
+
+
+@pytest.mark.slow
+def test_numbers_beyond_32_bits():
+    """Seventeen leaves that share one array: more kept weights than an int32 counts."""
+    tree = dict.fromkeys(range(17), jnp.ones(2**27, bool))
+    prunable = dict.fromkeys(tree, True)
+    assert masks.density(tree, prunable) == 1
+    assert jax.jit(lambda a, b: masks.overlap(a, b, prunable))(tree, tree) == 1
+
+
+@pytest.mark.parametrize("counts", [[2**31 - 1] * 5, [2**31 - 1, 1], [65535] * 3, [2**24 + 1], []])
+def test_a_sum_of_counts_is_the_nearest_float(counts):
+    assert masks._nearest_sum([jnp.int32(count) for count in counts]) == np.float32(sum(counts))
+
+
+def test_leaves_that_are_too_large_are_counted_in_parts(monkeypatch):
+    counted = [
+        np.asarray(draw_mask(jnp.ones(shape), 1)) for shape in ((1000, 3, 4), (50,), (7, 90))
+    ]
+    exact = [masks.num_kept(one) for one in counted]
+    monkeypatch.setattr(masks, "MOST_COUNTED", 40)
+    assert [masks.num_kept(one) for one in counted] == exact == [one.sum() for one in counted]
 
 
 @pytest.mark.parametrize("fill", [2, 2.0, np.float32(2), jnp.float32(2)])
@@ -393,6 +498,26 @@ def test_errors_under_jit_too():
             ["'dense/kernel'", "[2, 5] in fill"],
         ),
         (lambda: masks.density(KEEP, {"dense": True}), ValueError, ["mask and prunable"]),
+        (
+            lambda: masks.density(YES, KEEP),
+            TypeError,
+            ["'dense/kernel' of mask is True", "goes where prunable is"],
+        ),
+        (
+            lambda: masks.prune_global(KEY, SCORES, KEEP, 5, YES, least=6),
+            ValueError,
+            ["least keeps 6 weights in all, num_keep is 5"],
+        ),
+        (
+            lambda: masks.prune_global(KEY, SCORES, KEEP, 5, YES, least=-1),
+            ValueError,
+            ["least is -1, expected an integer of 0 or more"],
+        ),
+        (
+            lambda: masks.prune_global(KEY, SCORES, KEEP, 5, YES, least={"dense": 1}),
+            ValueError,
+            ["'dense/kernel' is in scores but not in least"],
+        ),
         (lambda: masks.union(KEEP, dense(LEAF[:2])), ValueError, ["'dense/kernel'", "[2, 5] in b"]),
         (lambda: masks.intersection(KEEP, {}), ValueError, ["'dense/kernel'", "not in b"]),
         (lambda: masks.difference(KEEP, {}), ValueError, ["'dense/kernel'", "not in b"]),

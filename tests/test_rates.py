@@ -178,6 +178,10 @@ def test_anything_is_a_rule_or_an_error_in_one_line(pattern, rate):
                 assert value == (rate if path in chosen else default)
 
 
+EVERYWHERE = jax.tree.map(lambda _: 0.1, FC)
+FC_WEIGHTS = jax.tree.map(lambda leaf: np.ones(leaf.shape, np.float32), FC)
+
+
 def without_bias(tree):
     return {name: {"kernel": layer["kernel"]} for name, layer in tree.items()}
 
@@ -215,6 +219,30 @@ def without_bias(tree):
             lambda: rates.rates_by_path(FC, [("dense1/.*", 0.2)]),
             ["rule 'dense1/.*'", "leaf 'dense1/bias'", "not prunable", "narrow the pattern"],
         ),
+        (
+            lambda: rates.rates_by_path(FC, [("kernel", 0.2)]),
+            ["rule 'kernel' matches no leaf", "did you mean '.*kernel'?"],
+        ),
+        (
+            lambda: rates.rates_by_path(KINDS["nnx"](), [("kernel", 0.2)]),
+            ["rule 'kernel' matches no leaf", "did you mean '.*kernel.*'?"],
+        ),
+        (
+            lambda: rates.rates_by_path(KINDS["nnx"](), [("dense/kernel", 0.2)]),
+            ["did you mean 'dense/kernel.*'?", "dense/kernel/value"],
+        ),
+        (
+            lambda: rates.rates_by_path(FC, [("(?i)KERNEL", 0.2)]),
+            ["rule '(?i)KERNEL' matches no leaf"],
+        ),
+        (
+            lambda: rates.keep_counts(FC, EVERYWHERE, 1, start=FC_WEIGHTS),
+            ["float32, expected bool"],
+        ),
+        (
+            lambda: rates.keep_counts(FC, EVERYWHERE, 1, start={"w": np.ones(2, bool)}),
+            ["'dense1/bias' is in params but not in start"],
+        ),
         (lambda: rates.rates_by_path(FC, 5), ["rules is 5", "pairs (pattern, rate)"]),
         (lambda: rates.rates_by_path(FC, "dense"), ["rules is 'dense'", "pairs"]),
         (lambda: rates.rates_by_path(FC, [("dense1/kernel",)]), ["('dense1/kernel',)", "pair"]),
@@ -235,15 +263,48 @@ def without_bias(tree):
             lambda: rates.keep_counts(FC, jax.tree.map(lambda _: 0.1, without_bias(FC)), 1),
             ["'dense1/bias'", "in params but not in rates"],
         ),
-        (lambda: rates.keep_counts(FC, jax.tree.map(lambda _: 0.1, FC), -1), ["round is -1"]),
-        (lambda: rates.keep_counts(FC, jax.tree.map(lambda _: 0.1, FC), 1.0), ["round is 1.0"]),
+        (lambda: rates.keep_counts(FC, EVERYWHERE, -1), ["round is -1"]),
+        (lambda: rates.keep_counts(FC, EVERYWHERE, 1.0), ["round is 1.0"]),
     ],
 )
 def test_errors(call, parts):
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises((ValueError, TypeError)) as caught:
         call()
     for part in parts:
         assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["flat", "nested_dict", "linen", "nnx"])
+def test_the_rule_of_the_documents_holds_on_flat_nested_and_nnx_trees(kind):
+    params = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)} if kind == "flat" else KINDS[kind]()
+    found = rates.rates_by_path(params, [(".*kernel.*", 0.2)])
+    chosen = KERNELS.get(kind, {"kernel"})
+    assert {path: float(rate) for path, rate in leaves(found)} == {
+        path: 0.2 if path in chosen else 0.0 for path, _ in leaves(params)
+    }
+
+
+@pytest.mark.parametrize("rate", [0.2, 0.1])
+def test_a_sparse_start_counts_from_what_it_keeps(rate):
+    params = {"kernel": jnp.ones((20, 10)), "bias": jnp.ones(10)}
+    start = {"kernel": jnp.arange(200).reshape(20, 10) < 60, "bias": jnp.ones(10, bool)}
+    per_round = {"kernel": rate, "bias": 0.0}
+    left = [rates.keep_counts(params, per_round, n, start=start)["kernel"] for n in range(6)]
+    assert left == [reference.keep_count(60, rate, number) for number in range(6)]
+    assert rates.keep_counts(params, per_round, 3, start=start)["bias"] == 10
+    shapes = jax.eval_shape(lambda: params)
+    assert rates.keep_counts(shapes, per_round, 3, start=start)["kernel"] == left[3]
+    dense = jax.tree.map(lambda m: jnp.ones(m.shape, bool), start)
+    assert rates.keep_counts(params, per_round, 2, start=dense) == rates.keep_counts(
+        params, per_round, 2
+    )
+
+
+def test_a_start_inside_jit_has_no_number():
+    start = {"kernel": jnp.ones(9, bool)}
+    count = jax.jit(lambda m: rates.keep_counts({"kernel": jnp.ones(9)}, {"kernel": 0.2}, 1, m))
+    with pytest.raises(TypeError, match="'kernel' of start is traced; count outside of jit"):
+        count(start)
 
 
 def test_leaves_must_be_arrays():

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from supermask_jax import masks, rates, rounds, trees
-from supermask_jax.actions import MASK_ONE, MASK_ZERO, freeze, rewind, zero
+from supermask_jax.actions import (
+    MASK_ONE,
+    MASK_ZERO,
+    freeze,
+    on_every_leaf,
+    resample,
+    rewind,
+    zero,
+)
 from supermask_jax.criteria import CRITERIA, large_final
 from tests import reference
 from tests.trees import KERNELS, KINDS, assert_same_bits, assert_structure, draw, leaves
@@ -282,3 +290,151 @@ def test_leaves_that_are_not_prunable_keep_their_mask_whatever_the_count():
     changes = {"num_keep": {"kernel": 7, "bias": 2}}
     state = rounds.advance(**(call | ARGUMENTS | changes))
     assert state.mask["kernel"].sum() == 7 and state.mask["bias"].all()
+
+
+# Where a round starts
+
+
+@pytest.mark.parametrize("given", ["params", "mask"])
+def test_begin_copies_what_it_is_given(given):
+    params = jax.tree.map(np.array, draw(SMALL, 0))
+    mask = {"kernel": np.arange(40).reshape(8, 5) < 20, "bias": np.ones(5, bool)}
+    state = rounds.begin(params, mask)
+    expected = jax.tree.map(np.array, state)
+    for leaf in jax.tree.leaves({"params": params, "mask": mask}[given]):
+        leaf[...] = 1 - leaf if given == "params" else False
+    assert_same_bits(jax.tree.map(np.asarray, state), expected)
+
+
+def test_begin_outlives_donated_parameters():
+    params = draw(SMALL, 0)
+    state = rounds.begin(params)
+    expected = jax.tree.map(np.array, state)
+    jax.tree.map(lambda leaf: leaf.delete(), params)
+    assert_same_bits(jax.tree.map(np.asarray, state), expected)
+
+
+def test_an_action_s_own_memory_is_not_the_next_start():
+    w_f = jax.tree.map(np.array, draw(SMALL, 1))
+    call = {"key": KEY, "state": rounds.begin(draw(SMALL, 0)), "w_f": w_f}
+    state = rounds.advance(**(call | ARGUMENTS | {"mask_one": MASK_ONE["finetune"]}))
+    expected = jax.tree.map(np.array, state)
+    w_f["kernel"][:] = 7
+    assert_same_bits(jax.tree.map(np.asarray, state), expected)
+
+
+def test_zeros_behind_the_mask_are_a_warning():
+    params = draw({"kernel": jnp.ones((8, 5)), "other": jnp.ones((8, 5)), "bias": jnp.ones(5)}, 0)
+    mask = {name: jnp.arange(w.size).reshape(w.shape) % 5 < 2 for name, w in params.items()}
+    mask["bias"] = jnp.ones(5, bool)
+    rounds.begin(params, mask)  # other values behind the mask: nothing to say
+    pruned = masks.apply(mask, params) | {"other": params["other"], "bias": jnp.zeros(5)}
+    with pytest.warns(
+        UserWarning, match="start weights of 'kernel' are 0 behind the mask"
+    ) as caught:
+        state = rounds.begin(pruned, mask)
+    assert len(caught) == 1 and caught[0].filename == __file__
+    restarts = MASK_ONE["reinit"](KEY, state.w_i, state.w_i, mask)
+    zeros = np.asarray(restarts["kernel"])[np.asarray(mask["kernel"])] == 0
+    assert zeros.mean() > 0.3  # what the warning is about
+    jax.jit(rounds.begin)(pruned, mask)
+    rounds.begin(pruned)
+
+
+# One number for all layers
+
+NET = {"large": jnp.ones((8, 5)), "small": jnp.ones((5, 2)), "bias": jnp.ones(2)}
+YES = {"large": True, "small": True, "bias": False}
+
+
+def globally(num_keep, least=0, seed=0, params=NET, prunable=YES, **changes):
+    state, w_f = rounds.begin(draw(params, seed)), draw(params, seed + 1)
+    call = ARGUMENTS | {"num_keep": num_keep, "prunable": prunable, "least": least} | changes
+    return state, w_f, rounds.advance(KEY, state, w_f, **call)
+
+
+@pytest.mark.parametrize("least", [0, 2, {"large": 0, "small": 4, "bias": 0}])
+@pytest.mark.parametrize("name", ["large_final", "movement", "random"])
+def test_an_integer_ranks_all_prunable_leaves_together(name, least):
+    state, w_f, new = globally(20, least, criterion=CRITERIA[name])
+    prune_key = jax.random.split(KEY, 3)[0]
+    scores = CRITERIA[name](state.w_i, w_f)
+    expected = masks.prune_global(prune_key, scores, state.mask, 20, YES, least)
+    assert_same_bits(new.mask, expected)
+    assert new.mask["large"].sum() + new.mask["small"].sum() == 20 and new.mask["bias"].all()
+
+
+def test_an_integer_may_be_traced():
+    state, w_f = rounds.begin(draw(NET, 0)), draw(NET, 1)
+    call = ARGUMENTS | {"prunable": YES}
+
+    def advance(num_keep):
+        return rounds.advance(KEY, state, w_f, **(call | {"num_keep": num_keep}))
+
+    assert_same_bits(jax.jit(advance)(jnp.int32(20)), advance(20))
+
+
+def test_an_integer_for_one_array_means_what_it_meant():
+    leaf = jnp.ones((8, 5))
+    _, _, new = globally(7, params=leaf, prunable=True)
+    _, _, floored = globally(7, 3, params=leaf, prunable=True)
+    assert new.mask.sum() == 7
+    assert_same_bits(new, floored)
+
+
+def test_a_layer_that_vanishes_is_named():
+    def small_last(w_i, w_f, mask=None):
+        return {"large": jnp.ones((8, 5)), "small": jnp.zeros((5, 2)), "bias": jnp.zeros(2)}
+
+    with pytest.warns(UserWarning, match="'small' lost the last weight; least=1 keeps one"):
+        globally(20, criterion=small_last)
+    _, _, new = globally(20, 1, criterion=small_last)
+    assert new.mask["small"].sum() == 1
+
+
+def test_exact_numbers_for_all_layers_together():
+    size = trees.num_prunable(NET, YES)
+    whole = jax.ShapeDtypeStruct((size,), jnp.float32)
+    counts = [rates.keep_counts(whole, 0.2, number) for number in (1, 2)]
+    assert counts == [40, 32]
+    assert globally(counts[0])[-1].mask["large"].sum() <= 40
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        (
+            {"num_keep": 20, "least": 11},
+            ValueError,
+            "least keeps 21 weights in all, num_keep is 20",
+        ),
+        ({"num_keep": 2.0}, TypeError, r"num_keep of prune_global is 2\.0, expected one integer"),
+        (
+            {"num_keep": {"large": 20, "small": 5, "bias": 2}, "least": 1},
+            ValueError,
+            "least goes with one integer num_keep",
+        ),
+        (
+            {"num_keep": 20, "criterion": "large_final"},
+            TypeError,
+            r"criteria\.CRITERIA\['large_final",
+        ),
+        ({"num_keep": 20, "mask_one": "reinit"}, TypeError, r"mask-1 action.*MASK_ONE\['reinit'\]"),
+        (
+            {"num_keep": 20, "mask_zero": None},
+            TypeError,
+            r"mask-0 action is None, expected a function",
+        ),
+        ({"num_keep": 20, "mask_one": resample}, TypeError, r"actions\.resample\(init\)"),
+    ],
+)
+def test_global_errors(changes, error, message):
+    with pytest.raises(error, match=message):
+        globally(**changes)
+
+
+def test_an_action_marked_by_hand_reaches_every_leaf():
+    wrapped = on_every_leaf(lambda *arguments: MASK_ONE["finetune"](*arguments))
+    for action, goes_on in ((wrapped, True), (lambda *a: MASK_ONE["finetune"](*a), False)):
+        _, w_f, new = globally(20, mask_one=action)
+        assert bool((new.w_i["bias"] == w_f["bias"]).all()) == goes_on

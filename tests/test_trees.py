@@ -1,8 +1,10 @@
+import flax.nnx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from supermask_jax import actions, checks, criteria, trees
+from supermask_jax import actions, checks, criteria, masks, paths, trees
 from tests.trees import KERNELS, KINDS, equinox_module, leaves
 
 PARAMS = {"dense": {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}}
@@ -31,11 +33,66 @@ def test_prunable_leaves_are_the_kernels(kind):
         ({"value": 0}, jnp.ones((2, 2)), True),
         ({"bias": {"kernel": 0}}, jnp.ones((2, 2)), True),
         (0, jnp.ones((2, 2)), True),
+        # As others spell paths: flat, by tuples, with dots.
+        ({"attn/query/bias": 0}, jnp.ones((2, 2)), False),
+        ({"attn/query/kernel": 0}, jnp.ones((2, 2)), True),
+        ({"attn/bias/kernel": 0}, jnp.ones((2, 2)), True),
+        ({"0.bias": 0}, jnp.ones((2, 2)), False),
+        ({"0.weight": 0}, jnp.ones((2, 2)), True),
+        ({"attn": {"bias/value": 0}}, jnp.ones((2, 2)), False),
+        ({("attn", "query", "bias"): 0}, jnp.ones((2, 2)), False),
+        ({("attn", "query", "kernel"): 0}, jnp.ones((2, 2)), True),
+        ({"bias": [0]}, jnp.ones((2, 2)), True),
     ],
 )
 def test_is_kernel(path, leaf, expected):
     ((keys, _),) = jax.tree_util.tree_leaves_with_path(path)
     assert trees.is_kernel(keys, leaf) is expected
+
+
+NO_KERNELS = (
+    *(
+        "b",
+        "b1",
+        "bias",
+        "in_proj_bias",
+        "b_in",
+        "b_out",
+        "b_Q",
+        "bias_ih_l0",
+        "bias_hh_l1_reverse",
+    ),
+    *("bias_k", "bias_n", "scale", "offset", "gamma", "beta", "mean", "var"),
+    *("running_mean", "running_var", "moving_mean", "moving_variance"),
+)
+MATRICES = (
+    *("kernel", "weight", "w", "W", "B", "b_proj", "in_proj_weight", "embedding", "cls_token"),
+    *("pos_embed", "scaled", "biased", "meanfield", "w_mean", "log_scale", "value", "weight_hh_l0"),
+)
+
+
+@pytest.mark.parametrize("name", NO_KERNELS + MATRICES)
+def test_names_tell_kernels_from_what_stacked_layers_have_beside_them(name):
+    ((path, leaf),) = jax.tree_util.tree_leaves_with_path({"block": {name: jnp.ones((3, 4))}})
+    assert trees.is_kernel(path, leaf) == (name in MATRICES)
+
+
+def test_a_table_of_what_was_chosen():
+    tree = PARAMS | {"scale": jnp.float32(1), "steps": jax.ShapeDtypeStruct((2, 2), int)}
+    assert trees.describe(tree, trees.prunable_leaves(tree)).splitlines() == [
+        "leaf          shape   size  prunable",
+        "dense/bias    2          2  no",
+        "dense/kernel  3 x 2      6  yes",
+        "scale         scalar     1  no",
+        "steps         2 x 2      4  no",
+        "6 of 13 weights in 1 of 4 leaves may be pruned.",
+    ]
+
+
+def test_leaf_names_are_no_two_alike():
+    assert paths.leaf_names({"a/b": 1, "a": {"b": 2}, "c": 3}) == ["['a']['b']", "['a/b']", "c"]
+    assert paths.leaf_names(PARAMS) == ["dense/bias", "dense/kernel"]
+    assert paths.leaf_names(jnp.ones(2)) == [""]
 
 
 def test_predicate_sees_paths_and_leaves():
@@ -132,3 +189,80 @@ def test_keys_among_the_parameters_are_an_error():
     tree = {"dropout": jax.random.key(0), "kernel": jnp.ones((2, 3))}
     with pytest.raises(TypeError, match=r"'dropout' of params.*nnx\.Param"):
         trees.prunable_leaves(tree)
+
+
+class Tensor:
+    """As a tensor of torch looks from outside."""
+
+    shape, dtype = (2, 2), "torch.float32"
+
+
+Tensor.__module__ = "torch"
+
+LEAVES = {
+    "ref": (
+        lambda: jax.new_ref(jnp.ones((2, 2))),
+        r"a jax\.Ref, expected an array; read it: ref\[",
+    ),
+    "shape": (lambda: jax.ShapeDtypeStruct((2, 2), jnp.float32), "a shape without values"),
+    "torch": (Tensor, r"a tensor of torch.*tensor\.numpy\(force=True\)"),
+    "big endian": (
+        lambda: np.ones((2, 2), ">f4"),
+        r"array of >f4, in another byte order.*astype\(array\.dtype\.newbyteorder\('='\)\)",
+    ),
+    "lost type": (
+        lambda: np.ones((2, 2), jnp.bfloat16).view("V2"),
+        r"array of \|V2, bytes whose type a file has lost.*array\.view\(jnp\.bfloat16\)",
+    ),
+    "bool": (lambda: True, "True, not an array of numbers; a tree of True and False goes where pr"),
+    "key": (lambda: jax.random.key(0), "an array of key<fry>, not an array of numbers"),
+}
+
+
+@pytest.mark.parametrize("name", LEAVES)
+def test_a_leaf_that_is_no_array_is_told_the_way_out(name):
+    make, message = LEAVES[name]
+    tree, keep = {"w": make()}, {"w": jnp.ones((2, 2), bool)}
+    for call in (
+        lambda: masks.prune(jax.random.key(0), tree, keep, {"w": 1}),
+        lambda: criteria.movement(tree, tree),
+        lambda: actions.reinit(jax.random.key(0), tree, tree, keep),
+    ):
+        with pytest.raises(TypeError, match=message) as caught:
+            call()
+        assert "'w'" in str(caught.value) and len(str(caught.value).splitlines()) == 1
+
+
+def test_the_way_out_leads_out():
+    lost = np.ones((2, 2), jnp.bfloat16).view("V2").view(jnp.bfloat16)
+    foreign = np.ones((2, 2), ">f4")
+    native = foreign.astype(foreign.dtype.newbyteorder("="))
+    ref = jax.new_ref(jnp.ones((2, 2)))[...]
+    for leaf in (lost, native, ref):
+        assert trees.prunable_leaves({"w": leaf}) == {"w": True}
+
+
+def test_states_that_differ_in_metadata_only_are_told_so():
+    plain, noted = (flax.nnx.Linear(2, 2, rngs=flax.nnx.Rngs(0)) for _ in range(2))
+    noted.kernel.set_metadata(note="sparse")
+    one, other = flax.nnx.state(plain), flax.nnx.state(noted)
+    with pytest.raises(ValueError, match=r"other containers.*'note'.*nnx\.to_pure_dict"):
+        checks.check_trees(w_i=one, w_f=other)
+    checks.check_trees(w_i=flax.nnx.to_pure_dict(one), w_f=flax.nnx.to_pure_dict(other))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: criteria.same_sign("large_final"),
+            r"criterion is 'large_final'.*CRITERIA\['large",
+        ),
+        (lambda: actions.keep_sign("reinit"), r"action is 'reinit'.*actions\.MASK_ONE\['reinit'\]"),
+        (lambda: actions.resample(None), r"actions\.resample\(init\)"),
+        (lambda: actions.resample(1, 2, 3, 4), r"actions\.resample\(init\)"),
+    ],
+)
+def test_functions_not_names(call, message):
+    with pytest.raises(TypeError, match=message):
+        call()
