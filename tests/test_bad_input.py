@@ -11,6 +11,7 @@ import pytest
 
 from supermask_jax import (
     actions,
+    analysis,
     checks,
     criteria,
     mask_files,
@@ -699,6 +700,81 @@ def test_a_predicate_may_choose_a_scalar():
     assert rates.keep_counts(tree, {"scale": 0.9}, 3) == {"scale": 1}
     gone = masks.prune(KEY, tree, masks.ones(tree), {"scale": 0})
     assert not gone["scale"] and masks.apply(gone, tree)["scale"] == 0
+
+
+def everything_else(w_i, w_f, mask):
+    """The functions that `results` does not call, on a tree of kernels and a bias."""
+    prunable = {"kernel": True, "bias": False}
+    num_keep = {"kernel": 4, "bias": 4}
+    state = rounds.advance(
+        KEY, rounds.begin(w_i, mask), w_f, criterion=criteria.large_init_large_final,
+        mask_one=actions.constant, mask_zero=actions.zero_shuffled, num_keep=7,
+        prunable=prunable, least=2,
+    )  # fmt: skip
+    logits = supermasks.init_logits(w_i, prunable, 0.5)
+    network = lambda params: sum(  # noqa: E731
+        jnp.sum(leaf.astype(jnp.float32) ** 2) for leaf in jax.tree.leaves(params)
+    )
+    of_logits = supermasks.loss_of_logits(network, w_i, prunable, rescale=True)
+    optimizer = transforms.freeze_pruned(optax.sgd(0.1, momentum=0.9))
+    trained = training.make_training(
+        lambda params, batch, key, context: (network(params), {"count": 1}),
+        lambda params, data, context: {"loss": network(params)},
+        optimizer, lambda data, stream, step: None, num_steps=3, eval_every=2, chunk_evals=3,
+    )  # fmt: skip
+    stream = training.Stream(jnp.int32(0), KEY, {"mask": mask})
+    return {
+        "prune": masks.prune(KEY, w_f, mask, num_keep),
+        "start": rounds.start_params(state),
+        "fill": masks.apply(mask, w_i, 2.0),
+        "numbers": (
+            masks.density(mask, prunable), masks.overlap(mask, mask, prunable),
+            analysis.overlap_beyond_chance(mask, mask, prunable),
+            analysis.sign_agreement(w_i, w_f, mask, prunable),
+            analysis.fraction_shrunk(w_i, w_f, mask, prunable),
+            supermasks.expected_density(logits, prunable),
+        ),
+        "sample": supermasks.sample(KEY, logits, prunable),
+        "gradient": jax.grad(of_logits)(logits, KEY),
+        "trained": trained.run_chunk(trained.init(w_i), stream, jnp.int32(0), None),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", ["float32", *DTYPES])
+def test_no_type_is_promoted_on_the_way(dtype):
+    """Under strict promotion all runs, and gives what it gives otherwise."""
+    with jax.enable_x64(dtype == "float64"):
+        tree = {"kernel": jnp.ones(SHAPE), "bias": jnp.ones(4)}
+        w_i, w_f = (jax.tree.map(lambda w: w.astype(dtype), draw(tree, s, 1.0)) for s in (1, 2))
+        mask = draw_mask(tree, 3) | {"bias": jnp.ones(4, bool)}
+        with jax.numpy_dtype_promotion("strict"):
+            strict = jax.jit(everything_else)(w_i, w_f, mask)
+        assert_same_bits(strict, jax.jit(everything_else)(w_i, w_f, mask))
+    for name in ("start", "fill", "sample", "gradient"):
+        assert {leaf.dtype.name for leaf in jax.tree.leaves(strict[name])} == {dtype}
+        for leaf in jax.tree.leaves(strict[name]):
+            assert np.isfinite(np.asarray(leaf, np.float64)).all()
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e3])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float8_e5m2"])
+def test_the_deviation_of_narrow_weights_is_that_of_wide_ones(dtype, scale):
+    w_i = (draw(jnp.ones((40, 30)), 1) * scale).astype(dtype)
+    values = np.asarray(actions.constant(KEY, w_i, w_i, w_i == w_i), np.float64)
+    expected = np.asarray(w_i, np.float64).std()
+    largest, resolution = float(jnp.finfo(dtype).max), float(jnp.finfo(dtype).eps)
+    assert expected < largest
+    np.testing.assert_allclose(np.abs(values[values != 0]), expected, resolution)
+
+
+@pytest.mark.parametrize("name", actions.MASK_ONE | actions.MASK_ZERO)
+@pytest.mark.parametrize("dtype", ["bool", "int4", "uint8", "complex64"])
+def test_actions_pass_leaves_without_floats_by(name, dtype):
+    tree = {"kernel": draw(jnp.ones(SHAPE), 1), "other": jnp.ones(SHAPE, dtype)}
+    mask = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, bool), tree)
+    values = (actions.MASK_ONE | actions.MASK_ZERO)[name](KEY, tree, tree, mask)
+    assert values["other"].dtype == dtype
+    assert values["other"].all() == (name != "zero")
 
 
 def test_all_kinds_are_known():

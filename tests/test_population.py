@@ -158,6 +158,32 @@ def test_pad_takes_keys():
     assert (jax.random.key_data(padded["key"][3]) == jax.random.key_data(keys[2])).all()
 
 
+@pytest.mark.parametrize(
+    ("impl", "alike"),
+    [("threefry2x32", True), ("philox4x32", True), ("rbg", False), ("unsafe_rbg", False)],
+)
+def test_members_by_vmap_draw_what_they_draw_alone_unless_their_keys_are_rbg(impl, alike):
+    keys = jax.random.split(jax.random.key(0, impl=impl), 4)
+
+    def draw_one(state, key):
+        return state, jax.random.normal(key, (3,))
+
+    _, alone = population.map_members(draw_one)(jnp.zeros(4), keys)
+    _, together = population.map_members(draw_one, batch_size=4)(jnp.zeros(4), keys)
+    assert bool((alone == together).all()) == alike
+
+
+@pytest.mark.parametrize("index", [True, False, np.True_])
+def test_a_bare_bool_is_no_index(index):
+    with pytest.raises(TypeError, match=r"index is (True|False), expected an int, a slice or an"):
+        population.take(population.stack(MEMBERS), index)
+
+
+def test_a_mask_of_members_is_an_index():
+    chosen = population.take(population.stack(MEMBERS), np.array([True, False, True, False, False]))
+    assert chosen["b"].tolist() == [0, 2]
+
+
 def test_shard_and_replicate():
     mesh = population.make_mesh()
     assert mesh.size == len(jax.devices()) == 4

@@ -79,15 +79,95 @@ def test_forward_and_reverse_mode_agree(rescale):
     np.testing.assert_array_equal(value, f(LOGITS))
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize(
+    "dtype", [jnp.float32, jnp.bfloat16, jnp.float16, jnp.float8_e4m3fn, jnp.float8_e5m2]
+)
 def test_samples_are_exactly_zero_or_one_and_average_to_the_probability(dtype):
     logits = jnp.asarray([[-4.0, -1.0, 0.0, 0.5, 3.0]], dtype)
     keys = jax.random.split(KEY, 4000)
     draws = jax.jit(jax.vmap(lambda key: supermasks.sample(key, logits, True)))(keys)
     assert draws.dtype == dtype and set(np.unique(np.float32(draws))) == {0.0, 1.0}
-    probability = np.float64(supermasks.expected(logits, True))
+    probability = 1 / (1 + np.exp(-np.float64(logits)))
+    resolution = float(jnp.finfo(dtype).eps)
+    np.testing.assert_allclose(
+        np.float64(supermasks.expected(logits, True)), probability, resolution
+    )
     error = 4 * np.sqrt(probability * (1 - probability) / len(keys))
     assert (np.abs(np.float64(draws).mean(0) - probability) < error).all()
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float8_e4m3fn", "float8_e5m2"])
+@pytest.mark.parametrize("logit", [-8.0, -6.0, 6.0])
+def test_narrow_logits_draw_rare_weights_as_rarely_as_wide_ones(dtype, logit):
+    logits = jnp.full(2**20, logit, dtype)
+    drawn = supermasks.sample(KEY, logits, True)
+    assert drawn.dtype == dtype
+    wide = supermasks.sample(KEY, logits.astype(jnp.float32), True)
+    np.testing.assert_array_equal(np.float32(drawn), wide)
+    probability = 1 / (1 + np.exp(-logit))
+    error = 5 * np.sqrt(probability * (1 - probability) / logits.size)
+    assert abs(np.float64(np.float32(drawn)).mean() - probability) < error
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_wide_logits_draw_as_ever(dtype):
+    """One uniform number per weight, compared with the sigmoid in the logits' own type."""
+    with jax.enable_x64(True):
+        logits = jnp.asarray(RNG.normal(size=(50, 40)), dtype)
+        key = jax.tree.leaves(trees.leaf_keys(KEY, logits))[0]
+        expected = jax.random.bernoulli(key, jax.nn.sigmoid(logits))
+        np.testing.assert_array_equal(supermasks.sample(KEY, logits, True), expected)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float8_e4m3fn"])
+def test_narrow_types_have_gradients(dtype):
+    weights = jnp.asarray([[1.0, -1.0, 2.0]], dtype)
+
+    def total(logits):
+        mask = supermasks.sample(KEY, logits, True)
+        return jnp.sum(supermasks.masked_params(mask, weights, True).astype(jnp.float32))
+
+    grads = jax.grad(total)(jnp.zeros((1, 3), dtype))
+    assert grads.dtype == dtype
+    np.testing.assert_array_equal(np.float32(grads), [[0.25, -0.25, 0.5]])
+
+
+SHARDED = {
+    "same draw everywhere": (lambda key, place: key, lambda logits, place: logits),
+    "a draw per device": (jax.random.fold_in, lambda logits, place: logits),
+    "logits per device": (lambda key, place: key, lambda logits, place: logits + 0.1 * place),
+}
+
+
+@pytest.mark.parametrize("rescale", [False, True])
+@pytest.mark.parametrize("name", SHARDED)
+def test_gradients_inside_shard_map_are_the_sum_over_devices(name, rescale):
+    """With the check of what varies between devices that shard_map makes unless told not to."""
+    own_key, own_logits = SHARDED[name]
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    spec = jax.sharding.PartitionSpec
+    batches = jnp.asarray(RNG.normal(size=(8, 5)), jnp.float32)
+    of_logits = supermasks.loss_of_logits(loss, PARAMS, PRUNABLE, rescale=rescale)
+
+    def of_device(logits, key, place, batch):
+        own = jax.tree.map(lambda m: own_logits(m, place), logits)
+        return of_logits(own, own_key(key, place), batch)
+
+    def device(logits, key, batch):
+        return jax.grad(of_device)(logits, key, jax.lax.axis_index("data"), batch)
+
+    sharded = jax.shard_map(
+        device, mesh=mesh, in_specs=(spec(), spec(), spec("data")), out_specs=spec()
+    )
+    found = jax.jit(sharded)(LOGITS, KEY, batches)
+    alone = [
+        jax.grad(of_device)(LOGITS, KEY, place, batches[2 * place : 2 * place + 2])
+        for place in range(4)
+    ]
+    expected = jax.tree.map(lambda *parts: sum(parts), *alone)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), found, expected
+    )
 
 
 def test_leaves_that_are_not_prunable_are_whole():
@@ -181,6 +261,18 @@ def check_learning(params, apply, labels):
 def test_wrong_initial_logits(value):
     with pytest.raises(ValueError, match="the initial logit is"):
         supermasks.init_logits(PARAMS, PRUNABLE, value)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"),
+    [("float32", 1e39), ("float16", 1e5), ("float16", -1e5), ("float8_e4m3fn", 500)],
+)
+def test_an_initial_logit_that_its_leaf_cannot_hold_is_an_error(dtype, value):
+    params = {"dense": {"kernel": jnp.ones((2, 2), dtype), "bias": jnp.ones(2)}}
+    prunable = {"dense": {"kernel": True, "bias": False}}
+    with pytest.raises(ValueError, match=rf"finite as {dtype}, the type of leaf 'dense/kernel'"):
+        supermasks.init_logits(params, prunable, value)
+    assert supermasks.init_logits(params, prunable, 8)["dense"]["kernel"].dtype == dtype
 
 
 def test_no_prunable_leaf():
