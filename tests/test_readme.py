@@ -20,7 +20,7 @@ def test_an_example_runs_and_prints_what_it_says(code, capsys):
     for package in re.findall(r"^import (flax|equinox)", code, flags=re.M):
         pytest.importorskip(package)
     exec(compile(code, "example", "exec"), {})
-    said = re.findall(r"print\(.*\)\s+# ([0-9.]+)", code)
+    said = re.findall(r"print\(.*\)\s+# ([0-9.]+(?: [0-9.]+)*)", code)
     assert [line.strip() for line in capsys.readouterr().out.splitlines()] == said
 
 

@@ -53,6 +53,7 @@ STYLES: dict[str, Style] = {
     "constant_keep_sign": Style("#00664a", "D"),
     "constant": Style("#3fbf94", "D", DASHED, filled=False),
     "rewind_unless_shrunk": Style("#5b2a86", "P"),
+    "finetune": Style("#7a5200", "p", DASH_DOTTED),
     # Mask-0 actions: dashed for the controls.
     "zero": Style("#111111", "o"),
     "freeze": Style("#b03a00", "s"),
