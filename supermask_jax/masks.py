@@ -112,7 +112,7 @@ def prune_global(
       UserWarning: outside `jit`, names the leaves that lose their last weight.
 
     Raises:
-      ValueError: as `prune`, and outside `jit` floors that are more than `num_keep` together.
+      ValueError: as `prune`, and floors that are more than a `num_keep` that is not traced.
       TypeError: as `prune`.
     """
     check_mask(mask, scores=scores)
@@ -131,7 +131,6 @@ def prune_global(
         _check_floating(where, all_scores[i])
         if is_known and count < size:
             _check_finite(where, all_scores[i], leaves[i])
-
     ranked, kept = (_joined([tree[i] for i in chosen]) for tree in (all_scores, leaves))
     ties = leaf_keys(key, 0)
     if reserved:
@@ -186,7 +185,7 @@ def num_kept(leaf: jax.Array) -> jax.Array:
     >>> float(num_kept(jnp.array([[True, False], [True, True]])))
     3.0
     """
-    return _nearest_sum(_partial_counts(leaf))
+    return _sum_of_counts([leaf])
 
 
 def intersection(a: PyTree, b: PyTree) -> PyTree:
@@ -218,7 +217,14 @@ def _count(mask: PyTree, prunable: PyTree) -> jax.Array:
     check_masks(mask=mask)
     check_prunable(prunable, mask=mask)
     pairs = zip(jax.tree.leaves(mask), jax.tree.leaves(prunable), strict=True)
-    return _nearest_sum([part for m, yes in pairs if yes for part in _partial_counts(m)])
+    return _sum_of_counts([leaf for leaf, yes in pairs if yes])
+
+
+def _sum_of_counts(leaves: Sequence[jax.Array]) -> jax.Array:
+    parts = [part for leaf in leaves for part in _partial_counts(leaf)]
+    if sum(leaf.size for leaf in leaves) > MOST_COUNTED:
+        return _nearest_sum(parts)
+    return sum(parts, start=jnp.int32(0)).astype(jnp.float32)
 
 
 def _partial_counts(leaf: jax.Array) -> list[jax.Array]:
