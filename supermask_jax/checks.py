@@ -85,17 +85,20 @@ def check_integer(name: str, value: Any, least: int) -> int:
     return number
 
 
-def check_optimizer(optimizer: Any) -> None:
-    """Check that an optimizer is one of optax.
+def check_optimizer(optimizer: Any) -> Any:
+    """An optimizer of optax, of `optax.MultiSteps` the transformation that it is.
 
     Raises:
-      TypeError: if it is not.
+      TypeError: for anything else.
     """
+    if hasattr(optimizer, "gradient_transformation"):
+        optimizer = optimizer.gradient_transformation()
     if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
         raise TypeError(
             f"the optimizer is {shown(optimizer)}, expected one of optax, for example "
             "optax.adam(1e-3)."
         )
+    return optimizer
 
 
 def check_structure(**trees: PyTree) -> None:

@@ -74,10 +74,7 @@ def freeze_pruned(
     >>> float(updates[0, 0]) < 0.0, float(optax.apply_updates(params, updates)[0, 1])
     (True, 2.0)
     """
-    check_optimizer(inner)
-    if isinstance(inner, optax.MultiSteps):
-        inner = inner.gradient_transformation()
-    inner = optax.with_extra_args_support(inner)
+    inner = optax.with_extra_args_support(check_optimizer(inner))
     keeps_mask = mask is not None
 
     def init(params: PyTree) -> PyTree:

@@ -262,6 +262,10 @@ def unstack_layers(
                 f"leaf '{path_name(path)}' of shape {list(whole.shape)} has no layers; "
                 "the rule must be False of it."
             )
+        if jnp.shape(leaf) and leaf.shape[0] != whole.shape[0]:
+            raise ValueError(
+                f"leaf '{path_name(path)}' has {leaf.shape[0]} layers, in like {whole.shape[0]}."
+            )
         return Layers(_layer(leaf, i) for i in range(whole.shape[0]))
 
     return jax.tree_util.tree_map_with_path(unstack, tree, like, chosen), _stack_layers
@@ -270,7 +274,7 @@ def unstack_layers(
 def _layer(leaf: Any, place: int) -> Any:
     if isinstance(leaf, jax.ShapeDtypeStruct):
         return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
-    return leaf[place] if hasattr(leaf, "shape") else leaf
+    return leaf[place] if jnp.shape(leaf) else leaf
 
 
 def _stack_layers(tree: PyTree) -> PyTree:

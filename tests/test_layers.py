@@ -223,6 +223,13 @@ STACK = {"blocks": {"kernel": jnp.ones((3, 4, 5))}, "head": jnp.ones((5, 2))}
             ValueError,
             "'blocks/kernel' is in like but not in tree",
         ),
+        (
+            lambda: trees.unstack_layers(
+                jnp.ones((3, 2)), lambda path, leaf: True, jnp.ones((2, 2))
+            ),
+            ValueError,
+            "leaf '' has 3 layers, in like 2",
+        ),
     ],
 )
 def test_errors(call, error, message):

@@ -312,6 +312,20 @@ def test_a_late_start_is_on_the_grid(step):
         scheduled().init(PARAMS, step)
 
 
+def test_multi_steps_as_it_is_made_hands_the_mask_on():
+    training = scheduled(optimizer=optax.MultiSteps(OPTIMIZER, 2))
+    state, _ = run_from(training, training.init(PARAMS), 0)
+    for _, before, after, kept in leaves(PARAMS, state.params, MASK):
+        assert ((before == after) == ~kept).all()
+
+
+def test_late_starts_of_a_population():
+    training = scheduled()
+    params = jax.tree.map(lambda w: jnp.stack([w, 2 * w]), PARAMS)
+    states = jax.vmap(functools.partial(training.init, step=4))(params)
+    assert_same_bits(population.take(states, 0), training.init(PARAMS, 4))
+
+
 def test_optimizers_that_count_other_steps_need_their_state():
     optimizer = optax.MultiSteps(optax.adam(0.1), 2).gradient_transformation()
     training = scheduled(optimizer=freeze_pruned(optimizer))
