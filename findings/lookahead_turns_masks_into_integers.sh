@@ -5,20 +5,27 @@
 # init every sync_period steps, and leaves it alone in between. It documents no limit on what that
 # state may hold.
 #
-# What happens: in every step each leaf of the state becomes (1 - sync) * current + sync * init. That
-# is "one of the two" for finite floats only. (1) Booleans become int32 in the first step, and so
-# ~mask is -1 or -2, true throughout. (2) Infinities turn into NaN, since 0 * inf is NaN: a running
-# minimum that starts at inf is lost in the first step, with no reset due. (3) NaNs survive the reset
-# that ought to clear them. (4) Typed PRNG keys raise a TypeError, so optax.noisy_sgd can't be used.
-# int8 and uint32 leaves become int32. Under lax.scan (1) is an error; under jit it costs a
-# compilation, no more.
+# What happens: in every step, each leaf of the state becomes (1 - sync) * current + sync * init, and
+# only for finite floats is that one of the two. (1) Booleans are int32 after the first step, and
+# then ~mask is -1 or -2, true throughout. (2) What is NaN or infinite at a reset is NaN after it.
+# (3) With typed PRNG keys the first step is a TypeError, so optax.noisy_sgd can't be inside. Under
+# lax.scan, (1) is an error as well; in a loop, jitted or not, there is no sign of it.
 #
-# Why it matters: a mask belongs into the state of the transformation that applies it, beside the
-# moments. jnp.where(mask, update, 0) still works with integers; jnp.where(~mask, 0, update), which is
-# the same for a mask, holds the whole network from the second step on, and mask[mask] or
-# update[mask] pick entries 0 and 1. Turning reset_state on is all it takes.
+# Why it matters: the mask belongs in the state of the transformation that applies it, beside the
+# moments. jnp.where(mask, update, 0) lives on with integers. jnp.where(~mask, 0, update) should be
+# the same, and with reset_state=True it freezes the whole network after its first step; the fast and
+# the slow weights agree from the next synchronization on, as if training had converged. A mask used
+# as an index picks entries 0 and 1, not the kept ones.
 #
-# Seen, with one weight of three pruned, rate 0.1 and a gradient of 1 everywhere:
+# Seen, for three weights, the second pruned, with a rate of 0.1 and gradients of 1, synchronized
+# every 10 steps:
+#   reset_state=False, where(mask, u, 0): after 1, 2, 5 steps [0.9 0.0 1.9] [0.8 0.0 1.8] [0.5 0.0 1.5]
+#   reset_state=False, where(~mask, 0, u): after 1, 2, 5 steps [0.9 0.0 1.9] [0.8 0.0 1.8] [0.5 0.0 1.5]
+#   reset_state=True, where(mask, u, 0): after 1, 2, 5 steps [0.9 0.0 1.9] [0.8 0.0 1.8] [0.5 0.0 1.5]
+#   reset_state=True, where(~mask, 0, u): after 1, 2, 5 steps [0.9 0.0 1.9] [0.9 0.0 1.9] [0.9 0.0 1.9]
+#   mask in the state: [True, False, True], then [1, 0, 1]; w[mask] [1.0, 2.0], then [0.0, 1.0, 0.0]
+#   adam's mu at a reset: [0.0, nan, 0.0] from NaN, [0.0, nan, 0.0] from infinity
+#   under lax.scan: TypeError; around noisy_sgd: TypeError
 set -euo pipefail
 
 folder=$(mktemp -d)
@@ -28,54 +35,96 @@ python3 -m venv "$folder/venv"
     'jax==0.10.2' 'jaxlib==0.10.2' 'optax==0.2.8' 'numpy==2.4.6'
 
 JAX_PLATFORMS=cpu "$folder/venv/bin/python" -I - <<'EOF'
-from typing import Any, NamedTuple
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
 mask = jnp.array([True, False, True])
-gradient = jnp.ones(3)
+start = optax.LookaheadParams.init_synced(jnp.array([1.0, 0.0, 2.0]))
 
 
-class Pruned(NamedTuple):
-    mask: Any
-    smallest: Any  # the smallest norm of an update so far
+def keep(apply):  # a transformation with the mask as its state
+    return optax.GradientTransformation(
+        lambda params: mask, lambda updates, mask, params=None: (apply(mask, updates), mask)
+    )
 
 
-def keep(apply):
-    def init(params):
-        return Pruned(mask, jnp.array(jnp.inf))
-
-    def update(updates, state, params=None):
-        smallest = jnp.minimum(state.smallest, jnp.linalg.norm(updates))
-        return apply(state.mask, updates), Pruned(state.mask, smallest)
-
-    return optax.GradientTransformation(init, update)
+def step(optimizer, params, state, gradient):
+    updates, state = optimizer.update(gradient, state, params)
+    return optax.apply_updates(params, updates), state
 
 
-def train(optimizer, steps):
-    params = optax.LookaheadParams.init_synced(jnp.array([1.0, 0.0, 2.0]))
-    state = optimizer.init(params)
-    seen = []
-    step = jax.jit(optimizer.update)
+def train(optimizer, steps, jit):
+    jitted = jax.jit(step, static_argnums=0) if jit else step
+    params, state = start, optimizer.init(start)
+    weights = []
     for _ in range(steps):
-        updates, state = step(gradient, state, params)
-        params = optax.apply_updates(params, updates)
-        seen.append((np.asarray(params.fast), state.fast_state))
-    return seen
+        params, state = jitted(optimizer, params, state, jnp.ones(3))
+        weights.append(np.asarray(params.fast))
+    return np.array(weights), state.fast_state[-1]
 
 
 APPLY = {
-    "where(mask, u, 0)": lambda m, u: jnp.where(m, u, 0.0),
-    "where(~mask, 0, u)": lambda m, u: jnp.where(~m, 0.0, u),
+    "where(mask, u, 0)": lambda mask, u: jnp.where(mask, u, 0.0),
+    "where(~mask, 0, u)": lambda mask, u: jnp.where(~mask, 0.0, u),
 }
+right = np.array([[0.9, 0.0, 1.9], [0.8, 0.0, 1.8], [0.5, 0.0, 1.5]])
+frozen = right[[0, 0, 0]]
 for reset in (False, True):
     for name, apply in APPLY.items():
-        optimizer = optax.chain(optax.sgd(0.1), keep(apply))
-        seen = train(optax.lookahead(optimizer, 10, 0.5, reset_state=reset), 5)
-        weights = [" ".join(f"{w:.1f}" for w in seen[i][0]) for i in (0, 1, 4)]
-        state = seen[0][1][-1]
-        print(f"reset_state={reset}, {name}: weights after 1, 2, 5 steps {weights}")
-        print(f"  mask {np.asarray(state.mask).tolist()}, smallest {float(state.smallest):.2f}")
+        optimizer = optax.lookahead(
+            optax.chain(optax.sgd(0.1), keep(apply)), 10, 0.5, reset_state=reset
+        )
+        for jit in (False, True):
+            weights, kept = train(optimizer, 5, jit)
+            weights = weights[[0, 1, 4]]
+            wrong = reset and "~" in name
+            assert np.allclose(weights, frozen if wrong else right), weights
+            assert kept.dtype == (jnp.int32 if reset else jnp.bool_), kept
+            assert np.array_equal(kept, mask), kept
+        rows = " ".join("[" + " ".join(f"{w:.1f}" for w in row) + "]" for row in weights)
+        print(f"reset_state={reset}, {name}: after 1, 2, 5 steps {rows}")
+
+w = start.fast
+print(
+    f"mask in the state: {mask.tolist()}, then {kept.tolist()}; "
+    f"w[mask] {w[mask].tolist()}, then {w[kept].tolist()}"
+)
+assert w[mask].tolist() == [1, 2] and w[kept].tolist() == [0, 1, 0]
+
+left = []
+for value in (jnp.nan, jnp.inf):
+    optimizer = optax.lookahead(optax.adam(0.1), 1, 0.5, reset_state=True)
+    _, state = step(optimizer, start, optimizer.init(start), jnp.array([1.0, value, 1.0]))
+    mu = np.asarray(state.fast_state[0].mu)
+    assert np.array_equal(mu, [0, np.nan, 0], equal_nan=True), mu
+    left.append(mu.tolist())
+print(f"adam's mu at a reset: {left[0]} from NaN, {left[1]} from infinity")
+
+
+def scanned():
+    optimizer = optax.lookahead(keep(APPLY["where(mask, u, 0)"]), 10, 0.5, reset_state=True)
+
+    def body(carry, _):
+        return step(optimizer, *carry, jnp.ones(3)), None
+
+    return jax.lax.scan(body, (start, optimizer.init(start)), None, length=3)
+
+
+def noisy():
+    noisy_sgd = optax.noisy_sgd(0.1, key=jax.random.key(0))
+    optimizer = optax.lookahead(noisy_sgd, 10, 0.5, reset_state=True)
+    return step(optimizer, start, optimizer.init(start), jnp.ones(3))
+
+
+errors = []
+for function, words in ((scanned, ("bool[3]", "int32[3]")), (noisy, ("multiply", "key<fry>"))):
+    try:
+        function()
+    except TypeError as error:
+        assert all(word in str(error) for word in words), error
+        errors.append(type(error).__name__)
+assert len(errors) == 2, errors
+print(f"under lax.scan: {errors[0]}; around noisy_sgd: {errors[1]}")
+EOF

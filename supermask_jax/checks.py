@@ -86,19 +86,22 @@ def check_integer(name: str, value: Any, least: int) -> int:
 
 
 def check_optimizer(optimizer: Any) -> Any:
-    """An optimizer of optax, of `optax.MultiSteps` the transformation that it is.
+    """An optimizer of optax as a transformation that takes extra arguments.
 
     Raises:
       TypeError: for anything else.
     """
-    if hasattr(optimizer, "gradient_transformation"):
-        optimizer = optimizer.gradient_transformation()
     if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
         raise TypeError(
             f"the optimizer is {shown(optimizer)}, expected one of optax, for example "
             "optax.adam(1e-3)."
         )
-    return optimizer
+    import optax  # not for those who check trees alone
+
+    if isinstance(optimizer, optax.MultiSteps):  # its own transformation drops extra arguments
+        update: Any = optimizer.update
+        return optax.GradientTransformationExtraArgs(optimizer.init, update)
+    return optax.with_extra_args_support(optimizer)
 
 
 def check_structure(**trees: PyTree) -> None:

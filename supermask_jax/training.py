@@ -206,7 +206,7 @@ def make_training(
         ("chunk_evals", chunk_evals),
     ):
         check_integer(name, value, 1)
-    optimizer = optax.with_extra_args_support(check_optimizer(optimizer))
+    optimizer = check_optimizer(optimizer)
     num_evals = -(-num_steps // eval_every) + 1
     chunk_evals = min(chunk_evals, num_evals)
 

@@ -74,7 +74,7 @@ def freeze_pruned(
     >>> float(updates[0, 0]) < 0.0, float(optax.apply_updates(params, updates)[0, 1])
     (True, 2.0)
     """
-    inner = optax.with_extra_args_support(check_optimizer(inner))
+    inner = check_optimizer(inner)
     keeps_mask = mask is not None
 
     def init(params: PyTree) -> PyTree:

@@ -14,7 +14,7 @@ LABORATORY = sorted((ROOT / "experiments").rglob("*.py"))
 # Beside numpy and the standard library; a module without an entry may import nothing else.
 MAY_IMPORT = {
     "paths": {"jax"},
-    "checks": {"jax", "paths"},
+    "checks": {"jax", "optax", "paths"},
     "trees": {"jax", "checks", "paths"},
     "criteria": {"jax", "checks", "paths", "trees"},
     "actions": {"jax", "checks", "paths", "trees"},
