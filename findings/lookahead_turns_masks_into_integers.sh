@@ -5,24 +5,24 @@
 # init every sync_period steps, and leaves it alone in between. It documents no limit on what that
 # state may hold.
 #
-# What happens: in every step, each leaf of the state becomes (1 - sync) * current + sync * init, and
-# only for finite floats is that one of the two. (1) Booleans are int32 after the first step, and
-# then ~mask is -1 or -2, true throughout. (2) What is NaN or infinite at a reset is NaN after it.
+# What happens: in every step, each leaf of the state becomes (1 - sync) * current + sync * init,
+# and that is one of the two for finite floats only. (1) Booleans are int32 after the first step,
+# and then ~mask is -1 or -2, true throughout. (2) What is NaN or infinite at a reset is NaN after.
 # (3) With typed PRNG keys the first step is a TypeError, so optax.noisy_sgd can't be inside. Under
 # lax.scan, (1) is an error as well; in a loop, jitted or not, there is no sign of it.
 #
 # Why it matters: the mask belongs in the state of the transformation that applies it, beside the
 # moments. jnp.where(mask, update, 0) lives on with integers. jnp.where(~mask, 0, update) should be
-# the same, and with reset_state=True it freezes the whole network after its first step; the fast and
-# the slow weights agree from the next synchronization on, as if training had converged. A mask used
-# as an index picks entries 0 and 1, not the kept ones.
+# the same, and with reset_state=True it freezes the whole network after its first step, which looks
+# as if training had converged at once. A mask used as an index picks entries 0 and 1, not the kept
+# ones.
 #
 # Seen, for three weights, the second pruned, with a rate of 0.1 and gradients of 1, synchronized
-# every 10 steps:
-#   reset_state=False, where(mask, u, 0): after 1, 2, 5 steps [0.9 0.0 1.9] [0.8 0.0 1.8] [0.5 0.0 1.5]
-#   reset_state=False, where(~mask, 0, u): after 1, 2, 5 steps [0.9 0.0 1.9] [0.8 0.0 1.8] [0.5 0.0 1.5]
-#   reset_state=True, where(mask, u, 0): after 1, 2, 5 steps [0.9 0.0 1.9] [0.8 0.0 1.8] [0.5 0.0 1.5]
-#   reset_state=True, where(~mask, 0, u): after 1, 2, 5 steps [0.9 0.0 1.9] [0.9 0.0 1.9] [0.9 0.0 1.9]
+# every 10 steps; the weights after 1, 2 and 5 steps:
+#   reset_state=False, where(mask, u, 0): [0.9 0.0 1.9] [0.8 0.0 1.8] [0.5 0.0 1.5]
+#   reset_state=False, where(~mask, 0, u): [0.9 0.0 1.9] [0.8 0.0 1.8] [0.5 0.0 1.5]
+#   reset_state=True, where(mask, u, 0): [0.9 0.0 1.9] [0.8 0.0 1.8] [0.5 0.0 1.5]
+#   reset_state=True, where(~mask, 0, u): [0.9 0.0 1.9] [0.9 0.0 1.9] [0.9 0.0 1.9]
 #   mask in the state: [True, False, True], then [1, 0, 1]; w[mask] [1.0, 2.0], then [0.0, 1.0, 0.0]
 #   adam's mu at a reset: [0.0, nan, 0.0] from NaN, [0.0, nan, 0.0] from infinity
 #   under lax.scan: TypeError; around noisy_sgd: TypeError
@@ -84,7 +84,7 @@ for reset in (False, True):
             assert kept.dtype == (jnp.int32 if reset else jnp.bool_), kept
             assert np.array_equal(kept, mask), kept
         rows = " ".join("[" + " ".join(f"{w:.1f}" for w in row) + "]" for row in weights)
-        print(f"reset_state={reset}, {name}: after 1, 2, 5 steps {rows}")
+        print(f"reset_state={reset}, {name}: {rows}")
 
 w = start.fast
 print(

@@ -7,15 +7,15 @@
 #
 # What happens: the BCOO that sparse.grad returns carries the indices of the weights once more, as a
 # leaf like any other. The optimizer takes them for a gradient, and optax.apply_updates adds
-# -rate * indices to the indices and casts the result back to int32, towards 0. A small
-# rate doesn't help: 5 - 0.0001 * 5 becomes 4. So each step pulls all entries one row up and one column to
-# the left, or further; entries that meet are summed, and those that leave the matrix count for
-# nothing. nse, the shape, the dtypes and indices_sorted stay as they were. jit makes no difference.
-# Cures: optimize W.data alone, or equinox.filter_grad with equinox.apply_updates.
+# -rate * indices to the indices and casts the result back to int32, towards 0. A small rate doesn't
+# help: 5 - 0.0001 * 5 becomes 4. So each step pulls all entries a row up and a column to the left,
+# or further, to the corner at (0, 0). Entries that meet are summed, and those that leave the matrix
+# count for nothing. nse, the shape and the dtypes stay as they were. jit makes no difference.
+# Cures: optimize W.data alone, or use equinox.filter_grad and equinox.apply_updates.
 #
 # Why it matters: a pruned network in BCOO is the way to pay for the kept weights only, and its
-# sparsity looks safe, since nothing but the kept weights is stored. Instead the mask moves. The loss
-# falls all the same, to that of a matrix that is (all but) empty, so training seems to work, badly.
+# sparsity looks safe, since nothing but the kept weights is stored. Instead the mask moves.
+# The loss falls all the same, to that of a matrix all but empty, so training seems to work, badly.
 #
 # Seen, for an 8 x 8 matrix with 17 entries, towards one with the same pattern, after 1, 3 and 300
 # steps:
