@@ -22,6 +22,7 @@ from tests.trees import STACKED, assert_same_bits, assert_structure, draw, draw_
 
 KEY = jax.random.key(0)
 LENGTH = 12  # so that "10" comes before "2" wherever names are sorted
+RANKED = ("large_final", "small_init_small_final", "random")  # by value, by rank, by ties alone
 
 
 def rule_of(kind):
@@ -50,8 +51,8 @@ def everything(w_i, w_f, mask, prunable):
     num_keep = rates.keep_counts(w_i, per_round, 1)
     state = rounds.RoundState(w_i, jax.tree.map(jnp.zeros_like, w_i), mask)
     found = {}
-    for name, criterion in criteria.CRITERIA.items():
-        scores = criterion(w_i, w_f, mask)
+    for name in RANKED:
+        scores = criteria.CRITERIA[name](w_i, w_f, mask)
         found[name] = masks.prune(KEY, scores, mask, num_keep)
     found["global"] = masks.prune_global(KEY, w_f, mask, 40, prunable, least=2)
     for name, action in (actions.MASK_ONE | actions.MASK_ZERO).items():
