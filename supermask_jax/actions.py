@@ -16,14 +16,13 @@ weights with `zero_if_shrunk` for pruned ones.
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from supermask_jax.checks import (
-    check_function,
+    check_action,
     check_key,
     check_mask,
     check_trees,
@@ -74,7 +73,7 @@ def on_every_leaf(action: Action) -> Action:
     it discards there, and such leaves restart from `w_i`. The mark is an attribute of the function
     returned, so it goes outermost: ``on_every_leaf(keep_sign(action))``.
     """
-    check_function("action", action, "actions.MASK_ONE")
+    check_action("action", action, "actions.MASK_ONE")
 
     @functools.wraps(action)
     def marked(key: Key, w_i: PyTree, w_f: PyTree, mask: PyTree) -> PyTree:
@@ -96,7 +95,7 @@ def finetune(key: Key, w_i: PyTree, w_f: PyTree, mask: PyTree) -> PyTree:
 
 def keep_sign(action: Action) -> Action:
     """The action's magnitudes with the signs of `w_i`; zero where `w_i` is zero."""
-    check_function("action", action, "actions.MASK_ONE")
+    check_action("action", action, "actions.MASK_ONE")
 
     def signed(key: Key, w_i: PyTree, w_f: PyTree, mask: PyTree) -> PyTree:
         values = action(key, w_i, w_f, mask)
@@ -112,13 +111,13 @@ def keep_sign(action: Action) -> Action:
     return signed
 
 
-def resample(init: Callable[[Key], PyTree], *misplaced: Any) -> Action:
+def resample(init: Callable[[Key], PyTree]) -> Action:
     """An action that draws anew from the network's own initialiser, `key -> parameters`.
 
     Raises:
-      TypeError: if it is passed as an action itself, or without an initialiser.
+      TypeError: without an initialiser.
     """
-    if misplaced or not callable(init):
+    if not callable(init):
         raise TypeError("resample makes an action of an initialiser: actions.resample(init).")
 
     def resampled(key: Key, w_i: PyTree, w_f: PyTree, mask: PyTree) -> PyTree:

@@ -95,7 +95,7 @@ def sign_agreement(w_i: PyTree, w_f: PyTree, chosen: PyTree, prunable: PyTree) -
       prunable: from `trees.prunable_leaves`.
 
     Returns:
-      NaN where no weight is chosen.
+      NaN where no weight is chosen (at which ``jax_debug_nans`` stops).
 
     Raises:
       ValueError, TypeError: trees or shapes that differ, leaves of `chosen` that are not bools.

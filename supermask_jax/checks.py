@@ -5,7 +5,10 @@ one, the type that JAX computes a leaf in.
 """
 
 import difflib
+import inspect
 import operator
+import sys
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -83,25 +86,6 @@ def check_integer(name: str, value: Any, least: int) -> int:
     if number is None or number < least:
         raise ValueError(f"{name} is {shown(value)}, expected an integer of {least} or more.")
     return number
-
-
-def check_optimizer(optimizer: Any) -> Any:
-    """An optimizer of optax as a transformation that takes extra arguments.
-
-    Raises:
-      TypeError: for anything else.
-    """
-    if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
-        raise TypeError(
-            f"the optimizer is {shown(optimizer)}, expected one of optax, for example "
-            "optax.adam(1e-3)."
-        )
-    import optax  # not for those who check trees alone
-
-    if isinstance(optimizer, optax.MultiSteps):  # its own transformation drops extra arguments
-        update: Any = optimizer.update
-        return optax.GradientTransformationExtraArgs(optimizer.init, update)
-    return optax.with_extra_args_support(optimizer)
 
 
 def check_structure(**trees: PyTree) -> None:
@@ -227,15 +211,27 @@ def check_shaped_weights(prunable: PyTree, **trees: PyTree) -> None:
             )
 
 
-def check_function(kind: str, function: Any, registry: str) -> None:
-    """Check that a criterion or an action is a function, not the name of one.
+def check_criterion(criterion: Any) -> None:
+    """Check that a criterion is a function of three trees, not its name or what makes one.
 
     Raises:
       TypeError: if it is not; says where names lead to functions.
     """
-    if not callable(function):
-        where = f"{registry}[{function!r}]" if isinstance(function, str) else f"one of {registry}"
-        raise TypeError(f"the {kind} is {shown(function)}, expected a function, such as {where}.")
+    _check_function("criterion", criterion, "criteria.CRITERIA", ("w_i", "w_f", "mask"))
+
+
+def check_action(kind: str, action: Any, registry: str) -> None:
+    """As `check_criterion`, for an action."""
+    _check_function(kind, action, registry, ("key", "w_i", "w_f", "mask"))
+
+
+def warn(message: str) -> None:
+    """Warn at the line that called the library."""
+    depth, frame = 2, sys._getframe(1)
+    package = __name__.partition(".")[0]
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == package:
+        depth, frame = depth + 1, frame.f_back
+    warnings.warn(message, stacklevel=depth)
 
 
 def is_floating(leaf: Any) -> bool:
@@ -254,6 +250,11 @@ def widened(leaf: Any) -> jax.Array:
     return jnp.asarray(leaf, jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype)
 
 
+def widest(leaves: Iterable[jax.Array]) -> np.dtype:
+    """The type of 32 bits or more that holds the floats of all leaves."""
+    return max((widened(leaf).dtype for leaf in leaves), key=lambda dtype: dtype.itemsize)
+
+
 def own(leaf: Any) -> jax.Array:
     """A leaf as an array of JAX that shares no memory with one of numpy."""
     return jnp.array(leaf) if isinstance(leaf, np.ndarray) else jnp.asarray(leaf)
@@ -265,6 +266,22 @@ def concrete(x: Any) -> np.ndarray | None:
         return np.asarray(x)
     except jax.errors.TracerArrayConversionError:
         return None
+
+
+def _check_function(kind: str, function: Any, registry: str, arguments: tuple[str, ...]) -> None:
+    if not callable(function):
+        where = f"{registry}[{function!r}]" if isinstance(function, str) else f"one of {registry}"
+        raise TypeError(f"the {kind} is {shown(function)}, expected a function, such as {where}.")
+    try:
+        inspect.signature(function).bind(*arguments)
+    except ValueError:  # of what has no signature
+        return
+    except TypeError:
+        name = getattr(function, "__name__", shown(function))
+        raise TypeError(
+            f"the {kind} {name} does not take ({', '.join(arguments)}); if it makes a function "
+            f"that does, pass what it makes: {name}(...)."
+        ) from None
 
 
 def _check_leaves(trees: Mapping[str, PyTree], *, shapes_do: bool) -> None:
@@ -289,9 +306,10 @@ def _what_is_wrong(leaf: Any, shapes_do: bool) -> str | None:
     dtype = getattr(leaf, "dtype", None)
     if isinstance(dtype, np.dtype) and hasattr(leaf, "shape"):
         if dtype.type is np.void and dtype.names is None:
+            lost = {1: "float8_e4m3fn", 2: "bfloat16"}.get(dtype.itemsize, "float32")
             return (
                 f"an array of {dtype.str}, bytes whose type a file has lost; "
-                "say what they are: array.view(jnp.bfloat16), for example."
+                f"say what they are: array.view(jnp.{lost}), for example."
             )
         # Text, objects, keys and other packages' types are no numpy numbers.
         if any(jnp.issubdtype(dtype, kind) for kind in (jnp.number, jnp.bool_)):

@@ -9,8 +9,8 @@ trees of `[...]` in, scores `[...]` out, errors for trees or shapes that differ.
 >>> large_final_same_sign(w_i, w_f).tolist()
 [[-3.4028234663852886e+38, 1.0]]
 
-Leaves that hold no floats have nothing to rank: their scores are zeros of their own type, which
-`masks.prune` refuses to rank.
+Scores have 32 bits or more, those of narrower weights too. Leaves that hold no floats have nothing
+to rank: their scores are zeros of their own type, which `masks.prune` refuses to rank.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from supermask_jax.checks import check_function, check_mask, check_trees, is_floating
+from supermask_jax.checks import check_criterion, check_mask, check_trees, is_floating, widened
 from supermask_jax.paths import PyTree
 from supermask_jax.trees import Criterion
 
@@ -108,8 +108,9 @@ def _score(
     _check(w_i, w_f, mask)
 
     def score(i: jax.Array, f: jax.Array) -> jax.Array:
-        i, f = jnp.asarray(i), jnp.asarray(f)
-        return formula(i, f) if is_floating(i) else jnp.zeros_like(i)
+        if not is_floating(i):
+            return jnp.zeros_like(i)
+        return formula(widened(i), widened(f))
 
     return jax.tree.map(score, w_i, w_f)
 
@@ -124,6 +125,7 @@ def _smaller_rank(
     def smaller(i: jax.Array, f: jax.Array, kept: jax.Array) -> jax.Array:
         if not is_floating(i):
             return jnp.zeros_like(i)
+        i, f = widened(i), widened(f)
         ranks = jnp.minimum(_rank(magnitude(i), kept), _rank(magnitude(f), kept))
         unusable = kept & (jnp.isnan(i) | jnp.isnan(f))
         return jnp.where(unusable, jnp.nan, ranks)
@@ -156,7 +158,7 @@ def _where_signs(
     criterion: Criterion,
     excluded: Callable[[jax.Array], jax.Array],
 ) -> Criterion:
-    check_function("criterion", criterion, "criteria.CRITERIA")
+    check_criterion(criterion)
 
     def signed(w_i: PyTree, w_f: PyTree, mask: PyTree | None = None) -> PyTree:
         scores = criterion(w_i, w_f, mask)
@@ -165,6 +167,7 @@ def _where_signs(
         def select(i: jax.Array, f: jax.Array, score: jax.Array) -> jax.Array:
             if not (is_floating(i) and is_floating(score)):
                 return score
+            score = widened(score)
             included = agree(jnp.sign(i), jnp.sign(f))
             selected = jnp.where(included, score, excluded(score))
             return jnp.where(jnp.isnan(i) | jnp.isnan(f), jnp.nan, selected)

@@ -195,7 +195,11 @@ def _replace(target: Path, content: bytes) -> None:
 
 def _plain(value: Any) -> Any:
     """A number of numpy or JAX as Python's."""
-    if getattr(value, "shape", None) == () and hasattr(value, "item"):
+    dtype = getattr(value, "dtype", None)
+    is_number = dtype is not None and any(
+        jnp.issubdtype(dtype, kind) for kind in (jnp.number, jnp.bool_)
+    )
+    if is_number and value.shape == ():
         return value.item()
     raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
 

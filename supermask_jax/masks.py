@@ -13,7 +13,6 @@ pruned weight never returns.
 0.5
 """
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,12 +33,14 @@ from supermask_jax.checks import (
     dtype_of,
     own,
     shown,
+    warn,
+    widest,
 )
 from supermask_jax.paths import Path, PyTree, path_name
 from supermask_jax.trees import Key, leaf_keys, num_prunable
 
 MOST_COUNTED = 2**31 - 1  # weights that an int32 counts
-FLOORS = 1  # folded into the key of a global ranking, for the ties within leaves
+FLOORS = 1  # with a leaf's place, folded into the key of a global ranking: ties within leaves
 
 
 def ones(params: PyTree) -> PyTree:
@@ -123,7 +124,8 @@ def prune_global(
     chosen = [i for i, yes in enumerate(jax.tree.leaves(prunable)) if yes]
     paths, all_scores = zip(*jax.tree_util.tree_leaves_with_path(scores), strict=True)
     floors = _floors(least, scores)
-    reserved = sum(min(floors[i], leaves[i].size) for i in chosen)
+    least_of = [min(floors[i], leaves[i].size) for i in chosen]
+    reserved = sum(least_of)
     if is_known and reserved > count:
         raise ValueError(f"least keeps {reserved} weights in all, num_keep is {num_keep}.")
     for i in chosen:
@@ -131,13 +133,14 @@ def prune_global(
         _check_floating(where, all_scores[i])
         if is_known and count < size:
             _check_finite(where, all_scores[i], leaves[i])
-    ranked, kept = (_joined([tree[i] for i in chosen]) for tree in (all_scores, leaves))
-    ties = leaf_keys(key, 0)
+    scores_of, masks_of = ([tree[i] for i in chosen] for tree in (all_scores, leaves))
+    ranked, kept, ties = _joined_scores(scores_of), _joined(masks_of), leaf_keys(key, 0)
     if reserved:
-        keys = leaf_keys(jax.random.fold_in(key, FLOORS), leaves)
-        best = _joined(
-            [_prune_leaf(keys[i], all_scores[i], leaves[i], np.int32(floors[i])) for i in chosen]
-        )
+        own_best = [
+            _prune_leaf(jax.random.fold_in(key, FLOORS + i), score, mask, np.int32(n))
+            for i, (score, mask, n) in enumerate(zip(scores_of, masks_of, least_of, strict=True))
+        ]
+        best = _joined(own_best)
         rest = count - jnp.sum(best, dtype=jnp.int32)
         new = best | _prune_leaf(ties, ranked, kept & ~best, rest)
     else:
@@ -248,6 +251,14 @@ def _joined(leaves: Sequence[jax.Array]) -> jax.Array:
     return jnp.concatenate([jnp.ravel(leaf) for leaf in leaves])
 
 
+def _joined_scores(leaves: Sequence[jax.Array]) -> jax.Array:
+    """Scores of several types in one that orders them all."""
+    if len({dtype_of(leaf) for leaf in leaves}) > 1:
+        common = widest(leaves)
+        leaves = [jnp.asarray(leaf, common) for leaf in leaves]
+    return _joined(leaves)
+
+
 def _floors(least: PyTree, scores: PyTree) -> list[int]:
     """How many weights every leaf keeps in any case."""
     if jax.tree.structure(least) == jax.tree.structure(0):
@@ -265,10 +276,7 @@ def _warn_of_lost_leaves(
         if concrete(jnp.any(old) & ~jnp.any(new))
     ]
     if lost:
-        warnings.warn(
-            f"{', '.join(lost)} lost the last weight; least=1 keeps one of every leaf.",
-            stacklevel=3,
-        )
+        warn(f"{', '.join(lost)} lost the last weight; least=1 keeps one of every leaf.")
 
 
 def _is_number(fill: Any) -> bool:

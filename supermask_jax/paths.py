@@ -44,23 +44,22 @@ def leaf_names(tree: PyTree) -> list[str]:
     ]
 
 
-def last_name(path: Path) -> str:
-    """What a leaf itself is called, however its tree spells the way to it.
+def words_of(path: Path) -> list[str]:
+    """What a leaf is called and what it is in, word by word, however its tree spells it.
 
-    The last word of a nested, a flat (``"attn/query/bias"``, ``"0.bias"``) or a tuple key, without
-    the ``value`` that flax nnx adds and without numbers of layers (`trees.unstack_layers`).
+    Of a nested, a flat (``"attn/query/bias"``, ``"0.bias"``) or a tuple key, without the number of
+    an output (``"bias:0"``) and without numbers of layers (`trees.unstack_layers`).
 
-    >>> flat = {("attn", "query", "bias"): 1}
-    >>> [last_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(flat)]
-    ['bias']
+    >>> for flat in ({("attn", "query", "bias"): 1}, {"mlp.0.kernel": 2}):
+    ...     [words_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(flat)]
+    [['attn', 'query', 'bias']]
+    [['mlp', '0', 'kernel']]
     """
-    words = [word for key in path if not isinstance(key, LayerKey) for word in _words(key)]
-    if words and words[-1] == "value":
-        words.pop()
-    return words[-1] if words else ""
+    return [word for key in path if not isinstance(key, LayerKey) for word in _words(key)]
 
 
 def _words(key: Any) -> list[str]:
     spelled = getattr(key, "key", None)
     parts = spelled if isinstance(spelled, tuple) else (path_name((key,)),)
-    return [word for part in parts for word in re.split("[/.]", str(part)) if word]
+    spelled_out = (re.sub(r":\d+$", "", str(part)) for part in parts)
+    return [word for part in spelled_out for word in re.split("[/.]", part) if word]

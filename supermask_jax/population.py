@@ -206,12 +206,10 @@ def _one_of(population: PyTree) -> PyTree:
 
 
 def _check_index(population: PyTree, index: Any) -> None:
-    if isinstance(index, bool | np.bool_):
-        raise TypeError(f"index is {index}, expected an int, a slice or an array of ints.")
     known = None if isinstance(index, slice) else concrete(index)
-    if known is None or known.dtype == bool:
+    if known is None or (known.dtype == bool and known.ndim):
         return
-    if not jnp.issubdtype(known.dtype, jnp.integer):
+    if isinstance(index, tuple | list) or not jnp.issubdtype(known.dtype, jnp.integer):
         raise TypeError(f"index is {shown(index)}, expected an int, a slice or an array of ints.")
     members = num_members(population)
     if ((known < -members) | (known >= members)).any():

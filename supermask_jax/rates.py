@@ -21,7 +21,7 @@ import numpy as np
 
 from supermask_jax.checks import (
     check_integer,
-    check_mask,
+    check_masks,
     check_prunable,
     check_shaped,
     check_structure,
@@ -125,7 +125,7 @@ def keep_counts(params: PyTree, rates: PyTree, round: int, start: PyTree | None 
     number = check_integer("round", round, 0)
     begun = jax.tree.map(lambda leaf: math.prod(leaf.shape), params)
     if start is not None:
-        check_mask(start)
+        check_masks(start=start)
         check_shaped(params=params, start=start)
         begun = jax.tree_util.tree_map_with_path(_count_known, start)
 

@@ -15,14 +15,14 @@ One round of Zhou et al. 2019, section 2: train, score, prune, reset. Training i
 [[0.30000001192092896, 0.0], [0.0, 0.4000000059604645]]
 """
 
-import warnings
-
 import jax
 import jax.numpy as jnp
 
 from supermask_jax import masks
 from supermask_jax.checks import (
-    check_function,
+    check_action,
+    check_criterion,
+    check_integer,
     check_key,
     check_mask,
     check_prunable,
@@ -30,6 +30,7 @@ from supermask_jax.checks import (
     concrete,
     dtype_of,
     own,
+    warn,
 )
 from supermask_jax.paths import PyTree, path_name
 from supermask_jax.trees import EVERY_LEAF, Action, Criterion, Key, RoundState
@@ -112,9 +113,9 @@ def advance(
       ValueError, TypeError: trees or shapes that differ, a criterion or an action that is no
         function, and what `masks.prune` and `masks.prune_global` raise.
     """
-    check_function("criterion", criterion, "criteria.CRITERIA")
-    check_function("mask-1 action", mask_one, "actions.MASK_ONE")
-    check_function("mask-0 action", mask_zero, "actions.MASK_ZERO")
+    check_criterion(criterion)
+    check_action("mask-1 action", mask_one, "actions.MASK_ONE")
+    check_action("mask-0 action", mask_zero, "actions.MASK_ZERO")
     check_trees(w_i=state.w_i, w_f=w_f)
     check_prunable(prunable, w_i=state.w_i)
     check_key(key)
@@ -149,7 +150,7 @@ def advance(
 def _is_global(num_keep: PyTree, least: PyTree, scores: PyTree) -> bool:
     """Whether one number is for all leaves together."""
     one = jax.tree.structure(0)
-    floored = jax.tree.structure(least) != one or least != 0
+    floored = jax.tree.structure(least) != one or check_integer("least", least, 0) > 0
     if jax.tree.structure(num_keep) != one:
         if floored:
             raise ValueError("least goes with one integer num_keep for all leaves together.")
@@ -168,9 +169,8 @@ def _warn_of_zeros(params: PyTree, mask: PyTree) -> None:
         if concrete(hides_zeros(w, kept))
     ]
     if hiding:
-        warnings.warn(
+        warn(
             f"the start weights of {', '.join(hiding)} are 0 behind the mask, so that reinit and "
             "constant, which permute whole layers, will restart kept weights at 0; "
-            "begin from the weights as they were before pruning.",
-            stacklevel=3,
+            "begin from the weights as they were before pruning."
         )

@@ -23,8 +23,6 @@ and `evaluate` then take it as one more argument, and the loss returns what it h
 (1.9, 2)
 """
 
-import inspect
-import keyword
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
@@ -33,7 +31,8 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from supermask_jax.checks import check_integer, check_optimizer, check_unchanged, shown
+from supermask_jax import optimizers
+from supermask_jax.checks import check_integer, check_unchanged, shown
 from supermask_jax.paths import PyTree
 
 Metrics = dict[str, jax.Array]
@@ -111,13 +110,12 @@ class Init(Protocol):
     Training may start late (late rewinding, Frankle et al. 2019): at a `step` on the grid of
     evaluations, from parameters of that step. The caller passes the number of that evaluation,
     ``-(-step // eval_every)``, as the `first` of the first chunk. Batches, keys of the loss and
-    metrics are then those of `step`, and so are the counts of schedules: of
-    `optax.scale_by_schedule` (every learning rate that is a schedule), `optax.inject_hyperparams`,
-    `optax.add_noise` and optax's conditional transformations. All other state of the optimizer
-    starts anew, moments and the counts that correct their bias together (one count of 1000 with
-    moments of zero would make Adam's first step 2.5 times too long), averages too. Pass the
-    optimizer's own state of that step as `opt_state` to go on from it instead; it is then taken as
-    it is.
+    metrics are then those of `step`, and so are the counts of schedules: of learning rates
+    (`optax.scale_by_schedule`), of weight decay, of `optax.inject_hyperparams`, `optax.add_noise`
+    and optax's conditional transformations. All other state of the optimizer starts anew, moments
+    and the counts that correct their bias together (one count of 1000 with moments of zero would
+    make Adam's first step 2.5 times too long), averages too. Pass the optimizer's own state of that
+    step as `opt_state` to go on from it instead; it is then taken as it is.
     """
 
     def __call__(
@@ -130,8 +128,9 @@ class Init(Protocol):
         """Return the state.
 
         Raises:
-          ValueError: a step that is not on the grid of evaluations, or one in the middle for an
-            optimizer that counts other steps (`optax.MultiSteps`) without its state.
+          ValueError: a step that is not on the grid of evaluations; or, without the state of that
+            step, an optimizer that counts its schedule's steps together with others
+            (`optax.MultiSteps`, `schedule_free` and others of `optax.contrib`).
         """
         ...
 
@@ -206,7 +205,7 @@ def make_training(
         ("chunk_evals", chunk_evals),
     ):
         check_integer(name, value, 1)
-    optimizer = check_optimizer(optimizer)
+    optimizer = optimizers.taking_extra_arguments(optimizer)
     num_evals = -(-num_steps // eval_every) + 1
     chunk_evals = min(chunk_evals, num_evals)
 
@@ -223,7 +222,7 @@ def make_training(
                 f"{num_steps}."
             )
         if opt_state is None:
-            opt_state = _with_schedules_at(start, optimizer.init(params))
+            opt_state = optimizers.with_schedules_at(start, optimizer.init(params))
         # Copies: a state may be donated, the caller's trees and each other's may not.
         return TrainState(
             params=jax.tree.map(jnp.copy, params),
@@ -248,11 +247,10 @@ def make_training(
         )
         if "loss" in metrics:
             raise ValueError("loss returns a metric called 'loss', which is the loss's own name.")
-        value_fn = _taking(stream.context, lambda params: value_of(params)[0])
-        known = {"value": value, "grad": grads, "value_fn": value_fn}
-        updates, opt_state = optimizer.update(
-            grads, state.opt_state, state.params, **(known | dict(stream.context))
-        )
+        updates, opt_state = optimizers.update(
+            optimizer, grads, state.opt_state, state.params,
+            value, lambda params: value_of(params)[0], stream.context,
+        )  # fmt: skip
         params = optax.apply_updates(state.params, updates)
         state = state._replace(
             params=params, opt_state=opt_state, step=state.step + 1, model_state=model_state
@@ -316,62 +314,11 @@ def make_training(
     return Training(init, run_chunk, num_evals, chunk_evals)
 
 
-# States of optax that count the steps of a schedule and nothing else, and the field that does.
-_SCHEDULES = {
-    "ScaleByScheduleState": "count",
-    "InjectHyperparamsState": "count",
-    "InjectStatefulHyperparamsState": "count",
-    "WrappedScheduleState": "count",
-    "AddNoiseState": "count",
-    "ConditionallyTransformState": "step",
-    "ConditionallyMaskState": "step",
-}
-
-
-def _with_schedules_at(step: int, opt_state: PyTree) -> PyTree:
-    """A new state of an optimizer with its schedules where they are at a step."""
-
-    def is_counter(node: Any) -> bool:
-        return type(node).__name__ in _SCHEDULES or isinstance(node, optax.MultiStepsState)
-
-    def move(node: Any) -> Any:
-        if not is_counter(node):
-            return node
-        if isinstance(node, optax.MultiStepsState):
-            raise ValueError(
-                "optax.MultiSteps counts steps of its own, so that a late start needs the state "
-                f"that the optimizer had at step {step}: init(params, step, opt_state)."
-            )
-        field = _SCHEDULES[type(node).__name__]
-        moved = {name: _with_schedules_at(step, part) for name, part in node._asdict().items()}
-        return node._replace(**{**moved, field: jnp.full_like(getattr(node, field), step)})
-
-    return jax.tree.map(move, opt_state, is_leaf=is_counter) if step else opt_state
-
-
-def _taking(context: Mapping[str, PyTree], function: Callable[[PyTree], jax.Array]) -> Callable:
-    """A function that takes the items of the context, too, and looks at none.
-
-    Line searches hand all extra arguments on to ``value_fn``, and refuse those that its signature
-    does not name.
-    """
-
-    def taking(params: PyTree, **unused: PyTree) -> jax.Array:
-        return function(params)
-
-    names = [name for name in context if name.isidentifier() and not keyword.iskeyword(name)]
-    taking.__signature__ = inspect.Signature(
-        [inspect.Parameter("params", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
-        + [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in names]
-    )
-    return taking
-
-
 def _call(loss: Callable[..., Any], arguments: tuple, model_state: PyTree) -> tuple:
     """The loss as (value, (metrics, model state)), whether the network has state or not."""
     more = () if model_state is None else (model_state,)
     found, expected = loss(*arguments, *more), ("loss", "metrics", "model_state")[: 2 + len(more)]
-    if not (isinstance(found, tuple) and len(found) == len(expected)):
+    if not (isinstance(found, tuple | list) and len(found) == len(expected)):
         raise TypeError(f"loss returns {shown(found)}, expected ({', '.join(expected)}).")
     value, metrics, *new = found
     if new:

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from supermask_jax.checks import check_mask, check_masks, check_optimizer
+from supermask_jax.checks import check_mask, check_masks
+from supermask_jax.optimizers import taking_extra_arguments
 from supermask_jax.paths import PyTree, leaf_names
 
 
@@ -74,8 +75,11 @@ def freeze_pruned(
     >>> float(updates[0, 0]) < 0.0, float(optax.apply_updates(params, updates)[0, 1])
     (True, 2.0)
     """
-    inner = check_optimizer(inner)
+    inner = taking_extra_arguments(inner)
     keeps_mask = mask is not None
+    if keeps_mask:
+        check_masks(mask=mask)
+        mask = jax.tree.map(jnp.array, mask)
 
     def init(params: PyTree) -> PyTree:
         state = inner.init(params)
@@ -202,11 +206,11 @@ def _check(mask: PyTree, **trees: PyTree) -> None:
     ((_, tree),) = trees.items()
     if isinstance(tree, optax.LookaheadParams):
         raise TypeError(_OF_ANOTHER_STRUCTURE)
-    leaves, size = jax.tree.leaves(tree), jax.tree.structure(mask).num_leaves
-    if len(leaves) == 1 and leaves[0].ndim == 1 and size > 1:
+    alone = jax.tree.structure(0)
+    if jax.tree.structure(tree) == alone != jax.tree.structure(mask) and tree.ndim == 1:
         raise ValueError(
-            f"freeze_pruned gets one array and a mask of {size}; a transformation that changes the "
-            "tree goes inside: freeze_pruned(optax.flatten(optimizer))."
+            "freeze_pruned gets one array and the mask of a tree; a transformation that changes "
+            "the tree goes inside: freeze_pruned(optax.flatten(optimizer))."
         )
     check_mask(mask, **trees)
 
@@ -218,8 +222,9 @@ def _zero_pruned(mask: PyTree, tree: PyTree) -> PyTree:
 def _masked(extra_args: dict[str, Any], mask: PyTree, params: PyTree | None) -> dict[str, Any]:
     """Extra arguments that know nothing of pruned weights."""
     masked = dict(extra_args)
-    if "grad" in extra_args:
-        masked["grad"] = _zero_pruned(mask, _cut_to(mask, extra_args["grad"]))
+    grad = _cut_to(mask, extra_args.get("grad"))
+    if grad is not None and jax.tree.structure(grad) == jax.tree.structure(mask):
+        masked["grad"] = _zero_pruned(mask, grad)
     value_fn = extra_args.get("value_fn")
     if value_fn is not None and not _hides(mask) and params is not None:
 

@@ -22,24 +22,24 @@ from supermask_jax.checks import (
     is_floating,
     shown,
 )
-from supermask_jax.paths import LayerKey, Path, PyTree, last_name, path_name
+from supermask_jax.paths import LayerKey, Path, PyTree, leaf_names, path_name, words_of
 
 Key = jax.Array
 EVERY_LEAF = "on_every_leaf"  # the attribute of an action for leaves that are not prunable, too
 Predicate = Callable[[Path, Any], bool]
 
-# What a leaf that is no kernel is called, by its last name (`paths.last_name`).
-NOT_KERNELS = re.compile(
-    "|".join(
-        (
-            r"b\d*|(.*_)?bias",  # b, b1, bias, in_proj_bias
-            r"b_(in|out|ih|hh|[qkvozrhQKVO])",
-            r"bias_(ih|hh)(_l\d+(_reverse)?)?|bias_[nkv]",  # of recurrent cells and attention
-            r"scale|offset|gamma|beta",  # of normalisations
-            r"((running|moving)_)?(mean|var|variance)",  # what these have seen so far
-        )
-    )
+_BIASES = r"b|(.*_)?bias"
+_NORMALISATIONS = (
+    r"(scale|offset|gamma|beta)(_\d+)?|(.*_)?(ln|bn|norm)\d*_(scale|offset|gamma|beta)"
+    r"|((running|moving)_)?(mean|var|variance)"
 )
+# What a leaf that is no kernel is called, by its last word: also biases with numbers (b1, bias_0),
+# those of transformers (b_in, b_Q), of recurrent cells (bias_ih_l0) and of attention (bias_k).
+NOT_KERNELS = re.compile(
+    rf"{_BIASES}|{_NORMALISATIONS}|b_?\d+|bias_?\d+|biases|b_(in|out|ih|hh|[qkvozrhQKVO])"
+    r"|bias_(ih|hh)(_l\d+(_reverse)?)?|bias_[nkv]"
+)
+_VARIABLES = re.compile(rf"{_BIASES}|{_NORMALISATIONS}")  # in what "value" is no name of its own
 
 
 class Criterion(Protocol):
@@ -87,11 +87,13 @@ def is_kernel(path: Path, leaf: Any) -> bool:
     """Whether a leaf is a weight matrix or a convolution kernel: floating, rank 2 or more, no bias.
 
     Rank alone does not tell (biases and normalisations of stacked layers are matrices) and names
-    alone do not either, so both decide: the last name (`paths.last_name`), be the tree nested, flat
-    or keyed by tuples, must be none of `NOT_KERNELS`. This is the default answer to "what may be
-    pruned?". What names cannot tell counts as a kernel: embeddings, tokens of position and class,
-    the stacked `weight` of an equinox normalisation. `describe` shows what was chosen; a predicate
-    of your own decides otherwise:
+    alone do not either, so both decide: the last word of the path (`paths.words_of`), be the tree
+    nested, flat or keyed by tuples, must be none of `NOT_KERNELS`; the ``value`` that flax nnx puts
+    behind a name does not count. This is the default answer to "what may be pruned?".
+
+    What names cannot tell counts as a kernel: embeddings, tokens of position and class, the stacked
+    `weight` of an equinox normalisation. `describe` shows what was chosen; a predicate of your own
+    decides otherwise:
 
     >>> params = {"embedding": jnp.ones((9, 4)), "dense": {"kernel": jnp.ones((4, 4))}}
     >>> def but_embeddings(path, leaf):
@@ -99,7 +101,16 @@ def is_kernel(path: Path, leaf: Any) -> bool:
     >>> prunable_leaves(params, but_embeddings)
     {'dense': {'kernel': True}, 'embedding': False}
     """
-    return is_floating(leaf) and leaf.ndim >= 2 and not NOT_KERNELS.fullmatch(last_name(path))
+    return is_floating(leaf) and leaf.ndim >= 2 and not NOT_KERNELS.fullmatch(_last_word(path))
+
+
+def _last_word(path: Path) -> str:
+    words = words_of(path)
+    if words[-1:] == ["value"]:
+        of_nnx = isinstance(path[-1], jax.tree_util.GetAttrKey)
+        if of_nnx or _VARIABLES.fullmatch("".join(words[-2:-1])):
+            words.pop()
+    return words[-1] if words else ""
 
 
 def prunable_leaves(params: PyTree, predicate: Predicate = is_kernel) -> PyTree:
@@ -145,15 +156,14 @@ def describe(params: PyTree, prunable: PyTree) -> str:
     """
     check_shaped(params=params)
     check_prunable(prunable, params=params)
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    chosen = jax.tree.leaves(prunable)
+    leaves, chosen = jax.tree.leaves(params), jax.tree.leaves(prunable)
     rows = [("leaf", "shape", "size", "prunable")]
-    for (path, leaf), yes in zip(leaves, chosen, strict=True):
+    for name, leaf, yes in zip(leaf_names(params), leaves, chosen, strict=True):
         shape = " x ".join(map(str, leaf.shape)) or "scalar"
-        rows.append((path_name(path), shape, str(leaf.size), "yes" if yes else "no"))
+        rows.append((name, shape, str(leaf.size), "yes" if yes else "no"))
     name, shape, size = (max(len(row[column]) for row in rows) for column in range(3))
     lines = [f"{a:{name}}  {b:{shape}}  {c:>{size}}  {d}" for a, b, c, d in rows]
-    sizes = [leaf.size for _, leaf in leaves]
+    sizes = [leaf.size for leaf in leaves]
     may_go = sum(size for size, yes in zip(sizes, chosen, strict=True) if yes)
     lines.append(
         f"{may_go} of {sum(sizes)} weights in {sum(chosen)} of {len(chosen)} leaves may be pruned."
@@ -262,9 +272,10 @@ def unstack_layers(
                 f"leaf '{path_name(path)}' of shape {list(whole.shape)} has no layers; "
                 "the rule must be False of it."
             )
-        if jnp.shape(leaf) and leaf.shape[0] != whole.shape[0]:
+        if jnp.shape(leaf) not in ((), whole.shape):
             raise ValueError(
-                f"leaf '{path_name(path)}' has {leaf.shape[0]} layers, in like {whole.shape[0]}."
+                f"leaf '{path_name(path)}' has shape {list(leaf.shape)}, in like "
+                f"{list(whole.shape)}; both must describe the same network."
             )
         return Layers(_layer(leaf, i) for i in range(whole.shape[0]))
 

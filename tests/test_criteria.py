@@ -137,6 +137,28 @@ def test_excluded_signs_rank_last_whatever_the_criterion(combinator, name):
         assert (kept & included).sum() == min(count, included.sum())
 
 
+def test_excluded_signs_rank_last_among_leaves_of_several_types_and_of_numpy_s_too():
+    w_i = {"half": np.ones((1, 2), np.float16), "wide": np.full((1, 2), 1e5)}
+    w_f = {"half": -w_i["half"], "wide": w_i["wide"]}
+    scores = criteria.same_sign(criteria.small_final)(w_i, w_f)
+    prunable = {"half": True, "wide": True}
+    with pytest.warns(UserWarning, match="'half' lost the last weight"):
+        kept = masks.prune_global(jax.random.key(0), scores, masks.ones(w_i), 2, prunable)
+    assert kept["wide"].all()
+    own = criteria.same_sign(lambda i, f, mask=None: jax.tree.map(np.abs, f))(w_i, w_f)
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(own))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float8_e4m3fn"])
+def test_narrow_weights_that_moved_furthest_score_highest(dtype):
+    largest = float(jnp.finfo(dtype).max) * 0.75
+    w_i, w_f = jnp.array([largest, 1.0], dtype), jnp.array([-largest, 2.0], dtype)
+    for name in ("movement", "large_init_large_final"):
+        with jax.debug_nans(True):
+            scores = CRITERIA[name](w_i, w_f)
+        assert jnp.isfinite(scores).all() and scores[0] >= scores[1]
+
+
 @pytest.mark.parametrize("name", ["magnitude_increase_same_sign", "magnitude_increase_diff_sign"])
 def test_the_paper_s_sign_criteria_rank_excluded_weights_above_those_that_shrank(name):
     w_i, w_f = jnp.array([1.0, 1.0, 1.0, 1.0]), jnp.array([2.0, 0.5, -2.0, -0.5])

@@ -14,7 +14,7 @@ LABORATORY = sorted((ROOT / "experiments").rglob("*.py"))
 # Beside numpy and the standard library; a module without an entry may import nothing else.
 MAY_IMPORT = {
     "paths": {"jax"},
-    "checks": {"jax", "optax", "paths"},
+    "checks": {"jax", "paths"},
     "trees": {"jax", "checks", "paths"},
     "criteria": {"jax", "checks", "paths", "trees"},
     "actions": {"jax", "checks", "paths", "trees"},
@@ -24,8 +24,9 @@ MAY_IMPORT = {
     "rates": {"jax", "checks", "paths", "trees"},
     "rounds": {"jax", "checks", "paths", "trees", "masks"},
     "supermasks": {"jax", "checks", "paths", "trees"},
-    "transforms": {"jax", "optax", "checks", "paths"},
-    "training": {"jax", "optax", "checks", "paths"},
+    "optimizers": {"jax", "optax", "checks", "paths"},
+    "transforms": {"jax", "optax", "checks", "paths", "optimizers"},
+    "training": {"jax", "optax", "checks", "paths", "optimizers"},
     "population": {"jax", "checks", "paths"},
 }
 

@@ -123,6 +123,10 @@ def test_stacking_undoes_it(kind, jitted):
 def test_what_is_static_goes_to_every_layer_and_back():
     params = {"blocks": {"kernel": jnp.ones((3, 4, 5))}, "head": {"kernel": jnp.ones((5, 2))}}
     rule = lambda path, leaf: leaf.ndim == 3  # noqa: E731
+    for number in (np.bool_(True), np.int64(7), jnp.int32(7)):
+        tree = {"blocks": {"kernel": number}, "head": {"kernel": number}}
+        layered, _ = trees.unstack_layers(tree, rule, like=params)
+        assert jax.tree.leaves(layered) == [number] * 4
     for static in (True, 7, 0.5):
         tree = {"blocks": {"kernel": static}, "head": {"kernel": static}}
         layered, stack = trees.unstack_layers(tree, rule, like=params)
@@ -229,7 +233,12 @@ STACK = {"blocks": {"kernel": jnp.ones((3, 4, 5))}, "head": jnp.ones((5, 2))}
                 jnp.ones((3, 2)), lambda path, leaf: True, jnp.ones((2, 2))
             ),
             ValueError,
-            "leaf '' has 3 layers, in like 2",
+            r"leaf '' has shape \[3, 2\], in like \[2, 2\]",
+        ),
+        (
+            lambda: trees.unstack_layers(jnp.ones(4), lambda path, leaf: True, jnp.ones(6)),
+            ValueError,
+            r"leaf '' has shape \[4\], in like \[6\]",
         ),
     ],
 )

@@ -149,6 +149,8 @@ def test_whatever_the_header_holds(tmp_path_factory, header, bits, length):
         ({"w": np.ones(3)}, {}, TypeError, "has dtype float64, expected bool"),
         ({"w": 1}, {}, TypeError, "not an array"),
         (MASK, {"x": object()}, TypeError, "not JSON serializable"),
+        (MASK, {"x": jax.random.key(0)}, TypeError, "not JSON serializable"),
+        (MASK, {"x": np.datetime64("2019-05-03", "ns")}, TypeError, "not JSON serializable"),
         (MASK, {"x": "y" * 4000}, ValueError, "metadata takes 4009 bytes, allowed are 3072"),
     ],
 )

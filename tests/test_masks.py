@@ -292,6 +292,23 @@ def test_floors_of_zero_change_no_bit():
     assert_same_bits(call(), call(least={"a": 0, "b": 0}))
 
 
+@pytest.mark.parametrize("types", [("bfloat16", "float32"), ("float8_e4m3fn", "float32")])
+@pytest.mark.parametrize("least", [0, 3])
+def test_leaves_of_several_types_are_ranked_together(types, least):
+    scores = {f"{i}": draw(jnp.ones((4, 5)), i, 1.0).astype(t) for i, t in enumerate(types)}
+    prunable = dict.fromkeys(scores, True)
+    wide = jax.tree.map(lambda s: s.astype(jnp.float32), scores)
+    with jax.numpy_dtype_promotion("strict"):
+        new = masks.prune_global(KEY, scores, masks.ones(scores), 17, prunable, least)
+    assert_same_bits(new, masks.prune_global(KEY, wide, masks.ones(scores), 17, prunable, least))
+
+
+def test_a_huge_floor_keeps_everything():
+    params = {"a": LEAF, "b": LEAF}
+    call = (KEY, params, masks.ones(params), 2 * LEAF.size, dict.fromkeys(params, True))
+    assert_same_bits(masks.prune_global(*call, least=2**40), masks.ones(params))
+
+
 def test_a_floor_of_more_than_is_left_keeps_what_is_left():
     params = {"a": draw(jnp.ones((4, 4)), 1), "b": draw(jnp.ones((4, 4)), 2) + 9}
     mask = {"a": jnp.arange(16).reshape(4, 4) < 2, "b": jnp.ones((4, 4), bool)}

@@ -237,7 +237,7 @@ def without_bias(tree):
         ),
         (
             lambda: rates.keep_counts(FC, EVERYWHERE, 1, start=FC_WEIGHTS),
-            ["float32, expected bool"],
+            ["of start has dtype float32, expected bool"],
         ),
         (
             lambda: rates.keep_counts(FC, EVERYWHERE, 1, start={"w": np.ones(2, bool)}),

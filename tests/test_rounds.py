@@ -15,7 +15,7 @@ from supermask_jax.actions import (
     rewind,
     zero,
 )
-from supermask_jax.criteria import CRITERIA, large_final
+from supermask_jax.criteria import CRITERIA, large_final, same_sign
 from tests import reference
 from tests.trees import KERNELS, KINDS, assert_same_bits, assert_structure, draw, leaves
 
@@ -386,8 +386,9 @@ def test_a_layer_that_vanishes_is_named():
     def small_last(w_i, w_f, mask=None):
         return {"large": jnp.ones((8, 5)), "small": jnp.zeros((5, 2)), "bias": jnp.zeros(2)}
 
-    with pytest.warns(UserWarning, match="'small' lost the last weight; least=1 keeps one"):
+    with pytest.warns(UserWarning, match="'small' lost the last weight; least=1 ke") as caught:
         globally(20, criterion=small_last)
+    assert [one.filename for one in caught] == [__file__]
     _, _, new = globally(20, 1, criterion=small_last)
     assert new.mask["small"].sum() == 1
 
@@ -425,7 +426,13 @@ def test_exact_numbers_for_all_layers_together():
             TypeError,
             r"mask-0 action is None, expected a function",
         ),
-        ({"num_keep": 20, "mask_one": resample}, TypeError, r"actions\.resample\(init\)"),
+        ({"num_keep": 20, "mask_one": resample}, TypeError, "mask-1 action resample does not take"),
+        ({"num_keep": 20, "criterion": same_sign}, TypeError, "criterion same_sign does not take"),
+        (
+            {"num_keep": 20, "least": np.array([1, 2])},
+            ValueError,
+            "least is array",
+        ),
     ],
 )
 def test_global_errors(changes, error, message):

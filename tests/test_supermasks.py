@@ -88,10 +88,10 @@ def test_samples_are_exactly_zero_or_one_and_average_to_the_probability(dtype):
     draws = jax.jit(jax.vmap(lambda key: supermasks.sample(key, logits, True)))(keys)
     assert draws.dtype == dtype and set(np.unique(np.float32(draws))) == {0.0, 1.0}
     probability = 1 / (1 + np.exp(-np.float64(logits)))
-    resolution = float(jnp.finfo(dtype).eps)
-    np.testing.assert_allclose(
-        np.float64(supermasks.expected(logits, True)), probability, resolution
-    )
+    expected = supermasks.expected(logits, True)
+    assert expected.dtype == jnp.float32
+    np.testing.assert_allclose(expected, probability, 1e-6)
+    np.testing.assert_allclose(supermasks.expected_density(logits, True), probability.mean(), 1e-6)
     error = 4 * np.sqrt(probability * (1 - probability) / len(keys))
     assert (np.abs(np.float64(draws).mean(0) - probability) < error).all()
 
@@ -107,6 +107,13 @@ def test_narrow_logits_draw_rare_weights_as_rarely_as_wide_ones(dtype, logit):
     probability = 1 / (1 + np.exp(-logit))
     error = 5 * np.sqrt(probability * (1 - probability) / logits.size)
     assert abs(np.float64(np.float32(drawn)).mean() - probability) < error
+
+
+def test_the_density_of_leaves_of_several_types():
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"):
+        logits = {"a": jnp.zeros(3, "bfloat16"), "b": jnp.zeros(3, "float64")}
+        density = supermasks.expected_density(logits, {"a": True, "b": True})
+        assert density == 0.5 and density.dtype == jnp.float64
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

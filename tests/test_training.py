@@ -1,4 +1,5 @@
 import functools
+import inspect
 import itertools
 
 import flax.linen as nn
@@ -11,6 +12,7 @@ import pytest
 from supermask_jax import population
 from supermask_jax.training import Stream, make_training
 from supermask_jax.transforms import freeze_pruned
+from tests.test_transforms import ARGUMENTS, EXTRA, OPTIMIZERS
 from tests.trees import assert_same_bits, draw, leaves
 
 PARAMS = draw({"kernel": jnp.ones((4, 3)), "bias": jnp.ones(3)}, 0)
@@ -312,6 +314,57 @@ def test_a_late_start_is_on_the_grid(step):
         scheduled().init(PARAMS, step)
 
 
+UNSCHEDULED = {"optimistic_adam", "rprop", "sm3"}  # take numbers only
+WITH_A_RATE = [
+    name
+    for name, make in OPTIMIZERS.items()
+    if "learning_rate" in inspect.signature(make).parameters and name not in UNSCHEDULED
+]
+
+
+@pytest.mark.parametrize("name", WITH_A_RATE)
+def test_every_schedule_of_optax_starts_late_or_says_that_it_cannot(name):
+    seen = []
+
+    def schedule(count):
+        seen.append(int(count))
+        return jnp.float32(0.1)
+
+    optimizer = OPTIMIZERS[name](**(ARGUMENTS.get(name, {}) | {"learning_rate": schedule}))
+    try:
+        state = scheduled(optimizer=optimizer).init(PARAMS, 8)
+    except ValueError as error:
+        assert "together with others, so that a late start needs the state" in str(error)
+        return
+    seen.clear()
+    grads = draw(PARAMS, 1)
+    extra = EXTRA.get(name, lambda *_: {})(lambda p: jnp.sum(p["kernel"] ** 2), 1.0, grads)
+    with jax.disable_jit():
+        optax.with_extra_args_support(optimizer).update(grads, state.opt_state, PARAMS, **extra)
+    assert seen and min(seen) >= 8
+
+
+def test_an_optimizer_that_takes_only_what_it_names_gets_the_context_alone():
+    def update(updates, state, params=None, *, mask, noise):
+        return jax.tree.map(lambda m, g: jnp.where(m, -0.1 * g, 0), mask, updates), state
+
+    strict = optax.GradientTransformationExtraArgs(lambda params: (), update)
+    for optimizer in (strict, optax.chain(optax.clip(1.0), strict)):
+        training = make_training(
+            loss, evaluate, optimizer, get_batch, num_steps=2, eval_every=1, chunk_evals=3
+        )
+        state, _ = run(training)
+        assert (state.params["kernel"] != PARAMS["kernel"])[MASK["kernel"]].all()
+
+
+def test_a_loss_may_return_a_list():
+    training = make_training(
+        lambda *a: list(loss(*a)), evaluate, OPTIMIZER, get_batch,
+        num_steps=3, eval_every=10, chunk_evals=100,
+    )  # fmt: skip
+    assert_same_bits(run(training)[0], run(toy(3, 10))[0])
+
+
 def test_multi_steps_as_it_is_made_hands_the_mask_on():
     training = scheduled(optimizer=optax.MultiSteps(OPTIMIZER, 2))
     state, _ = run_from(training, training.init(PARAMS), 0)
@@ -329,7 +382,7 @@ def test_late_starts_of_a_population():
 def test_optimizers_that_count_other_steps_need_their_state():
     optimizer = optax.MultiSteps(optax.adam(0.1), 2).gradient_transformation()
     training = scheduled(optimizer=freeze_pruned(optimizer))
-    with pytest.raises(ValueError, match=r"MultiSteps counts steps of its own.*opt_state"):
+    with pytest.raises(ValueError, match=r"MultiStepsState counts the steps .*opt_state"):
         training.init(PARAMS, 4)
     state, _ = compiled(training)(training.init(PARAMS), STREAM, jnp.int32(0), DATA)
     assert_same_bits(training.init(state.params, 4, state.opt_state).opt_state, state.opt_state)

@@ -303,6 +303,7 @@ def test_a_kept_mask_is_a_copy():
     replaced = set_mask(state, mask)
     mask["kernel"][:] = True
     assert_same_bits(state.mask, MASK)
+    assert_same_bits(optimizer.init(PARAMS).mask, MASK)
     assert_same_bits(replaced.mask, MASK)
 
 
@@ -509,6 +510,13 @@ SYNCED = optax.LookaheadParams.init_synced(PARAMS)
             r"goes inside: freeze_pruned\(optax\.flatten",
         ),
         (
+            lambda: optax.flatten(freeze_pruned(optax.sgd(0.1), {"w": MASK["kernel"]})).init(
+                {"w": PARAMS["kernel"]}
+            ),
+            ValueError,
+            r"goes inside: freeze_pruned\(optax\.flatten",
+        ),
+        (
             lambda: refused(INSIDE["partition"](freeze_pruned(optax.sgd(0.1)))),
             TypeError,
             "freeze_pruned needs the mask",
@@ -567,6 +575,18 @@ def test_a_gradient_that_is_forwarded_is_masked_and_so_is_the_function():
     for _, given, of_function, kept in leaves(seen["grad"], gradient, MASK):
         assert not given[~kept].any() and not of_function[~kept].any()
         assert given[kept].all() and of_function[kept].all()
+
+
+def test_an_argument_called_grad_that_is_none_of_the_network_is_handed_on():
+    seen = {}
+
+    def update(updates, state, params=None, *, grad, **extra):
+        seen["grad"] = grad
+        return updates, state
+
+    asking = optax.GradientTransformationExtraArgs(lambda params: (), update)
+    freeze_pruned(asking).update(draw(PARAMS, 1), (), PARAMS, mask=MASK, grad="mine")
+    assert seen == {"grad": "mine"}
 
 
 def test_the_state_names_its_parts():

@@ -43,6 +43,14 @@ def test_prunable_leaves_are_the_kernels(kind):
         ({("attn", "query", "bias"): 0}, jnp.ones((2, 2)), False),
         ({("attn", "query", "kernel"): 0}, jnp.ones((2, 2)), True),
         ({"bias": [0]}, jnp.ones((2, 2)), True),
+        ({"dense/bias:0": 0}, jnp.ones((2, 2)), False),
+        ({"dense/kernel:0": 0}, jnp.ones((2, 2)), True),
+        # "value" is nnx's behind a variable, and a projection's own name in a block.
+        ({"dense": {"scale": {"value": 0}}}, jnp.ones((2, 2)), False),
+        ({"dense/running_var/value": 0}, jnp.ones((2, 2)), False),
+        ({"b1": {"value": 0}}, jnp.ones((2, 2)), True),
+        ({"b2/value": 0}, jnp.ones((2, 2)), True),
+        ({"attention": {"value": 0}}, jnp.ones((2, 2)), True),
     ],
 )
 def test_is_kernel(path, leaf, expected):
@@ -51,19 +59,10 @@ def test_is_kernel(path, leaf, expected):
 
 
 NO_KERNELS = (
-    *(
-        "b",
-        "b1",
-        "bias",
-        "in_proj_bias",
-        "b_in",
-        "b_out",
-        "b_Q",
-        "bias_ih_l0",
-        "bias_hh_l1_reverse",
-    ),
-    *("bias_k", "bias_n", "scale", "offset", "gamma", "beta", "mean", "var"),
-    *("running_mean", "running_var", "moving_mean", "moving_variance"),
+    *("b", "b1", "b_1", "bias", "bias_0", "biases", "in_proj_bias", "b_in", "b_out", "b_Q"),
+    *("bias_ih_l0", "bias_hh_l1_reverse", "bias_k", "bias_n"),
+    *("scale", "offset", "gamma", "beta", "gamma_1", "ln_scale", "ln1_gamma", "block_norm_scale"),
+    *("mean", "var", "running_mean", "running_var", "moving_mean", "moving_variance"),
 )
 MATRICES = (
     *("kernel", "weight", "w", "W", "B", "b_proj", "in_proj_weight", "embedding", "cls_token"),
@@ -87,6 +86,12 @@ def test_a_table_of_what_was_chosen():
         "steps         2 x 2      4  no",
         "6 of 13 weights in 1 of 4 leaves may be pruned.",
     ]
+
+
+def test_a_table_tells_paths_that_read_alike_apart():
+    tree = {"a/c": jnp.ones((2, 2)), "a": {"c": jnp.ones((2, 2))}}
+    table = trees.describe(tree, trees.prunable_leaves(tree))
+    assert "['a/c']" in table and "['a']['c']" in table
 
 
 def test_leaf_names_are_no_two_alike():
@@ -214,6 +219,10 @@ LEAVES = {
         lambda: np.ones((2, 2), jnp.bfloat16).view("V2"),
         r"array of \|V2, bytes whose type a file has lost.*array\.view\(jnp\.bfloat16\)",
     ),
+    "lost byte": (
+        lambda: np.ones((2, 2), jnp.float8_e4m3fn).view("V1"),
+        r"array of \|V1, bytes whose type.*array\.view\(jnp\.float8_e4m3fn\)",
+    ),
     "bool": (lambda: True, "True, not an array of numbers; a tree of True and False goes where pr"),
     "key": (lambda: jax.random.key(0), "an array of key<fry>, not an array of numbers"),
 }
@@ -260,7 +269,14 @@ def test_states_that_differ_in_metadata_only_are_told_so():
         ),
         (lambda: actions.keep_sign("reinit"), r"action is 'reinit'.*actions\.MASK_ONE\['reinit'\]"),
         (lambda: actions.resample(None), r"actions\.resample\(init\)"),
-        (lambda: actions.resample(1, 2, 3, 4), r"actions\.resample\(init\)"),
+        (
+            lambda: criteria.same_sign(criteria.same_sign),
+            r"criterion same_sign does not take \(w_i, w_f, mask\).*what it makes: same_sign\(",
+        ),
+        (
+            lambda: actions.keep_sign(actions.resample),
+            r"action resample does not take \(key, w_i, w_f, mask\)",
+        ),
     ],
 )
 def test_functions_not_names(call, message):
