@@ -246,13 +246,12 @@ def dtype_of(leaf: Any) -> np.dtype:
 
 def widened(leaf: Any) -> jax.Array:
     """Floats in 32 bits or more: 16 and 8 are too few to sum, to square or to take a sigmoid in."""
-    dtype = dtype_of(leaf)
-    return jnp.asarray(leaf, jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype)
+    return jnp.asarray(leaf, _wide_dtype(leaf))
 
 
 def widest(leaves: Iterable[jax.Array]) -> np.dtype:
     """The type of 32 bits or more that holds the floats of all leaves."""
-    return max((widened(leaf).dtype for leaf in leaves), key=lambda dtype: dtype.itemsize)
+    return max(map(_wide_dtype, leaves), key=lambda dtype: dtype.itemsize)
 
 
 def own(leaf: Any) -> jax.Array:
@@ -266,6 +265,11 @@ def concrete(x: Any) -> np.ndarray | None:
         return np.asarray(x)
     except jax.errors.TracerArrayConversionError:
         return None
+
+
+def _wide_dtype(leaf: Any) -> np.dtype:
+    dtype = dtype_of(leaf)
+    return np.dtype(np.float32) if jnp.finfo(dtype).bits < 32 else dtype
 
 
 def _check_function(kind: str, function: Any, registry: str, arguments: tuple[str, ...]) -> None:

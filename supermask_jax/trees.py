@@ -60,7 +60,8 @@ class Action(Protocol):
 
     Called with a key, consumed whole, with the start weights `w_i` and the final weights `w_f`
     of the round, and with a boolean tree: for a mask-1 action the weights now kept, for a
-    mask-0 action the weights pruned just now. Values elsewhere are ignored.
+    mask-0 action the weights pruned just now. Values elsewhere are ignored, and so are all values
+    of leaves that are not prunable, unless a mask-1 action is marked by `actions.on_every_leaf`.
     """
 
     def __call__(self, key: Key, w_i: PyTree, w_f: PyTree, mask: PyTree, /) -> PyTree:
