@@ -196,19 +196,13 @@ def check_weights(prunable: PyTree, **trees: PyTree) -> None:
       TypeError, ValueError: as `check_trees` and `check_prunable`.
     """
     check_trees(**trees)
-    check_shaped_weights(prunable, **trees)
+    _check_floats(prunable, trees)
 
 
 def check_shaped_weights(prunable: PyTree, **trees: PyTree) -> None:
     """As `check_weights`, for what needs no values."""
     check_shaped(**trees)
-    check_prunable(prunable, **trees)
-    weights = jax.tree_util.tree_leaves_with_path(next(iter(trees.values())))
-    for (path, leaf), yes in zip(weights, jax.tree.leaves(prunable), strict=True):
-        if yes and not is_floating(leaf):
-            raise TypeError(
-                f"leaf '{path_name(path)}' has dtype {leaf.dtype}; only floats may be pruned."
-            )
+    _check_floats(prunable, trees)
 
 
 def check_criterion(criterion: Any) -> None:
@@ -237,6 +231,11 @@ def warn(message: str) -> None:
 def is_floating(leaf: Any) -> bool:
     """Whether a leaf holds real floats, of whatever width."""
     return bool(jnp.issubdtype(leaf.dtype, jnp.floating))
+
+
+def is_number_type(dtype: Any) -> bool:
+    """Whether a type is one of numbers or bools: text, objects and keys are not."""
+    return any(jnp.issubdtype(dtype, kind) for kind in (jnp.number, jnp.bool_))
 
 
 def dtype_of(leaf: Any) -> np.dtype:
@@ -315,8 +314,7 @@ def _what_is_wrong(leaf: Any, shapes_do: bool) -> str | None:
                 f"an array of {dtype.str}, bytes whose type a file has lost; "
                 f"say what they are: array.view(jnp.{lost}), for example."
             )
-        # Text, objects, keys and other packages' types are no numpy numbers.
-        if any(jnp.issubdtype(dtype, kind) for kind in (jnp.number, jnp.bool_)):
+        if is_number_type(dtype):
             if dtype.isnative:
                 return None
             return (
@@ -327,6 +325,16 @@ def _what_is_wrong(leaf: Any, shapes_do: bool) -> str | None:
         f"{_describe(leaf)}, not an array of numbers; "
         "take only the parameters (equinox: eqx.partition, nnx: nnx.Param)."
     )
+
+
+def _check_floats(prunable: PyTree, trees: Mapping[str, PyTree]) -> None:
+    check_prunable(prunable, **trees)
+    weights = jax.tree_util.tree_leaves_with_path(next(iter(trees.values())))
+    for (path, leaf), yes in zip(weights, jax.tree.leaves(prunable), strict=True):
+        if yes and not is_floating(leaf):
+            raise TypeError(
+                f"leaf '{path_name(path)}' has dtype {leaf.dtype}; only floats may be pruned."
+            )
 
 
 def _structure_message(name: str, a: PyTree, other_name: str, b: PyTree) -> str:

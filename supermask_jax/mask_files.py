@@ -34,7 +34,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from supermask_jax.checks import check_mask, check_shaped, shown
+from supermask_jax.checks import check_mask, check_shaped, is_number_type, shown
 from supermask_jax.paths import PyTree, leaf_names, path_name
 
 MAGIC = b"supermask_jax 1\n"
@@ -195,11 +195,7 @@ def _replace(target: Path, content: bytes) -> None:
 
 def _plain(value: Any) -> Any:
     """A number of numpy or JAX as Python's."""
-    dtype = getattr(value, "dtype", None)
-    is_number = dtype is not None and any(
-        jnp.issubdtype(dtype, kind) for kind in (jnp.number, jnp.bool_)
-    )
-    if is_number and value.shape == ():
+    if hasattr(value, "dtype") and is_number_type(value.dtype) and value.shape == ():
         return value.item()
     raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
 

@@ -31,6 +31,7 @@ from supermask_jax.checks import (
     check_trees,
     concrete,
     dtype_of,
+    is_floating,
     own,
     shown,
     warn,
@@ -168,8 +169,7 @@ def apply(mask: PyTree, params: PyTree, fill: PyTree | float = 0.0) -> PyTree:
 
 def density(mask: PyTree, prunable: PyTree) -> jax.Array:
     """Kept weights divided by prunable weights, a float32 scalar."""
-    kept = _count(mask, prunable)
-    return kept / jnp.float32(num_prunable(mask, prunable))
+    return _count(mask, prunable) / jnp.float32(num_prunable(mask, prunable))
 
 
 def overlap(a: PyTree, b: PyTree, prunable: PyTree) -> jax.Array:
@@ -177,7 +177,6 @@ def overlap(a: PyTree, b: PyTree, prunable: PyTree) -> jax.Array:
 
     Two masks that keep nothing are equal: 1.
     """
-    check_masks(a=a, b=b)
     either, both = (_count(mask, prunable) for mask in (union(a, b), intersection(a, b)))
     return jnp.where(either == 0, 1.0, both / jnp.maximum(either, 1))
 
@@ -321,7 +320,7 @@ def _check_count(where: str, num_keep: Any, size: int) -> tuple[Any, bool]:
 
 
 def _check_floating(where: str, scores: jax.Array) -> None:
-    if not jnp.issubdtype(scores.dtype, jnp.floating):
+    if not is_floating(scores):
         raise TypeError(f"the scores of {where} have dtype {scores.dtype}, expected floats.")
 
 
