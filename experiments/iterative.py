@@ -21,8 +21,7 @@ import optax
 from jax import lax
 from ml_collections import ConfigDict
 
-from experiments import mask_analysis, processes, results
-from experiments.checkpoints import Checkpoints
+from experiments import mask_analysis, processes
 from experiments.checks import (
     check_integer,
     check_list,
@@ -34,7 +33,6 @@ from experiments.checks import (
     check_text,
 )
 from experiments.forecast import Forecast, num_bytes
-from experiments.keeping import SAVE_EVERY, Keeper
 from experiments.problems import (
     ADVANCE,
     BATCHES,
@@ -46,8 +44,11 @@ from experiments.problems import (
     seed_keys,
 )
 from experiments.progress import RoundProgress
-from experiments.records import RESULTS, Records
 from experiments.slices import Slice
+from experiments.storage import environment, results
+from experiments.storage.autosave import SAVE_EVERY, Autosave
+from experiments.storage.checkpoints import Checkpoints
+from experiments.storage.records import RESULTS, Records
 from experiments.trainer import Advance, Trained, Trainer, abstract, empty, write
 from supermask_jax import population, rates, rounds
 from supermask_jax.actions import MASK_ONE, MASK_ZERO
@@ -240,7 +241,7 @@ def run(
       The rows of all rounds.
 
     Raises:
-      Stopped: by a signal, see `keeping`.
+      Stopped: by a signal, see `stopping`.
       MemoryError: if what is allowed does not suffice.
     """
     config = plan.config
@@ -252,7 +253,7 @@ def run(
     )
     first, outcome = _resume(plan, records, analyses, checkpoints)
     todo = range(first, config.num_rounds + 1)
-    code_version = results.code_version()
+    code_version = environment.code_version()
     member_steps = plan.num_steps * sum(len(plan.members(round)) for round in todo)
     with (
         RoundProgress(config.num_rounds, member_steps) as progress,
@@ -263,11 +264,11 @@ def run(
         for round in todo:
             progress.start_round(round)
             name = part_name(round)
-            keeper = Keeper(workdir, code_version, name, save_every)
+            autosave = Autosave(workdir, code_version, name, save_every)
             state = laboratory.start(round, outcome)
             analysed = laboratory.analyse(round, outcome, state) if outcome else []
             outcome = None
-            trained = laboratory.train(round, state, progress.advance, keeper)
+            trained = laboratory.train(round, state, progress.advance, autosave)
             outcome = Outcome(state, trained.params)
             new = _make_rows(plan, round, outcome.state.mask, trained.table, code_version, command)
             if processes.is_first():
@@ -279,7 +280,7 @@ def run(
                 analyses.add(name, analysed)
             records.add(name, new)
             checkpoints.save(round, outcome)
-            keeper.clear()
+            autosave.clear()
             progress.finish_round(round, new)
     return records.rows()
 
@@ -352,7 +353,7 @@ class Laboratory:
         round: int,
         state: rounds.RoundState,
         advance: Advance,
-        keeper: Keeper | None = None,
+        autosave: Autosave | None = None,
     ) -> Trained:
         """Train a round's population.
 
@@ -360,7 +361,7 @@ class Laboratory:
           round: its number.
           state: what it starts from.
           advance: told of progress.
-          keeper: saves the training under way.
+          autosave: saves the training under way.
         """
         orders = self._places(round)
         streams = Stream(
@@ -373,7 +374,7 @@ class Laboratory:
             return jax.device_get(self._start_params(population.take(state, chosen)))
 
         batch_keys = self._keys(round, BATCHES)
-        return self._trainer.train(start_params, streams, batch_keys, advance, keeper)
+        return self._trainer.train(start_params, streams, batch_keys, advance, autosave)
 
     def _dense_state(self) -> rounds.RoundState:
         def begin(keys: jax.Array) -> rounds.RoundState:

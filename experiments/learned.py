@@ -18,8 +18,7 @@ import optax
 from jax import lax
 from ml_collections import ConfigDict
 
-from experiments import processes, results
-from experiments.checkpoints import Checkpoints
+from experiments import processes
 from experiments.checks import (
     check_finite,
     check_integer,
@@ -32,7 +31,6 @@ from experiments.checks import (
     check_text,
 )
 from experiments.forecast import Forecast, num_bytes
-from experiments.keeping import SAVE_EVERY, Keeper
 from experiments.problems import (
     ADVANCE,
     BATCHES,
@@ -45,9 +43,12 @@ from experiments.problems import (
     seed_keys,
 )
 from experiments.progress import RoundProgress
-from experiments.records import RESULTS, Records
 from experiments.retraining import Retrainer
 from experiments.slices import Slice
+from experiments.storage import environment, results
+from experiments.storage.autosave import SAVE_EVERY, Autosave
+from experiments.storage.checkpoints import Checkpoints
+from experiments.storage.records import RESULTS, Records
 from experiments.trainer import (
     Advance,
     Apply,
@@ -216,7 +217,7 @@ def run(
       save_every: seconds between two states of the training under way on disk.
 
     Raises:
-      Stopped: by a signal, see `keeping`.
+      Stopped: by a signal, see `stopping`.
       MemoryError: if what is allowed does not suffice.
     """
     records = Records(workdir / RESULTS, COLUMNS, row_key(plan.config._asdict()))
@@ -224,7 +225,7 @@ def run(
         return records.rows()
     checkpoints = Checkpoints(workdir / "checkpoints", keep=1)
     learner = Learner(plan)
-    code_version = results.code_version()
+    code_version = environment.code_version()
     total = len(plan.members) * (plan.num_steps + _retrain_steps(plan))
     with (
         RoundProgress(1, total, noun="training") as progress,
@@ -232,11 +233,13 @@ def run(
     ):
         progress.announce(str(learner.forecast(max_memory)))
         progress.start_round(1)
-        keepers = [Keeper(workdir, code_version, name, save_every) for name in (PART, "retraining")]
-        found = learner.train(progress.advance, keepers[0])
+        autosaves = [
+            Autosave(workdir, code_version, name, save_every) for name in (PART, "retraining")
+        ]
+        found = learner.train(progress.advance, autosaves[0])
         if plan.config.retrain_epochs:
             found.table["retrained_test_accuracy"] = learner.retrain(
-                found.params, progress.advance, max_memory, keepers[1]
+                found.params, progress.advance, max_memory, autosaves[1]
             )
         rows = _make_rows(plan, found.table, code_version, command)
         if processes.is_first():
@@ -244,7 +247,7 @@ def run(
             results.write_curves(workdir / CURVES, rows, names, learner.eval_steps, found.curves)
         checkpoints.save(0, found.params)
         records.add(PART, rows)
-        keepers[0].clear()
+        autosaves[0].clear()
         progress.finish_round(1, rows)
     return records.rows()
 
@@ -296,12 +299,12 @@ class Learner:
         held = 2 * num_bytes(self.abstract_logits())  # the weights, and what was learned
         return self._trainer.forecast([len(self._plan.members)], held, max_memory)
 
-    def train(self, advance: Advance, keeper: Keeper | None = None) -> Trained:
+    def train(self, advance: Advance, autosave: Autosave | None = None) -> Trained:
         """Learn the masks of all members.
 
         Args:
           advance: told of progress.
-          keeper: saves the training under way, and its end if the networks are trained again.
+          autosave: saves the training under way, and its end if the networks are trained again.
         """
         members, seeds = self._plan.members, self._plan.seeds
         orders = self._places()
@@ -326,14 +329,14 @@ class Learner:
 
         batch_keys = seed_keys(seeds, 0, BATCHES)
         keep_end = self._plan.config.retrain_epochs > 0
-        return self._trainer.train(start_params, streams, batch_keys, advance, keeper, keep_end)
+        return self._trainer.train(start_params, streams, batch_keys, advance, autosave, keep_end)
 
     def retrain(
         self,
         logits: PyTree,
         advance: Advance,
         max_memory: float | None = None,
-        keeper: Keeper | None = None,
+        autosave: Autosave | None = None,
     ) -> np.ndarray:
         """Test accuracies `[P]` of the most probable masks' networks, trained as tickets.
 
@@ -341,7 +344,7 @@ class Learner:
           logits: `[P, ...]` per leaf.
           advance: told of progress.
           max_memory: bytes that this process may take; None is what is free now.
-          keeper: saves the training under way.
+          autosave: saves the training under way.
         """
         prunable = self._plan.problem.prunable
         if not self._retrainer:
@@ -354,7 +357,7 @@ class Learner:
         rescale = np.array([member.variant.rescale for member in self._plan.members])
         weights, masks = jax.jit(jax.vmap(ticket))(logits, self._weights(), rescale)
         seeds = [member.seed for member in self._plan.members]
-        return self._retrainer.train(weights, masks, seeds, max_memory, advance, keeper)
+        return self._retrainer.train(weights, masks, seeds, max_memory, advance, autosave)
 
     def abstract_logits(self) -> PyTree:
         """Shapes and types of all logits, as `Checkpoints.load` needs them."""

@@ -20,7 +20,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments import results
+from experiments.storage import results
 from supermask_jax import analysis, masks, population, rounds
 
 PyTree = Any

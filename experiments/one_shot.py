@@ -16,15 +16,17 @@ import numpy as np
 from jax import lax
 from ml_collections import ConfigDict
 
-from experiments import iterative, results
-from experiments.checkpoints import Checkpoints
+from experiments import iterative
 from experiments.checks import check_integer, check_list, check_names
 from experiments.iterative import abstract_outcome
-from experiments.keeping import SAVE_EVERY, Keeper, check_stop
 from experiments.problems import ADVANCE, Problem, seed_keys
 from experiments.progress import RoundProgress
-from experiments.records import RESULTS, Records
 from experiments.retraining import Retrainer
+from experiments.stopping import check_stop
+from experiments.storage import environment, results
+from experiments.storage.autosave import SAVE_EVERY, Autosave
+from experiments.storage.checkpoints import Checkpoints
+from experiments.storage.records import RESULTS, Records
 from experiments.trainer import eval_data, measure
 from experiments.untrained import WEIGHTS, untrained_weights
 from supermask_jax import masks, population, rates
@@ -128,7 +130,7 @@ def run(
       save_every: seconds between two states of a training under way on disk.
 
     Raises:
-      Stopped: by a signal, see `keeping`.
+      Stopped: by a signal, see `stopping`.
       MemoryError: if what is allowed does not suffice.
     """
     records = Records(workdir / RESULTS, COLUMNS, row_key(_lists(plan)))
@@ -139,7 +141,7 @@ def run(
     checkpoints = Checkpoints(workdir / "dense" / "checkpoints", plan.dense.config.keep_checkpoints)
     dense = checkpoints.load(0, abstract_outcome(plan.dense, 0))
     bench = Bench(plan, max_memory)
-    code_version = results.code_version()
+    code_version = environment.code_version()
     num_masks = {seed: len(plan.members(seed)) * len(plan.powers) for seed in todo}
     with (
         RoundProgress(len(todo), sum(num_masks.values()), noun="seed", unit="mask") as progress,
@@ -150,11 +152,11 @@ def run(
             progress.start_round(number)
             place = plan.dense.seeds.index(seed)
             outcome: iterative.Outcome = population.take(dense, place)
-            keeper = Keeper(workdir, code_version, _part_name(seed), save_every)
-            measured = bench.measure(seed, outcome.state.w_i, outcome.w_f, keeper)
+            autosave = Autosave(workdir, code_version, _part_name(seed), save_every)
+            measured = bench.measure(seed, outcome.state.w_i, outcome.w_f, autosave)
             new = _make_rows(plan, seed, measured, code_version, command)
             records.add(_part_name(seed), new)
-            keeper.clear()
+            autosave.clear()
             progress.advance(num_masks[seed])
             progress.finish_round(number, new)
     return records.rows()
@@ -207,7 +209,7 @@ class Bench:
         )
 
     def measure(
-        self, seed: int, w_i: PyTree, w_f: PyTree, keeper: Keeper | None = None
+        self, seed: int, w_i: PyTree, w_f: PyTree, autosave: Autosave | None = None
     ) -> Measured:
         """All masks of one seed; NaN for all if the dense network diverged.
 
@@ -215,7 +217,7 @@ class Bench:
           seed: for the random ties and weights.
           w_i: the initialisation, `[...]` per leaf.
           w_f: the trained weights.
-          keeper: saves the retraining under way.
+          autosave: saves the retraining under way.
         """
         if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(w_f)):
             return self._nothing(len(self._plan.members(seed)))
@@ -233,7 +235,7 @@ class Bench:
         if self._plan.retrain_power >= 0:
             place = list(self._plan.powers).index(self._plan.retrain_power)
             retrained[:, place] = self._retrain(
-                seed, key, w_i, population.take(scores, slice(len(criteria))), place, keeper
+                seed, key, w_i, population.take(scores, slice(len(criteria))), place, autosave
             )
         return Measured(self._densities(), validation, test, retrained)
 
@@ -282,7 +284,7 @@ class Bench:
         w_i: PyTree,
         scores: PyTree,
         place: int,
-        keeper: Keeper | None,
+        autosave: Autosave | None,
     ) -> np.ndarray:
         """Test accuracies `[C, K]` after training the kept weights of one power's masks."""
         num_keep = population.take(self._counts, place)
@@ -295,7 +297,11 @@ class Bench:
         flat = functools.partial(jax.tree.map, lambda x: x.reshape(-1, *x.shape[2:]))
         shape = population.num_members(scores), len(self._plan.weights)
         accuracies = self._retrainer.train(
-            flat(weights), flat(mask), [seed] * math.prod(shape), self._max_memory, keeper=keeper
+            flat(weights),
+            flat(mask),
+            [seed] * math.prod(shape),
+            self._max_memory,
+            autosave=autosave,
         )
         return accuracies.reshape(shape)
 

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.text import Text
 
 from experiments import processes
-from experiments.results import Row
+from experiments.storage.results import Row
 
 SECONDS_PER_LINE = 60
 

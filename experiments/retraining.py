@@ -9,8 +9,8 @@ import numpy as np
 import optax
 
 from experiments.forecast import available_memory, num_bytes
-from experiments.keeping import Keeper
 from experiments.problems import BATCHES, LOSS, Problem, places, seed_keys
+from experiments.storage.autosave import Autosave
 from experiments.trainer import Advance, Trainer, abstract
 from supermask_jax import population, rounds
 from supermask_jax.training import Stream
@@ -81,7 +81,7 @@ class Retrainer:
         seeds: Sequence[int],
         max_memory: float | None = None,
         advance: Advance = lambda steps, before=False: None,
-        keeper: Keeper | None = None,
+        autosave: Autosave | None = None,
     ) -> np.ndarray:
         """Test accuracies `[P]` at the lowest validation loss.
 
@@ -91,10 +91,10 @@ class Retrainer:
           seeds: `[P]`; members of one seed see the same batches.
           max_memory: bytes that this process may take; None is what is free now.
           advance: told of progress.
-          keeper: saves the training under way.
+          autosave: saves the training under way.
 
         Raises:
-          Stopped: if the keeper is asked to stop.
+          Stopped: if the autosave is asked to stop.
           MemoryError: if what is allowed does not suffice.
         """
         self.prepare(len(seeds), max_memory)
@@ -108,6 +108,6 @@ class Retrainer:
             ),
             seed_keys(distinct, ROUND, BATCHES),
             advance,
-            keeper,
+            autosave,
         )
         return trained.table["test_accuracy"]

@@ -20,11 +20,13 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 from rich.console import Console
 
-from experiments import keeping, learned, locks, mask_analysis, processes, results
+from experiments import learned, mask_analysis, processes, stopping
 from experiments.command_line import fail, last_line, parse_flags, refuse_nan
 from experiments.plots import FIGURES, learning_curves, save
 from experiments.plots import mask_analysis as mask_figure
 from experiments.runners import find_runner
+from experiments.storage import locks, results, run_folder
+from experiments.storage.autosave import SAVE_EVERY
 from experiments.summary import summary
 from supermask_jax.checks import lookup
 
@@ -52,7 +54,7 @@ MAX_MEMORY = flags.DEFINE_float(
 )
 CHECKPOINT_MINUTES = flags.DEFINE_float(
     "checkpoint_minutes",
-    keeping.SAVE_EVERY / 60,
+    SAVE_EVERY / 60,
     "Minutes between two states of a training under way on disk: what a kill costs at most.",
     lower_bound=0.0,
 )
@@ -111,10 +113,10 @@ def main(arguments: list[str]) -> None:
             if WORKDIR.value and processes.is_first():
                 stack.enter_context(locks.hold(Path(WORKDIR.value)))
             data = plan.problem.dataset.checksum()
-            workdir = results.open_workdir(WORKDIR.value, config.to_dict(), SLICE.value, data)
+            workdir = run_folder.open_workdir(WORKDIR.value, config.to_dict(), SLICE.value, data)
         except (ValueError, TypeError, OSError) as error:
             fail(error)
-        keeping.stop_on_signals()
+        stopping.stop_on_signals()
         limits = _max_memory(), 60 * CHECKPOINT_MINUTES.value
         try:
             rows = runner.run(plan, workdir, _command(), *limits)
@@ -131,9 +133,9 @@ def main(arguments: list[str]) -> None:
             processes.say("stopped at once; the same command continues from what is on disk")
             sys.stdout.flush()
             os._exit(1)
-        except keeping.Stopped:
+        except stopping.Stopped:
             processes.say("stopped; the same command continues here")
-            sys.exit(keeping.EXIT_CODE)
+            sys.exit(stopping.EXIT_CODE)
 
 
 def _report(rows: list[results.Row], workdir: Path, name: str, draw: Callable) -> None:

@@ -7,9 +7,10 @@ from typing import Any, Protocol
 
 from ml_collections import ConfigDict
 
-from experiments import iterative, learned, mask_analysis, one_shot, results
-from experiments.keeping import SAVE_EVERY
+from experiments import iterative, learned, mask_analysis, one_shot
 from experiments.problems import Problem
+from experiments.storage import results
+from experiments.storage.autosave import SAVE_EVERY
 from supermask_jax.checks import lookup, shown
 
 

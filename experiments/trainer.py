@@ -23,7 +23,7 @@ from experiments.forecast import (
     num_bytes,
     product_speed,
 )
-from experiments.keeping import Keeper
+from experiments.storage.autosave import Autosave
 from supermask_jax import population
 from supermask_jax.training import Loss, Metrics, Stream, TrainState, make_training
 
@@ -80,7 +80,7 @@ class Group(NamedTuple):
       mesh: the devices, of all processes.
       width: members that a device trains at once by `vmap`; None is one after the other.
       memory: bytes that the training holds on the devices of this process: data, states and
-        working memory together, on a CPU also the copy of the states that a keeper saves.
+        working memory together, on a CPU also the copy of the states that an autosave saves.
     """
 
     members: int
@@ -245,21 +245,21 @@ class Trainer:
         streams: Stream,
         batch_keys: jax.Array,
         advance: Advance = lambda steps, before=False: None,
-        keeper: Keeper | None = None,
+        autosave: Autosave | None = None,
         keep_end: bool = False,
     ) -> Trained:
-        """Train P members to the last step, from where a keeper has them.
+        """Train P members to the last step, from where an autosave has them.
 
         Args:
           start_params: gives the start parameters of a slice of the members, leaves `[p, ...]`.
           streams: `[P]`; ``batches`` are places in `batch_keys`.
           batch_keys: one key `[S]` per order of batches.
           advance: told of progress; by default nobody is.
-          keeper: saves the training under way; by default nobody does.
+          autosave: saves the training under way; by default nobody does.
           keep_end: have its end saved in any case, for more is to come before it is of no use.
 
         Raises:
-          Stopped: if the keeper is asked to stop.
+          Stopped: if the autosave is asked to stop.
         """
         members = population.num_members(streams)
         if members not in self._programs:
@@ -274,21 +274,21 @@ class Trainer:
             name, count = _group_name(chosen), chosen.stop - chosen.start
 
             def load() -> tuple[int, PyTree] | None:
-                return keeper.load(name, self._under_way(programs, count)) if keeper else None
+                return autosave.load(name, self._under_way(programs, count)) if autosave else None
 
             def keep(done: int, make_tree: Callable[[], PyTree]) -> None:
-                if keeper:
+                if autosave:
                     last = done == len(self.eval_steps)
                     more = keep_end or size < members
-                    keeper.keep(name, done, make_tree, due=last and more)
+                    autosave.save_if_due(name, done, make_tree, due=last and more)
 
             return self._train_group(
                 programs, lambda: start_params(chosen), own, data, advance, load, keep
             )
 
         groups = [slice(i, min(i + size, members)) for i in range(0, members, size)]
-        if keeper:
-            keeper.expect([_group_name(chosen) for chosen in groups])
+        if autosave:
+            autosave.expect([_group_name(chosen) for chosen in groups])
         first = train_group(groups[0])
         if len(groups) == 1:
             return first
@@ -404,7 +404,7 @@ class Trainer:
         return nothing, tested
 
     def _under_way(self, programs: Programs, members: int) -> PyTree:
-        """Shapes and types of what a keeper saves of a group, without padding."""
+        """Shapes and types of what an autosave saves of a group, without padding."""
         states, _ = programs.outputs
         states = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct((members, *x.shape[1:]), x.dtype), states

@@ -33,7 +33,7 @@ MAY_IMPORT = {
 ONLY_IN = {
     "flax": "networks.py",
     "tensorflow_datasets": "datasets.py",
-    "orbax": "checkpoints.py",
+    "orbax": "storage/checkpoints.py",
 }
 
 

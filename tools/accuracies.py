@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from experiments import results
 from experiments.best_masks import BestMasks, best_masks, is_heuristic
 from experiments.plots.curves import DENSE, Curve, make_curves, setting
+from experiments.storage import results
 from tools.pages import Code, Table, Text
 
 LEARNED_MEASURES = {

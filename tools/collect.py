@@ -25,9 +25,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from absl import app, flags
 
-from experiments import mask_analysis, records, results
+from experiments import mask_analysis
 from experiments.command_line import fail, given, parse_flags
 from experiments.runners import RUNNERS
+from experiments.storage import records, results, run_folder
+from experiments.storage.environment import DIRTY
+from experiments.storage.files import read_json, replace_file, write_json
 from supermask_jax.checks import lookup
 from tools.table_files import Files, of_run, of_table
 
@@ -64,21 +67,21 @@ def collect(sources: Sequence[Path], output: Path) -> list[results.Row]:
     if sliced and "num_rounds" not in config and len(rows) < complete:
         raise ValueError(f"the slices have {len(rows)} of {complete} rows; finish them first.")
     whole = sorted(rows, key=runner.row_key(config))
-    environments = [e for file in files for e in results.read_json(file.environment)]
+    environments = [e for file in files for e in read_json(file.environment)]
     distinct = [e for i, e in enumerate(environments) if e not in environments[:i]]
     analysed = _join_analyses([file.analysis for file in files])
     curves = _join_curves([file.curves for file in files if file.curves.exists()])
 
     table = of_table(output)
     results.write_rows(table.rows, whole, runner.COLUMNS)
-    results.write_json(table.config, config)
-    results.write_json(table.environment, distinct)
+    write_json(table.config, config)
+    write_json(table.environment, distinct)
     table.analysis.unlink(missing_ok=True)  # an earlier table's
     table.curves.unlink(missing_ok=True)
     if analysed:
         results.write_rows(table.analysis, analysed, mask_analysis.COLUMNS)
     if curves:
-        results.replace_file(table.curves, lambda temporary: pq.write_table(curves, temporary))
+        replace_file(table.curves, lambda temporary: pq.write_table(curves, temporary))
     return whole
 
 
@@ -96,7 +99,7 @@ def _join_rows(tables: Mapping[Path, list[results.Row]]) -> list[results.Row]:
     rows: dict[tuple[Any, ...], results.Row] = {}
     for source, table in tables.items():
         for row in table:
-            if results.DIRTY in row["code_version"]:
+            if DIRTY in row["code_version"]:
                 raise ValueError(f"{source} was run by changed files; commit them and run again.")
             member = tuple(row[name] for name in results.columns_between(row, "id", "density"))
             numbers = ["density", *results.columns_between(row, "density", "code_version")]
@@ -141,7 +144,7 @@ def join_configs(configs: Sequence[dict[str, Any]], lists: Sequence[str]) -> dic
       ValueError: if another setting differs; names it.
     """
     first = configs[0]
-    may_differ = (*lists, "slice", *results.MAY_CHANGE)
+    may_differ = (*lists, "slice", *run_folder.MAY_CHANGE)
     for other in configs[1:]:
         for name in sorted(first.keys() | other.keys()):
             if name not in may_differ and first.get(name) != other.get(name):
@@ -181,7 +184,7 @@ def check_slices(configs: Sequence[dict[str, Any]], tables: Sequence[list[result
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    config = results.read_json(path)
+    config = read_json(path)
     if not isinstance(config, dict) or "runner" not in config:
         raise ValueError(f"{path} is not the configuration of a run.")
     return config

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments import results
 from experiments.best_masks import best_masks
+from experiments.storage import results
 from tools import accuracies, claims
 from tools.claims import (
     CLAIMS,

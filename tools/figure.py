@@ -14,10 +14,10 @@ from pathlib import Path
 from absl import app, flags
 from matplotlib.figure import Figure
 
-from experiments import results
 from experiments.command_line import fail, given, parse_flags
 from experiments.plots import FIGURES, learning_curves, mask_analysis, save
 from experiments.runners import read_table
+from experiments.storage import results
 from supermask_jax.checks import lookup
 
 CURVES = "learning_curves"

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from experiments import results
+from experiments.storage import results
+from experiments.storage.environment import PACKAGES, note_environment
 
 Row = TypeVar("Row")
 
@@ -21,8 +22,8 @@ def write(path: Path, rows: Sequence[Any]) -> None:
 
 def write_machine(path: Path) -> None:
     """Note beside a table what it was measured on; opens the devices, which no worker may have."""
-    packages = (*results.PACKAGES, "torch")
-    results.note_environment(path.with_suffix(".environment.json"), packages)
+    packages = (*PACKAGES, "torch")
+    note_environment(path.with_suffix(".environment.json"), packages)
 
 
 def read(path: Path, kind: type[Row]) -> list[Row]:

@@ -16,10 +16,12 @@ import numpy as np
 from absl import app, flags, logging
 from ml_collections import ConfigDict
 
-from experiments import iterative, results
-from experiments.checkpoints import Checkpoints
+from experiments import iterative
 from experiments.command_line import fail, given, parse_flags, refuse_nan
 from experiments.plots import plane, save
+from experiments.storage import run_folder
+from experiments.storage.checkpoints import Checkpoints
+from experiments.storage.files import read_json
 from supermask_jax.checks import lookup
 from supermask_jax.paths import path_name
 from tools.figure import PICTURE
@@ -58,10 +60,10 @@ def load(workdir: Path, layer: str | None, seed: int | None) -> tuple[np.ndarray
         not there.
       FileNotFoundError: no run, or no data.
     """
-    config = results.read_json(workdir / results.CONFIG)
+    config = read_json(workdir / run_folder.CONFIG)
     if config.get("runner") != "iterative":
         raise ValueError(f"{workdir} is no run of iterative pruning but of {config.get('runner')}.")
-    settings = results.settings(config)
+    settings = run_folder.settings(config)
     plan = iterative.make_plan(ConfigDict(settings), part=config.get("slice"))
     seed = plan.seeds[0] if seed is None else seed
     if seed not in plan.seeds:

@@ -14,9 +14,10 @@ from pathlib import Path
 
 from absl import app, flags
 
-from experiments import plots, results
+from experiments import plots
 from experiments.command_line import fail, given, parse_flags
 from experiments.runners import read_table
+from experiments.storage.files import replace_file
 from tools import accuracies, contents, pages
 from tools.tables import read_tables
 
@@ -88,7 +89,7 @@ def _draw(folder: Path, pictures: Sequence[pages.Picture]) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    results.replace_file(path, lambda temporary: temporary.write_text(text))
+    replace_file(path, lambda temporary: temporary.write_text(text))
     print(path)
 
 

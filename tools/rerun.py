@@ -17,9 +17,10 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from experiments import results
 from experiments.command_line import fail, parse_flags
 from experiments.runners import RUNNERS, Runner, read_table
+from experiments.storage import results, run_folder
+from experiments.storage.files import read_json
 from supermask_jax.checks import lookup
 from tools.table_files import of_tables
 
@@ -56,7 +57,7 @@ def find(row_id: str, folder: Path) -> tuple[results.Row, Runner, ConfigDict]:
     for table in of_tables(folder):
         for row in read_table(table.rows):
             if row["id"] == row_id:
-                settings = results.settings(results.read_json(table.config))
+                settings = run_folder.settings(read_json(table.config))
                 runner = lookup("runner", settings.get("runner"), RUNNERS)
                 return row, runner, runner.alone(ConfigDict(settings), row)
     raise ValueError(f"no table in {folder} has a row {row_id!r}.")

@@ -7,10 +7,10 @@ from typing import Any
 
 import jax
 
-from experiments import results
 from experiments.configs import base
 from experiments.networks import make_network
 from experiments.runners import RUNNERS
+from experiments.storage import run_folder
 from supermask_jax import rates, trees
 from tools.claims import MAY_DEVIATE, NETWORKS
 
@@ -37,8 +37,8 @@ def deviations(config: Mapping[str, Any]) -> dict[str, str]:
     """How the settings of a judged experiment differ from the paper's, in words by their names."""
     paper = settings(config["experiment"], config["network"])
     members = set(RUNNERS[paper["runner"]].LISTS) - {"initial_logits"}
-    aside = (*members, *results.MAY_CHANGE, *OF_NO_INFLUENCE)
-    config = results.settings(config)
+    aside = (*members, *run_folder.MAY_CHANGE, *OF_NO_INFLUENCE)
+    config = run_folder.settings(config)
     return {
         name: _differing(name, config.get(name), paper.get(name))
         for name in sorted(paper.keys() | config.keys())

@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from experiments import mask_analysis, records, results
+from experiments import mask_analysis
 from experiments.learned import CURVES
+from experiments.storage import records, run_folder
+from experiments.storage.environment import ENVIRONMENT
 
 _SETTINGS = ".config.json"
 
@@ -23,8 +25,8 @@ def of_run(workdir: Path) -> Files:
     """The files in the folder of a run that a table is collected from."""
     return Files(
         rows=workdir / records.RESULTS,
-        config=workdir / results.CONFIG,
-        environment=workdir / results.ENVIRONMENT,
+        config=workdir / run_folder.CONFIG,
+        environment=workdir / ENVIRONMENT,
         analysis=workdir / mask_analysis.FILE,
         curves=workdir / CURVES,
     )

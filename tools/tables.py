@@ -4,8 +4,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments import results
 from experiments.runners import RUNNERS, read_table
+from experiments.storage import results
+from experiments.storage.files import read_json
 from supermask_jax.checks import lookup
 from tools import schedule
 from tools.claims import EXPERIMENTS, NETWORKS
@@ -111,12 +112,12 @@ def _is_of_the_paper(config: dict[str, Any]) -> bool:
 
 
 def _read(files: Files) -> Table:
-    config = results.read_json(files.config)
+    config = read_json(files.config)
     if missing := [name for name in NEEDED if name not in config]:
         raise ValueError(
             f"{files.config} has no {', '.join(missing)}: these are not settings of a run."
         )
     lookup("runner", config["runner"], RUNNERS)
-    table = Table(files, [], config, results.read_json(files.environment))
+    table = Table(files, [], config, read_json(files.environment))
     about = {"table": files.rows.name, "deviations": tuple(table.deviations.values())}
     return table._replace(rows=[row | about for row in read_table(files.rows)])

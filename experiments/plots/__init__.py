@@ -10,7 +10,6 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from experiments import results
 from experiments.plots import (
     heuristic_supermasks,
     learned_supermasks,
@@ -19,6 +18,7 @@ from experiments.plots import (
     mask_zero_actions,
 )
 from experiments.plots.curves import EARLY_STOP, Row
+from experiments.storage.files import replace_file
 
 FIGURES: dict[str, Callable[[Sequence[Row]], Figure]] = {
     "heuristic_supermasks": heuristic_supermasks.draw,
@@ -35,4 +35,4 @@ FIGURES: dict[str, Callable[[Sequence[Row]], Figure]] = {
 def save(figure: Figure, path: Path) -> None:
     """Write a figure, at once or not at all; the suffix says how: .png, .svg, .pdf."""
     form = path.suffix.removeprefix(".")
-    results.replace_file(path, lambda temporary: figure.savefig(temporary, format=form, dpi=200))
+    replace_file(path, lambda temporary: figure.savefig(temporary, format=form, dpi=200))

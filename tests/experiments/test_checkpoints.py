@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.checkpoints import Checkpoints
 from experiments.iterative import Outcome
+from experiments.storage.checkpoints import Checkpoints
 from supermask_jax.rounds import RoundState
 
 

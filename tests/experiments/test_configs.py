@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments import datasets, plots, results
+from experiments import datasets, plots
 from experiments.configs import base, quickstart
 from experiments.networks import NETWORKS
 from experiments.runners import RUNNERS, read_table
+from experiments.storage import run_folder
 from experiments.summary import summary
 from tests.bad_input import check_one_line
 
@@ -22,7 +23,7 @@ ACCURACIES = ("validation_accuracy", "test_accuracy", "density")
 
 
 def run(config, workdir):
-    results.open_workdir(str(workdir), config.to_dict())
+    run_folder.open_workdir(str(workdir), config.to_dict())
     runner = RUNNERS[config.runner]
     return runner.run(runner.make_plan(config), workdir, "a command")
 

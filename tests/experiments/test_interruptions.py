@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from experiments import iterative
-from experiments.checkpoints import Checkpoints
+from experiments.storage.checkpoints import Checkpoints
 from tests.experiments import tiny
 from tests.experiments.test_checkpoints import damage
 
@@ -62,7 +62,8 @@ def mark(owner, name, phase):
 
 phases = ["S"]
 enter("S")
-from experiments import checkpoints, records, results, trainer
+from experiments import trainer
+from experiments.storage import checkpoints, records, results
 mark(trainer.Trainer, "_train_group", "T")
 mark(checkpoints.Checkpoints, "save", "C")
 mark(results, "write_curves", "R")

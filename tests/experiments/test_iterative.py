@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments import iterative, mask_analysis, results
-from experiments.checkpoints import Checkpoints
+from experiments import iterative, mask_analysis
 from experiments.iterative import Variant
+from experiments.storage import results
+from experiments.storage.checkpoints import Checkpoints
 from supermask_jax import rates
 from supermask_jax.actions import MASK_ONE, MASK_ZERO
 from supermask_jax.criteria import CRITERIA

@@ -5,10 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments import learned, results
-from experiments.checkpoints import Checkpoints
+from experiments import learned
 from experiments.learned import Variant
 from experiments.problems import BATCHES, DRAWS, INIT, LOSS, seed_keys
+from experiments.storage import results
+from experiments.storage.checkpoints import Checkpoints
 from experiments.trainer import batch_table
 from experiments.untrained import WEIGHTS
 from supermask_jax import supermasks

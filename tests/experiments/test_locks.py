@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from experiments import locks
+from experiments.storage import locks
 
 HOLDER = """
 import sys, time

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from experiments import iterative, mask_analysis, results
-from experiments.checkpoints import Checkpoints
+from experiments import iterative, mask_analysis
 from experiments.plots import mask_analysis as figure
 from experiments.runners import read_table
+from experiments.storage import results
+from experiments.storage.checkpoints import Checkpoints
 from supermask_jax.paths import path_name
 from tests.experiments import tiny
 from tools import collect

@@ -2,8 +2,9 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import iterative, one_shot, results
-from experiments.checkpoints import Checkpoints
+from experiments import iterative, one_shot
+from experiments.storage import results
+from experiments.storage.checkpoints import Checkpoints
 from supermask_jax import rates
 from tests.experiments import tiny
 from tests.experiments.test_learned import forward

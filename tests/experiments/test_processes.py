@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from experiments import iterative, processes, results
+from experiments import iterative, processes
+from experiments.storage import results
 from tests.experiments import tiny
 
 CONFIG = "--config=experiments/configs/mask_criteria.py:lenet300,tiny"

@@ -1,7 +1,7 @@
 import pytest
 
-from experiments import records
-from experiments.records import Records
+from experiments.storage import records
+from experiments.storage.records import Records
 from tests.experiments.test_checkpoints import DAMAGES, damage
 
 COLUMNS = {"round": int, "seed": int, "accuracy": float}

@@ -10,7 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import supermask_jax
-from experiments import iterative, results
+from experiments import iterative
+from experiments.storage import environment, results, run_folder
+from experiments.storage.files import read_json, write_json
 from tests.experiments import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -119,57 +121,57 @@ CONFIG = {"learning_rate": 0.1, "num_rounds": 2, "seeds": (0, 1), "dataset": "di
 @pytest.mark.parametrize("changes", [{}, {"num_rounds": 5}, {"chunk_evals": 1}, {"seeds": [0, 1]}])
 def test_a_folder_takes_the_same_run_again(tmp_path, changes):
     for config in (CONFIG, CONFIG | changes):
-        workdir = results.open_workdir(str(tmp_path / "a" / "b"), config)
+        workdir = run_folder.open_workdir(str(tmp_path / "a" / "b"), config)
     assert workdir == tmp_path / "a" / "b"
     assert sorted(file.name for file in workdir.iterdir()) == ["config.json", "environment.json"]
-    config = results.read_json(workdir / "config.json")
-    assert config == json.loads(json.dumps(CONFIG | changes | {"format": results.FORMAT}))
+    config = read_json(workdir / "config.json")
+    assert config == json.loads(json.dumps(CONFIG | changes | {"format": run_folder.FORMAT}))
 
 
 def test_a_folder_keeps_all_that_its_run_went_on_with(tmp_path, monkeypatch):
     names = ["one", "two", "one", "two"]
     for name in names:
-        monkeypatch.setattr(results, "environment", lambda _, name=name: {"processor": name})
-        results.open_workdir(str(tmp_path), CONFIG)
-    told = results.read_json(tmp_path / "environment.json")
+        monkeypatch.setattr(environment, "environment", lambda _, name=name: {"processor": name})
+        run_folder.open_workdir(str(tmp_path), CONFIG)
+    told = read_json(tmp_path / "environment.json")
     assert told == [{"processor": "one"}, {"processor": "two"}]
     (tmp_path / "environment.json").write_text("{")
-    results.open_workdir(str(tmp_path), CONFIG)
-    assert results.read_json(tmp_path / "environment.json") == [{"processor": "two"}]
+    run_folder.open_workdir(str(tmp_path), CONFIG)
+    assert read_json(tmp_path / "environment.json") == [{"processor": "two"}]
 
 
 @pytest.mark.parametrize("content", ["", "{", "3", "[1]", "\x00"])
 def test_a_damaged_config_is_named(tmp_path, content):
-    results.open_workdir(str(tmp_path), CONFIG)
+    run_folder.open_workdir(str(tmp_path), CONFIG)
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(ValueError, match=re.escape(f"{tmp_path / 'config.json'} is damaged")):
-        results.open_workdir(str(tmp_path), CONFIG)
+        run_folder.open_workdir(str(tmp_path), CONFIG)
     assert (tmp_path / "config.json").read_text() == content
 
 
 def test_a_folder_of_another_version_is_refused(tmp_path):
-    results.open_workdir(str(tmp_path), CONFIG)
-    settings = results.read_json(tmp_path / "config.json")
+    run_folder.open_workdir(str(tmp_path), CONFIG)
+    settings = read_json(tmp_path / "config.json")
     del settings["format"]
-    results.write_json(tmp_path / "config.json", settings | {"old_setting": 1})
+    write_json(tmp_path / "config.json", settings | {"old_setting": 1})
     with pytest.raises(ValueError) as caught:
-        results.open_workdir(str(tmp_path), CONFIG)
+        run_folder.open_workdir(str(tmp_path), CONFIG)
     assert str(caught.value) == (
-        f"{tmp_path} was made by another version (format: None -> {results.FORMAT}); continue it "
-        "with the version that its environment.json names, or choose another --workdir."
+        f"{tmp_path} was made by another version (format: None -> {run_folder.FORMAT}); "
+        "continue it with the version that its environment.json names, or choose another --workdir."
     )
 
 
 def test_asking_for_fewer_rounds_forgets_none(tmp_path):
     for rounds in (5, 3):
-        results.open_workdir(str(tmp_path), CONFIG | {"num_rounds": rounds})
-    assert results.read_json(tmp_path / "config.json")["num_rounds"] == 5
+        run_folder.open_workdir(str(tmp_path), CONFIG | {"num_rounds": rounds})
+    assert read_json(tmp_path / "config.json")["num_rounds"] == 5
 
 
 def test_a_folder_needs_a_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="--workdir is empty"):
-        results.open_workdir("", CONFIG)
+        run_folder.open_workdir("", CONFIG)
     assert not list(tmp_path.iterdir())
 
 
@@ -187,11 +189,11 @@ def test_a_folder_needs_a_name(tmp_path, monkeypatch):
     ],
 )
 def test_a_folder_refuses_another_run_and_stays_as_it_is(tmp_path, changes, message):
-    workdir = results.open_workdir(str(tmp_path), CONFIG, data="own")
+    workdir = run_folder.open_workdir(str(tmp_path), CONFIG, data="own")
     before = (workdir / "config.json").read_bytes()
     part, data = changes.pop("slice", None), changes.pop("data", "own")
     with pytest.raises(ValueError) as caught:
-        results.open_workdir(str(tmp_path), CONFIG | changes, part, data)
+        run_folder.open_workdir(str(tmp_path), CONFIG | changes, part, data)
     assert f"{tmp_path} holds a run with other settings {message}" in str(caught.value)
     assert (workdir / "config.json").read_bytes() == before
 
@@ -200,7 +202,7 @@ def test_a_folder_refuses_another_run_and_stays_as_it_is(tmp_path, changes, mess
 def test_a_file_is_no_folder(tmp_path, below):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(OSError, match="file"):
-        results.open_workdir(str(tmp_path / "file") + below, CONFIG)
+        run_folder.open_workdir(str(tmp_path / "file") + below, CONFIG)
     assert (tmp_path / "file").read_text() == "mine"
 
 
@@ -229,14 +231,14 @@ def test_the_processor_is_told_with_its_widest_vectors(monkeypatch, flags, told)
     core = f"processor : 0\nmodel name\t: Chip 9\nflags\t\t: {flags}\n\n"
     with monkeypatch.context() as patched:
         patched.setattr(Path, "read_text", lambda _: 2 * core)
-        processor = results._processor()
+        processor = environment._processor()
     assert processor == told
 
 
 def test_environment_says_what_it_ran_on_but_not_whose_it_is(monkeypatch):
     monkeypatch.setenv("LOGNAME", "somebody")
-    environment = results.environment()
-    assert set(environment) == {
+    told = environment.environment()
+    assert set(told) == {
         "code_version",
         "python",
         "packages",
@@ -245,11 +247,13 @@ def test_environment_says_what_it_ran_on_but_not_whose_it_is(monkeypatch):
         "backend",
         "devices",
     }
-    assert environment["backend"] == "cpu" and len(environment["devices"]) == 4
-    assert environment["packages"]["jax"] == jax.__version__
-    assert list(environment["packages"]) == [*results.PACKAGES]
-    assert results.environment(("jax", "no-such-package"))["packages"] == {"jax": jax.__version__}
-    text = json.dumps(environment)
+    assert told["backend"] == "cpu" and len(told["devices"]) == 4
+    assert told["packages"]["jax"] == jax.__version__
+    assert list(told["packages"]) == [*environment.PACKAGES]
+    assert environment.environment(("jax", "no-such-package"))["packages"] == {
+        "jax": jax.__version__
+    }
+    text = json.dumps(told)
     for secret in ("somebody", platform.node(), str(Path.home()), str(ROOT)):
         assert not re.search(rf"(?<!\w){re.escape(secret)}(?!\w)", text)
 
@@ -260,26 +264,26 @@ def git(folder, *words):
 
 
 def test_code_version_of_a_checkout(tmp_path, monkeypatch):
-    source = tmp_path / "experiments" / "results.py"
-    monkeypatch.setattr(results, "__file__", str(source))
-    assert results.code_version() == VERSION
-    source.parent.mkdir()
+    source = tmp_path / "experiments" / "storage" / "environment.py"
+    monkeypatch.setattr(environment, "__file__", str(source))
+    assert environment.code_version() == VERSION
+    source.parent.mkdir(parents=True)
     source.write_text("")
     git(tmp_path, "init")
     git(tmp_path, "add", ".")
     git(tmp_path, "commit", "-m", "all")
     (tmp_path / "notes.txt").write_text("")
-    clean = results.code_version()
+    clean = environment.code_version()
     assert re.fullmatch(re.escape(VERSION) + r"\+g[0-9a-f]{10}", clean)
     source.write_text("changed")
-    changed = results.code_version()
+    changed = environment.code_version()
     assert re.fullmatch(re.escape(clean) + r"\.dirty\.[0-9a-f]{8}", changed)
-    assert results.code_version() == changed
+    assert environment.code_version() == changed
     source.write_text("changed again")
-    assert results.code_version().startswith(clean + ".dirty.")
-    assert results.code_version() != changed
+    assert environment.code_version().startswith(clean + ".dirty.")
+    assert environment.code_version() != changed
 
 
 def test_code_version_without_git(monkeypatch):
     monkeypatch.setenv("PATH", "")
-    assert results.code_version() == VERSION
+    assert environment.code_version() == VERSION

@@ -5,7 +5,9 @@ import shlex
 
 import pytest
 
-from experiments import iterative, results
+from experiments import iterative
+from experiments.storage import results
+from experiments.storage.files import read_json
 from tests.experiments import command_lines
 from tests.experiments.command_lines import python
 
@@ -145,7 +147,7 @@ def test_a_run_writes_what_the_readme_promises(finished, folders):
         assert picture.startswith(b"\x89PNG") and len(picture) > 10_000
     names = ["round_00.parquet", "round_01.parquet"]
     assert sorted(p.name for p in (workdir / "curves").iterdir()) == names
-    config = results.read_json(workdir / "config.json")
+    config = read_json(workdir / "config.json")
     assert (config["seeds"], config["num_rounds"], config["variants"]) == ([0], 1, ["random"])
 
 
@@ -182,4 +184,4 @@ def test_a_mistake_ends_in_one_clear_line(answers, folders, mistake):
 
 def test_mistakes_leave_nothing_behind(answers, folders, finished):
     assert not folders["new"].exists()
-    assert results.read_json(folders["done"] / "config.json")["learning_rate"] == 1.2e-3
+    assert read_json(folders["done"] / "config.json")["learning_rate"] == 1.2e-3

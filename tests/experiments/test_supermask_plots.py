@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from experiments import learned, one_shot, results
+from experiments import learned, one_shot
 from experiments.best_masks import best_masks
 from experiments.plots import FIGURES, learned_supermasks, learning_curves
+from experiments.storage import results
 from experiments.summary import summary
 from experiments.untrained import WEIGHTS
 from tests.experiments import tiny

@@ -237,5 +237,5 @@ def test_memory_grows_by_one_state_and_stream_per_member(dataset):
     slopes = np.diff(memory) / np.diff(sizes)
     params = 4 * (64 * 10 + 10)
     state = 4 * params  # the current and the best parameters, two moments of Adam
-    held = 2 * state  # in training, and as a keeper saves it
+    held = 2 * state  # in training, and as an autosave saves it
     assert (slopes >= held).all() and (slopes < 1.1 * held).all()

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from experiments import results
 from experiments.configs import heuristic_supermasks, learned_supermasks, mask_criteria
 from experiments.runners import RUNNERS
+from experiments.storage import results, run_folder
 
 VARIANTS = ("large_final", "random:reshuffle:freeze")
 
@@ -42,7 +42,7 @@ def one_shot(**changes) -> ConfigDict:
 
 def run(workdir: Path, tiny: ConfigDict, part: str | None = None) -> list[results.Row]:
     """Plan and run into a folder, as the launcher does."""
-    results.open_workdir(str(workdir), tiny.to_dict(), part)
+    run_folder.open_workdir(str(workdir), tiny.to_dict(), part)
     runner = RUNNERS[tiny.runner]
     return runner.run(runner.make_plan(tiny, part=part), workdir, "a command")
 

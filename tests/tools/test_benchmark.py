@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import results
+from experiments.storage.files import read_json
 from tools import benchmark, benchmark_accelerator, contenders, measurements
 from tools.contenders import WHOLE_LOOP, Loop, Mapping, Task
 
@@ -158,7 +158,7 @@ def test_a_small_benchmark_writes_its_table_and_figure(tmp_path):
         "--notorch", f"--table={tmp_path / 'small'}",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    [machine] = results.read_json(tmp_path / "small.environment.json")
+    [machine] = read_json(tmp_path / "small.environment.json")
     assert machine["processor"] and machine["packages"]["jax"]
     with (tmp_path / "small.csv").open(newline="") as file:
         [row] = csv.DictReader(file)

@@ -4,7 +4,9 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from experiments import iterative, learned, results
+from experiments import iterative, learned
+from experiments.storage import environment, results
+from experiments.storage.files import read_json, write_json
 from tests.experiments import tiny
 from tools import collect
 
@@ -31,8 +33,8 @@ def make_run(tmp_path):
         config = tiny.config(seeds=seeds, num_rounds=num_rounds, **changes)
         config.variants = variants
         workdir = tmp_path / name
-        results.write_json(workdir / "config.json", config.to_dict())
-        results.write_json(workdir / "environment.json", [{"processor": machine}])
+        write_json(workdir / "config.json", config.to_dict())
+        write_json(workdir / "environment.json", [{"processor": machine}])
         rows = make_rows(seeds, variants, num_rounds, f"command of {name}")
         results.write_rows(workdir / "results.csv", rows, iterative.COLUMNS)
         return workdir
@@ -71,11 +73,11 @@ def test_runs_are_joined_in_order(make_run, tmp_path):
     assert repr(
         results.read_rows(tmp_path / "results" / "table.of.all.csv", iterative.COLUMNS)
     ) == repr(rows)
-    config = results.read_json(tmp_path / "results" / "table.of.all.config.json")
-    before = results.read_json(late / "config.json")
+    config = read_json(tmp_path / "results" / "table.of.all.config.json")
+    before = read_json(late / "config.json")
     joined = {"seeds": [2, 3, 5], "variants": [*VARIANTS], "num_rounds": 2}
     assert config == before | joined
-    environments = results.read_json(tmp_path / "results" / "table.of.all.environment.json")
+    environments = read_json(tmp_path / "results" / "table.of.all.environment.json")
     assert environments == [{"processor": "a"}, {"processor": "b"}]
 
 
@@ -106,8 +108,8 @@ def test_a_table_takes_in_more_runs(make_run, tmp_path):
 def test_a_run_of_another_format_is_refused(make_run, tmp_path):
     one, two = make_run("one"), make_run("two", seeds=(7,))
     for folder, version in ((one, 1), (two, 2)):
-        config = results.read_json(folder / "config.json")
-        results.write_json(folder / "config.json", config | {"format": version})
+        config = read_json(folder / "config.json")
+        write_json(folder / "config.json", config | {"format": version})
     collect.collect([one], tmp_path / "table")
     with pytest.raises(ValueError, match="the runs differ in format: 1 and 2"):
         collect.collect([tmp_path / "table", two], tmp_path / "table")
@@ -183,7 +185,7 @@ def curve_points(path):
 
 @pytest.mark.parametrize("make_config", [tiny.learned, tiny.one_shot])
 def test_slices_of_supermasks_join_into_the_bytes_of_one_run(make_config, tmp_path, monkeypatch):
-    monkeypatch.setattr(results, "code_version", lambda: "0.1.0+g0123456789")
+    monkeypatch.setattr(environment, "code_version", lambda: "0.1.0+g0123456789")
     config = make_config(retrain_epochs=0) if make_config is tiny.learned else make_config()
     tiny.run(tmp_path / "whole", config)
     slices = [tmp_path / f"slice_{index}" for index in (0, 1)]

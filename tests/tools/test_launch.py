@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments import iterative, results
+from experiments import iterative
 from experiments.iterative import Member, Variant
 from experiments.slices import Slice
+from experiments.storage import environment, results
+from experiments.storage.files import read_json
 from tests.bad_input import check_one_line
 from tests.experiments import tiny
 from tools import collect
@@ -59,7 +61,7 @@ def sliced(tmp_path_factory):
     """Three slices of four members, and the whole sweep, by the same committed code."""
     base = tmp_path_factory.mktemp("slices")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(results, "code_version", lambda: "0.1.0+g0123456789")
+        patch.setattr(environment, "code_version", lambda: "0.1.0+g0123456789")
         config = tiny.config(seeds=(1, 0))
         tiny.run(base / "whole", config)
         folders = [base / f"slice_{index}" for index in range(3)]
@@ -72,8 +74,8 @@ def test_slices_join_into_the_bytes_of_one_run(sliced):
     base, folders = sliced
     collect.collect(folders[::-1], base / "joined")
     assert (base / "joined.csv").read_bytes() == (base / "whole" / "results.csv").read_bytes()
-    joined = results.read_json(base / "joined.config.json")
-    assert joined == results.read_json(base / "whole" / "config.json")
+    joined = read_json(base / "joined.config.json")
+    assert joined == read_json(base / "whole" / "config.json")
 
 
 def test_missing_slices_are_named(sliced):

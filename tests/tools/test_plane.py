@@ -5,8 +5,8 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from experiments import results
 from experiments.plots import plane
+from experiments.storage.files import write_json
 from supermask_jax import masks
 from supermask_jax.criteria import CRITERIA
 from tests.experiments import tiny
@@ -135,9 +135,9 @@ def test_folders_without_dense_networks(main, tmp_path):
     folder = tmp_path / "run"
     with pytest.raises(SystemExit, match=r"error: \[Errno 2\] No such file .*run/config\.json"):
         main(folder)
-    results.write_json(folder / "config.json", tiny.config().to_dict() | {"slice": "0/2"})
+    write_json(folder / "config.json", tiny.config().to_dict() | {"slice": "0/2"})
     with pytest.raises(SystemExit, match="run has not finished its dense networks"):
         main(folder)
-    results.write_json(folder / "config.json", tiny.one_shot().to_dict())
+    write_json(folder / "config.json", tiny.one_shot().to_dict())
     with pytest.raises(SystemExit, match="is no run of iterative pruning but of one_shot"):
         main(folder)

@@ -7,8 +7,10 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from experiments import mask_analysis, results
+from experiments import mask_analysis
 from experiments.runners import read_table
+from experiments.storage import results
+from experiments.storage.files import read_json
 from tests.tools.test_pages import Reader
 from tools import accuracies, contents, pages, provenance, report, tables
 from tools.claims import CLAIMS
@@ -94,7 +96,7 @@ def test_every_claim_is_told_with_commands_and_machine(folder):
         assert claim.text in text
     for row in read_table(folder / f"{PRUNING}.csv"):
         assert row["command"] in text
-    [environment] = results.read_json(folder / f"{PRUNING}.environment.json")
+    [environment] = read_json(folder / f"{PRUNING}.environment.json")
     assert environment["processor"] in text
 
 

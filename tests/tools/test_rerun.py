@@ -6,8 +6,10 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from experiments import iterative, results
+from experiments import iterative
 from experiments.runners import read_table
+from experiments.storage import results, run_folder
+from experiments.storage.files import read_json
 from tests.experiments import tiny
 from tools import rerun
 
@@ -47,7 +49,7 @@ def main(folder):
 def test_a_row_is_found_with_the_config_of_it_alone(folder, member, variants):
     row, _, config = rerun.find(pick(folder, *member)["id"], folder)
     assert row == pick(folder, *member)
-    whole = results.settings(results.read_json(folder / "tiny.config.json"))
+    whole = run_folder.settings(read_json(folder / "tiny.config.json"))
     own = {"variants": variants, "seeds": [member[1]], "num_rounds": member[2]}
     assert config.to_dict() == whole | own
 

@@ -3,8 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from experiments import iterative, results
+from experiments import iterative
 from experiments.configs import mask_criteria
+from experiments.storage import results
+from experiments.storage.files import write_json
 from tools import tables
 
 ROOT = Path(__file__).parent.parent.parent
@@ -17,8 +19,8 @@ def write_table(folder, name, rows, experiment="mask_criteria", **settings):
     results.write_rows(folder / f"{name}.csv", rows, iterative.COLUMNS)
     config = mask_criteria.get_config("lenet300").to_dict()
     config |= {"experiment": experiment, **settings}
-    results.write_json(folder / f"{name}.config.json", config)
-    results.write_json(folder / f"{name}.environment.json", [{"processor": "a"}])
+    write_json(folder / f"{name}.config.json", config)
+    write_json(folder / f"{name}.environment.json", [{"processor": "a"}])
 
 
 def test_a_folder_is_read_with_what_belongs_to_each_table(tmp_path):
@@ -49,7 +51,7 @@ def test_other_numbers_for_the_same_member_are_told_and_the_first_count(tmp_path
     [sentence] = tables.contradictions(found)
     assert "b.csv has other numbers than a.csv for the same members (rows: 1," in sentence
     assert tables.OTHER_MACHINES not in sentence
-    results.write_json(tmp_path / "b.environment.json", [{"processor": "b"}])
+    write_json(tmp_path / "b.environment.json", [{"processor": "b"}])
     [sentence] = tables.contradictions(tables.read_tables(tmp_path))
     assert sentence.endswith(tables.OTHER_MACHINES)
     assert tables.contradictions(found[:1]) == []
@@ -77,7 +79,7 @@ def test_settings_of_something_else_are_an_error(tmp_path):
     write_table(tmp_path, "a", [MEMBER], runner="other")
     with pytest.raises(ValueError, match="unknown runner 'other'"):
         tables.read_tables(tmp_path)
-    results.write_json(tmp_path / "a.config.json", {"runner": "iterative"})
+    write_json(tmp_path / "a.config.json", {"runner": "iterative"})
     with pytest.raises(ValueError, match="has no experiment, figure, network, dataset: these are"):
         tables.read_tables(tmp_path)
 

@@ -9,9 +9,10 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import keeping, learned
-from experiments.keeping import Keeper, Stopped
+from experiments import learned, stopping
 from experiments.runners import read_table
+from experiments.stopping import Stopped
+from experiments.storage.autosave import Autosave
 from supermask_jax import population
 from supermask_jax.training import Stream
 from tests.experiments import tiny
@@ -21,21 +22,21 @@ __all__ = ["dataset"]
 BORDERS = 3  # five evaluations in chunks of two
 
 
-class StoppingKeeper(Keeper):
+class StoppingAutosave(Autosave):
     """Saves at every border and is asked to stop at one of them."""
 
     def __init__(self, workdir, borders):
         super().__init__(workdir, "version", "own", save_every=0)
         self.left = borders
 
-    def keep(self, *arguments, **options):
-        super().keep(*arguments, **options)
+    def save_if_due(self, *arguments, **options):
+        super().save_if_due(*arguments, **options)
         self.left -= 1
         if not self.left:
             raise Stopped
 
 
-def train(laboratory, keeper):
+def train(laboratory, autosave):
     starts = [make_params(i, scale=1.0 + i) for i in range(MEMBERS)]
     params = jax.tree.map(lambda *leaves: np.stack(leaves), *starts)
     orders = jax.numpy.arange(MEMBERS, dtype=np.int32) % SEEDS
@@ -46,7 +47,7 @@ def train(laboratory, keeper):
         steps[before] += done
 
     trained = laboratory.train(
-        lambda chosen: population.take(params, chosen), streams, keys, count, keeper
+        lambda chosen: population.take(params, chosen), streams, keys, count, autosave
     )
     assert sum(steps.values()) == MEMBERS * STEPS
     return trained, steps[True]
@@ -75,8 +76,8 @@ def undisturbed(laboratory):
 @pytest.mark.parametrize("borders", range(1, BORDERS + 1))
 def test_a_stopped_training_goes_on_to_the_same_bytes(laboratory, undisturbed, borders, tmp_path):
     with pytest.raises(Stopped):
-        train(laboratory, StoppingKeeper(tmp_path, borders))
-    again, before = train(laboratory, Keeper(tmp_path, "version", "own"))
+        train(laboratory, StoppingAutosave(tmp_path, borders))
+    again, before = train(laboratory, Autosave(tmp_path, "version", "own"))
     jax.tree.map(np.testing.assert_array_equal, again, undisturbed)
     assert before
 
@@ -87,22 +88,22 @@ def test_a_stopped_training_goes_on_with_other_devices_and_padding(
 ):
     """Saved are the members alone, not the padding to a multiple of the devices."""
     with pytest.raises(Stopped):
-        train(make_grouped(dataset, grouped), StoppingKeeper(tmp_path, BORDERS + grouped))
+        train(make_grouped(dataset, grouped), StoppingAutosave(tmp_path, BORDERS + grouped))
     devices = jax.devices()
     assert -MEMBERS % len(devices) != -MEMBERS % 2, "both numbers of devices need the same padding"
     monkeypatch.setattr(jax, "devices", lambda: devices[:2])
     laboratory = make_grouped(dataset, grouped)
-    again, before = train(laboratory, Keeper(tmp_path, "version", "own"))
+    again, before = train(laboratory, Autosave(tmp_path, "version", "own"))
     jax.tree.map(np.testing.assert_array_equal, again, undisturbed)
     assert before > MEMBERS * STEPS / 2
 
 
 def test_groups_that_are_of_no_use_are_named(dataset, undisturbed, tmp_path, capsys):
     with pytest.raises(Stopped):
-        train(make_trainer(dataset, 1), StoppingKeeper(tmp_path, 1))
+        train(make_trainer(dataset, 1), StoppingAutosave(tmp_path, 1))
     own = tmp_path / "under_way" / "version" / "own"
     (own / "members_0_to_5_damaged").mkdir()
-    again, before = train(make_grouped(dataset, True), Keeper(tmp_path, "version", "own"))
+    again, before = train(make_grouped(dataset, True), Autosave(tmp_path, "version", "own"))
     jax.tree.map(np.testing.assert_array_equal, again, undisturbed)
     assert not before
     [line] = capsys.readouterr().err.splitlines()
@@ -112,7 +113,7 @@ def test_groups_that_are_of_no_use_are_named(dataset, undisturbed, tmp_path, cap
 def test_nothing_is_saved_before_the_interval_is_over(laboratory, undisturbed, tmp_path):
     if laboratory.prepare(MEMBERS).members < MEMBERS:
         pytest.skip("a finished group is always saved")
-    train(laboratory, Keeper(tmp_path, "version", "own", save_every=1e6))
+    train(laboratory, Autosave(tmp_path, "version", "own", save_every=1e6))
     assert not (tmp_path / "under_way").exists()
 
 
@@ -120,18 +121,18 @@ def test_nothing_is_saved_before_the_interval_is_over(laboratory, undisturbed, t
 def test_a_stopped_run_goes_on_to_the_same_table(make_config, tmp_path, monkeypatch):
     whole = tiny.finished(make_config) / "results.csv"
     config = make_config(chunk_evals=1)
-    keep, left = Keeper.keep, [3]
+    save, left = Autosave.save_if_due, [3]
 
-    def stopping(self, *arguments, **options):
+    def save_and_stop(self, *arguments, **options):
         left[0] -= 1
-        monkeypatch.setattr(keeping, "_asked_to_stop", left[0] == 0)
-        keep(self, *arguments, **options)
+        monkeypatch.setattr(stopping, "_asked_to_stop", left[0] == 0)
+        save(self, *arguments, **options)
 
-    monkeypatch.setattr(Keeper, "keep", stopping)
+    monkeypatch.setattr(Autosave, "save_if_due", save_and_stop)
     with pytest.raises(Stopped):
         tiny.run(tmp_path, config)
-    monkeypatch.setattr(keeping, "_asked_to_stop", False)
-    monkeypatch.setattr(Keeper, "keep", keep)
+    monkeypatch.setattr(stopping, "_asked_to_stop", False)
+    monkeypatch.setattr(Autosave, "save_if_due", save)
     tiny.run(tmp_path, config)
     assert (tmp_path / "results.csv").read_bytes() == whole.read_bytes()
     assert not (tmp_path / "under_way").exists()
@@ -139,27 +140,27 @@ def test_a_stopped_run_goes_on_to_the_same_table(make_config, tmp_path, monkeypa
 
 @pytest.mark.parametrize("make_config", [tiny.learned, tiny.one_shot])
 def test_a_run_that_was_stopped_when_it_trained_again_goes_on(make_config, tmp_path, monkeypatch):
-    config, keep = make_config(), Keeper.keep
+    config, save = make_config(), Autosave.save_if_due
 
-    def stopping(self, *arguments, **options):
+    def save_and_stop(self, *arguments, **options):
         again = not self._folder.name.startswith(("learning", "round"))
-        monkeypatch.setattr(keeping, "_asked_to_stop", again)
-        keep(self, *arguments, **options)
+        monkeypatch.setattr(stopping, "_asked_to_stop", again)
+        save(self, *arguments, **options)
 
-    monkeypatch.setattr(Keeper, "keep", stopping)
+    monkeypatch.setattr(Autosave, "save_if_due", save_and_stop)
     with pytest.raises(Stopped):
         tiny.run(tmp_path, config)
     assert not (tmp_path / "results.csv").exists()
-    monkeypatch.setattr(keeping, "_asked_to_stop", False)
-    monkeypatch.setattr(Keeper, "keep", keep)
+    monkeypatch.setattr(stopping, "_asked_to_stop", False)
+    monkeypatch.setattr(Autosave, "save_if_due", save)
     loaded = []
-    load = Keeper.load
+    load = Autosave.load
 
     def noting(self, *arguments):
         loaded.append((self._folder.name, load(self, *arguments)))
         return loaded[-1][1]
 
-    monkeypatch.setattr(Keeper, "load", noting)
+    monkeypatch.setattr(Autosave, "load", noting)
     tiny.run(tmp_path, config)
     whole = tiny.finished(make_config) / "results.csv"
     assert (tmp_path / "results.csv").read_bytes() == whole.read_bytes()
@@ -168,10 +169,10 @@ def test_a_run_that_was_stopped_when_it_trained_again_goes_on(make_config, tmp_p
 
 
 def test_a_learned_run_that_was_stopped_keeps_its_curves(tmp_path, monkeypatch):
-    monkeypatch.setattr(keeping, "_asked_to_stop", True)
+    monkeypatch.setattr(stopping, "_asked_to_stop", True)
     with pytest.raises(Stopped):
         tiny.run(tmp_path, tiny.learned(chunk_evals=2))
-    monkeypatch.setattr(keeping, "_asked_to_stop", False)
+    monkeypatch.setattr(stopping, "_asked_to_stop", False)
     tiny.run(tmp_path, tiny.learned(chunk_evals=2))
     whole = tiny.finished(tiny.learned) / learned.CURVES
     assert (tmp_path / learned.CURVES).read_bytes() == whole.read_bytes()
@@ -189,7 +190,7 @@ def test_a_signal_stops_a_run_that_the_same_command_continues(number, tmp_path):
         time.sleep(0.01)
     run.send_signal(number)
     _, errors = run.communicate()
-    assert run.returncode == keeping.EXIT_CODE
+    assert run.returncode == stopping.EXIT_CODE
     assert errors.splitlines()[-1] == "stopped; the same command continues here"
     again = subprocess.run(command, capture_output=True, text=True, check=True)
     assert not again.stderr

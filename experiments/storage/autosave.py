@@ -1,30 +1,21 @@
-"""Trainings under way on disk, and an orderly stop: a kill costs no more than one interval."""
+"""Trainings under way on disk: a kill costs no more than one interval."""
 
 import shutil
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-from experiments import processes
-from experiments.checkpoints import DAMAGED, Checkpoints
+from experiments import processes, stopping
+from experiments.storage.checkpoints import DAMAGED, Checkpoints
 
 PyTree = Any
 
 SAVE_EVERY = 600.0  # seconds
-EXIT_CODE = 75  # "temporary failure": the same command continues
-
-_asked_to_stop = False
 
 
-class Stopped(Exception):
-    """Somebody asked the program to stop, and what it had is on disk."""
-
-
-class Keeper:
+class Autosave:
     """The newest state of one training, saved at its borders every now and then.
 
     Args:
@@ -62,7 +53,9 @@ class Keeper:
         checkpoints = Checkpoints(self._folder / name, keep=1)
         return checkpoints.load_newest(sys.maxsize, lambda done: like)
 
-    def keep(self, name: str, done: int, make_tree: Callable[[], PyTree], *, due: bool) -> None:
+    def save_if_due(
+        self, name: str, done: int, make_tree: Callable[[], PyTree], *, due: bool
+    ) -> None:
         """Save if the interval is over, the state is due or a stop was asked for.
 
         Args:
@@ -74,39 +67,15 @@ class Keeper:
         Raises:
           Stopped: if a stop was asked for.
         """
-        stop = processes.any_of(_asked_to_stop)
+        stop = stopping.is_asked()
         late = time.monotonic() - self._last >= self._save_every
         if processes.any_of(late) or due or stop:
             Checkpoints(self._folder / name, keep=1).save(done, make_tree())
             self._last = time.monotonic()
         if stop:
-            raise Stopped
+            raise stopping.Stopped
 
     def clear(self) -> None:
         """Forget all trainings under way: their results are saved elsewhere."""
         if processes.is_first():
             shutil.rmtree(self._under_way, ignore_errors=True)
-
-
-def stop_on_signals() -> None:
-    """Let SIGTERM and Ctrl-C stop the program at the next border; a second Ctrl-C at once."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _ask_to_stop)
-
-
-def check_stop() -> None:
-    """Stop here if somebody asked for it.
-
-    Raises:
-      Stopped: if so.
-    """
-    if processes.any_of(_asked_to_stop):
-        raise Stopped
-
-
-def _ask_to_stop(number: int, frame: FrameType | None) -> None:
-    global _asked_to_stop
-    _asked_to_stop = True
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    name = signal.Signals(number).name
-    print(f"{name}: saving at the next border of the training, then stopping", file=sys.stderr)

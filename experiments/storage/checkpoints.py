@@ -16,7 +16,8 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from experiments import processes, results
+from experiments import processes
+from experiments.storage.files import read_json, write_json
 
 PyTree = Any
 DAMAGED = "_damaged"  # behind the name of a folder: where its damaged rounds are moved
@@ -57,7 +58,7 @@ class Checkpoints:
         except Exception as error:
             raise OSError(f"cannot save {arrays}: {_reason(error)}") from error
         if processes.is_first():
-            results.write_json(target, _checksums(arrays))
+            write_json(target, _checksums(arrays))
             for other in self.rounds():
                 if other and not round - self._keep < other <= round:
                     self._drop(other)
@@ -139,7 +140,7 @@ def _checksum(path: Path) -> str:
 
 def _compare(folder: Path, sums: Path) -> None:
     try:
-        expected = results.read_json(sums)
+        expected = read_json(sums)
     except ValueError as error:
         raise ValueError(f"{sums} is damaged") from error
     found = _checksums(folder)

@@ -9,7 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from experiments import processes, results
+from experiments import processes
+from experiments.storage import results
+from experiments.storage.files import read_json, write_json
 
 RESULTS = "results.csv"  # the table that every run has
 
@@ -57,7 +59,7 @@ class Records:
         if processes.is_first():
             text = results.format_rows(rows, self._columns)
             content = {"rows": text, "sha256": _checksum(text)}
-            results.write_json(_folder(self._table) / f"{name}.json", content)
+            write_json(_folder(self._table) / f"{name}.json", content)
         self._write_table()
 
     def _table_is_right(self) -> bool:
@@ -94,7 +96,7 @@ def _files(table: Path) -> list[Path]:
 
 def _read_part(path: Path, columns: results.Columns) -> list[results.Row]:
     try:
-        content = results.read_json(path)
+        content = read_json(path)
         text = content["rows"]
         whole = _checksum(text) == content["sha256"]
     except (ValueError, TypeError, KeyError, AttributeError):
