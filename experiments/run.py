@@ -27,7 +27,7 @@ from experiments.plots import mask_analysis as mask_figure
 from experiments.runners import find_runner
 from experiments.storage import locks, results, run_folder
 from experiments.storage.autosave import SAVE_EVERY
-from experiments.summary import summary
+from experiments.tables.summary import summary
 from supermask_jax.checks import lookup
 
 CONFIG = config_flags.DEFINE_config_file(

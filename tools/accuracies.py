@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from experiments.best_masks import BestMasks, best_masks, is_heuristic
-from experiments.plots.curves import DENSE, Curve, make_curves, setting
 from experiments.storage import results
+from experiments.tables.curves import DENSE, Curve, make_curves, setting
+from experiments.tables.selection import SelectedMasks, is_heuristic, select_masks
 from tools.pages import Code, Table, Text
 
 LEARNED_MEASURES = {
@@ -32,7 +32,7 @@ def table(rows: Sequence[results.Row]) -> Table:
     if "round" in rows[0]:
         return _rounds(title, rows)
     if is_heuristic(rows):
-        return _heuristic(title, best_masks(rows))
+        return _heuristic(title, select_masks(rows))
     return _learned(title, rows)
 
 
@@ -117,7 +117,7 @@ def _weights_left(curves: Sequence[Curve], number: int) -> str:
     return " to ".join(dict.fromkeys(f"{n:.2f}" for n in (left[0], left[-1])))
 
 
-def _heuristic(title: str, found: Sequence[BestMasks]) -> Table:
+def _heuristic(title: str, found: Sequence[SelectedMasks]) -> Table:
     """Every criterion and kind of weights: the best density per seed, and one for all seeds."""
     head = [f"{title}: criterion", "weights", "maximum over densities"]
     lines: list[list[Text]] = []
@@ -130,7 +130,7 @@ def _heuristic(title: str, found: Sequence[BestMasks]) -> Table:
 def _learned(title: str, rows: Sequence[results.Row]) -> Table:
     """Every kind of weights at every initial logit; the one best on validation is named."""
     lines: list[list[Text]] = []
-    for best in best_masks(rows):
+    for best in select_masks(rows):
         name = best.weights + ", rescaled" * best.rescale
         own = [r for r in rows if (r["weights"], r["rescale"]) == (best.weights, best.rescale)]
         logits = dict.fromkeys(row["initial_logit"] for row in own)

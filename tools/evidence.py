@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments.best_masks import best_masks
 from experiments.storage import results
+from experiments.tables.selection import select_masks
 from tools import accuracies, claims
 from tools.claims import (
     CLAIMS,
@@ -271,7 +271,7 @@ def _by_validation(side: Side, network: str, rows: Sequence[results.Row]) -> dic
     own = [row for row in rows if row["network"] == network and _is_made_of(side, row)]
     if not own:
         return {}
-    best = max(best_masks(own), key=lambda masks: masks.validation)
+    best = max(select_masks(own), key=lambda masks: masks.validation)
     return {row["seed"]: 100 * row["test_accuracy"] for row in best.rows}
 
 

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
-from experiments.best_masks import best_masks
-from experiments.plots.curves import DENSE
+from experiments.tables.curves import DENSE
+from experiments.tables.selection import select_masks
 from tools import schedule
 from tools.claims import (
     ALPHA,
@@ -268,7 +268,7 @@ def _sample(side: Side, rows: Sequence[Row], network: str) -> Sample:
     }
     whole = [seed for seed, own in by_seed.items() if {_place(row) for row in own} == needed]
     if isinstance(side, Learned) and whole:
-        [best] = best_masks([row for seed in whole for row in by_seed[seed]])
+        [best] = select_masks([row for seed in whole for row in by_seed[seed]])
         by_seed = {
             seed: [row for row in own if row["initial_logit"] == best.setting]
             for seed, own in by_seed.items()

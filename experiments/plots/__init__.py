@@ -17,8 +17,8 @@ from experiments.plots import (
     mask_one_actions,
     mask_zero_actions,
 )
-from experiments.plots.curves import EARLY_STOP, Row
 from experiments.storage.files import replace_file
+from experiments.tables.curves import EARLY_STOP, Row
 
 FIGURES: dict[str, Callable[[Sequence[Row]], Figure]] = {
     "heuristic_supermasks": heuristic_supermasks.draw,

@@ -7,10 +7,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.plots import learned_supermasks
-from experiments.plots.curves import Row, num_seeds, setting
 from experiments.plots.panels import draw_points, finish, range_note
 from experiments.plots.rounds import weights_axis
 from experiments.plots.styles import styles_for
+from experiments.tables.curves import Row, num_seeds, setting
 
 TITLES = {
     "init": "initial weights",

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.plots.curves import Row, num_seeds, setting
 from experiments.plots.panels import draw_points, finish, range_note
 from experiments.plots.rounds import SIZE
 from experiments.plots.styles import DASHED, Style
+from experiments.tables.curves import Row, num_seeds, setting
 
 COLLAPSE = 25.0  # percents below the best mask that ask for an enlarged panel
 ENLARGED = 8.0  # percents below the best mask that it shows

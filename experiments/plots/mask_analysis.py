@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from experiments.mask_analysis import OVERALL
-from experiments.plots.curves import Row, num_seeds, setting
 from experiments.plots.panels import finish
 from experiments.plots.rounds import weights_axis
 from experiments.plots.styles import OTHERS, Style, styles_for
+from experiments.tables.curves import Row, num_seeds, setting
 
 REFERENCE = "large_final"
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from experiments.plots.curves import ACCURACY, Curve, Measure, Row
 from experiments.plots.rounds import Name, draw_rounds
+from experiments.tables.curves import ACCURACY, Curve, Measure, Row
 
 
 def draw(rows: Sequence[Row], measure: Measure = ACCURACY) -> Figure:

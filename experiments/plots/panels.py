@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import numpy as np
 from matplotlib.axes import Axes
 
-from experiments.plots.curves import Row
 from experiments.plots.styles import Style
+from experiments.tables.curves import Row
 
 
 def draw_points(axes: Axes, rows: Iterable[Row], by: str, style: Style, label: str) -> None:

@@ -14,7 +14,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from experiments.plots.curves import (
+from experiments.plots.styles import Style, styles_for
+from experiments.tables.curves import (
     ACCURACY,
     Curve,
     Measure,
@@ -25,7 +26,6 @@ from experiments.plots.curves import (
     num_seeds,
     setting,
 )
-from experiments.plots.styles import Style, styles_for
 
 SIZE = (6.5, 4.5)  # inches: the text width of a page
 MOST_MARKERS = 13

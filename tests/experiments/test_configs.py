@@ -14,7 +14,7 @@ from experiments.configs import base, quickstart
 from experiments.networks import NETWORKS
 from experiments.runners import RUNNERS, read_table
 from experiments.storage import run_folder
-from experiments.summary import summary
+from experiments.tables.summary import summary
 from tests.bad_input import check_one_line
 
 FILES = sorted((Path(base.__file__).parent).glob("[!_]*.py"))

@@ -8,8 +8,8 @@ import pytest
 from matplotlib.colors import to_hex, to_rgb
 
 from experiments.plots import FIGURES, rounds, save
-from experiments.plots.curves import left_out, make_curves
 from experiments.plots.styles import OTHERS, STYLES, styles_for
+from experiments.tables.curves import left_out, make_curves
 from supermask_jax.actions import MASK_ONE, MASK_ZERO
 from supermask_jax.criteria import CRITERIA
 

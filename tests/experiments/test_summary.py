@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from experiments.summary import summary
+from experiments.tables.summary import summary
 from supermask_jax.criteria import CRITERIA
 from tests.experiments.test_plots import MASK_ZERO_VARIANTS, accuracies, make_rows
 

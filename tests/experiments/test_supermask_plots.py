@@ -5,10 +5,10 @@ import pytest
 from rich.console import Console
 
 from experiments import learned, one_shot
-from experiments.best_masks import best_masks
 from experiments.plots import FIGURES, learned_supermasks, learning_curves
 from experiments.storage import results
-from experiments.summary import summary
+from experiments.tables.selection import select_masks
+from experiments.tables.summary import summary
 from experiments.untrained import WEIGHTS
 from tests.experiments import tiny
 from tools import accuracies, figure, pages
@@ -53,7 +53,7 @@ def learned_rows():
 
 
 def test_the_best_density_is_chosen_on_validation_and_the_maximum_on_test():
-    found = best_masks(heuristic_rows(peaked))
+    found = select_masks(heuristic_rows(peaked))
     assert [(masks.criterion, masks.weights) for masks in found] == [
         (criterion, weights)
         for criterion in ("large_final", "random")
@@ -69,7 +69,7 @@ def test_a_seed_that_diverged_is_left_out_of_the_others_numbers():
     nan = dict.fromkeys(("test_accuracy", "validation_accuracy"), float("nan"))
     rows = [row | (nan if row["seed"] else {}) for row in heuristic_rows(peaked)]
     alone = [row for row in rows if not row["seed"]]
-    for found, expected in zip(best_masks(rows), best_masks(alone), strict=True):
+    for found, expected in zip(select_masks(rows), select_masks(alone), strict=True):
         assert repr(found) == repr(expected)
     drawn, expected = (FIGURES["heuristic_supermasks"](table) for table in (rows, alone))
     for axes, other in zip(drawn.axes, expected.axes, strict=True):
@@ -82,7 +82,7 @@ def test_a_setting_that_diverged_is_not_chosen():
     for row in rows:
         if row["power"] == 1:
             row["validation_accuracy"] = float("nan")
-    assert {masks.setting for masks in best_masks(rows)} == {0}
+    assert {masks.setting for masks in select_masks(rows)} == {0}
 
 
 def printed(rows, width):

@@ -9,7 +9,7 @@ import numpy as np
 Row = Mapping[str, Any]
 
 
-class BestMasks(NamedTuple):
+class SelectedMasks(NamedTuple):
     """One way to find supermasks, at its best density. Accuracies and densities are percents.
 
     Seeds that diverged at every setting are left out, unless all did.
@@ -38,7 +38,7 @@ class BestMasks(NamedTuple):
     rows: list[Row]
 
 
-def best_masks(rows: Sequence[Row]) -> list[BestMasks]:
+def select_masks(rows: Sequence[Row]) -> list[SelectedMasks]:
     """One entry per criterion and weights, or per learned variant, in the table's order.
 
     Args:
@@ -56,7 +56,7 @@ def is_heuristic(rows: Sequence[Row]) -> bool:
     return "power" in rows[0]
 
 
-def _best(criterion: str, weights: str, rescale: bool, rows: Sequence[Row]) -> BestMasks:
+def _best(criterion: str, weights: str, rescale: bool, rows: Sequence[Row]) -> SelectedMasks:
     finite = {row["seed"] for row in rows if math.isfinite(row["test_accuracy"])}
     rows = [row for row in rows if row["seed"] in finite] or rows
     by = "power" if is_heuristic(rows) else "initial_logit"
@@ -74,7 +74,7 @@ def _best(criterion: str, weights: str, rescale: bool, rows: Sequence[Row]) -> B
         np.fmax.reduce([row["test_accuracy"] for row in rows if row["seed"] == seed])
         for seed in seeds
     ]
-    return BestMasks(
+    return SelectedMasks(
         criterion=criterion,
         weights=weights,
         rescale=rescale,

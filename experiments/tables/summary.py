@@ -8,8 +8,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from experiments.best_masks import BestMasks, best_masks, is_heuristic
-from experiments.plots.curves import (
+from experiments.tables.curves import (
     DENSE,
     Curve,
     Row,
@@ -19,6 +18,7 @@ from experiments.plots.curves import (
     num_seeds,
     setting,
 )
+from experiments.tables.selection import SelectedMasks, is_heuristic, select_masks
 
 MOST_COLUMNS = 6
 
@@ -73,25 +73,25 @@ def _fill_supermasks(table: Table, rows: Sequence[Row]) -> None:
     table.caption += "." if seeds == "1 seed" else ", mean ± half the min-max range."
     if is_heuristic(rows):
         table.caption += " max: the mean of every seed's best density."
-        _add_heuristic(table, best_masks(rows))
+        _add_heuristic(table, select_masks(rows))
     else:
-        _add_learned(table, best_masks(rows))
+        _add_learned(table, select_masks(rows))
 
 
-def _add_heuristic(table: Table, found: Sequence[BestMasks]) -> None:
+def _add_heuristic(table: Table, found: Sequence[SelectedMasks]) -> None:
     """A line per mask criterion, the best first, and a column per kind of weights."""
     kinds = list(dict.fromkeys(masks.weights for masks in found))
     table.add_column("criterion", overflow="fold")
     for kind in kinds:
         table.add_column(kind.replace("_", " "), justify="right")
-    cells: dict[str, dict[str, BestMasks]] = {}
+    cells: dict[str, dict[str, SelectedMasks]] = {}
     for masks in found:
         cells.setdefault(masks.criterion, {})[masks.weights] = masks
     for criterion, own in sorted(cells.items(), key=lambda item: -_best_mean(item[1].values())):
         table.add_row(criterion, *(_two_lines(own[kind]) if kind in own else "-" for kind in kinds))
 
 
-def _add_learned(table: Table, found: Sequence[BestMasks]) -> None:
+def _add_learned(table: Table, found: Sequence[SelectedMasks]) -> None:
     """A line per kind of weights, the best first."""
     table.add_column("frozen weights", overflow="fold")
     for head in ("initial logit", "weights left", "test accuracy"):
@@ -105,11 +105,11 @@ def _add_learned(table: Table, found: Sequence[BestMasks]) -> None:
         )
 
 
-def _two_lines(masks: BestMasks) -> str:
+def _two_lines(masks: SelectedMasks) -> str:
     return f"{_mean(masks.accuracies, 1)}\nmax {masks.maxima.mean():.1f}"
 
 
-def _best_mean(found: Iterable[BestMasks]) -> float:
+def _best_mean(found: Iterable[SelectedMasks]) -> float:
     return max(float(masks.accuracies.mean()) for masks in found)
 
 
