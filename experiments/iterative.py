@@ -32,7 +32,9 @@ from experiments.checks import (
     check_share,
     check_text,
 )
-from experiments.forecast import Forecast, num_bytes
+from experiments.engine.forecast import Forecast, num_bytes
+from experiments.engine.progress import RoundProgress
+from experiments.engine.trainer import Advance, Trained, Trainer, abstract, empty, write
 from experiments.problems import (
     ADVANCE,
     BATCHES,
@@ -43,13 +45,11 @@ from experiments.problems import (
     places,
     seed_keys,
 )
-from experiments.progress import RoundProgress
 from experiments.slices import Slice
 from experiments.storage import environment, results
 from experiments.storage.autosave import SAVE_EVERY, Autosave
 from experiments.storage.checkpoints import Checkpoints
 from experiments.storage.records import RESULTS, Records
-from experiments.trainer import Advance, Trained, Trainer, abstract, empty, write
 from supermask_jax import population, rates, rounds
 from supermask_jax.actions import MASK_ONE, MASK_ZERO
 from supermask_jax.checks import lookup, shown

@@ -30,7 +30,18 @@ from experiments.checks import (
     check_share,
     check_text,
 )
-from experiments.forecast import Forecast, num_bytes
+from experiments.engine.forecast import Forecast, num_bytes
+from experiments.engine.progress import RoundProgress
+from experiments.engine.trainer import (
+    Advance,
+    Apply,
+    Objective,
+    Trained,
+    Trainer,
+    abstract,
+    make_loss,
+    measure,
+)
 from experiments.problems import (
     ADVANCE,
     BATCHES,
@@ -42,23 +53,12 @@ from experiments.problems import (
     places,
     seed_keys,
 )
-from experiments.progress import RoundProgress
 from experiments.retraining import Retrainer
 from experiments.slices import Slice
 from experiments.storage import environment, results
 from experiments.storage.autosave import SAVE_EVERY, Autosave
 from experiments.storage.checkpoints import Checkpoints
 from experiments.storage.records import RESULTS, Records
-from experiments.trainer import (
-    Advance,
-    Apply,
-    Objective,
-    Trained,
-    Trainer,
-    abstract,
-    make_loss,
-    measure,
-)
 from experiments.untrained import WEIGHTS, untrained_weights
 from supermask_jax import supermasks
 from supermask_jax.checks import lookup, shown

@@ -18,16 +18,16 @@ from ml_collections import ConfigDict
 
 from experiments import iterative
 from experiments.checks import check_integer, check_list, check_names
+from experiments.engine.progress import RoundProgress
+from experiments.engine.trainer import eval_data, measure
 from experiments.iterative import abstract_outcome
 from experiments.problems import ADVANCE, Problem, seed_keys
-from experiments.progress import RoundProgress
 from experiments.retraining import Retrainer
 from experiments.stopping import check_stop
 from experiments.storage import environment, results
 from experiments.storage.autosave import SAVE_EVERY, Autosave
 from experiments.storage.checkpoints import Checkpoints
 from experiments.storage.records import RESULTS, Records
-from experiments.trainer import eval_data, measure
 from experiments.untrained import WEIGHTS, untrained_weights
 from supermask_jax import masks, population, rates
 from supermask_jax.checks import lookup

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.forecast import available_memory, num_bytes
+from experiments.engine.forecast import available_memory, num_bytes
+from experiments.engine.trainer import Advance, Trainer, abstract
 from experiments.problems import BATCHES, LOSS, Problem, places, seed_keys
 from experiments.storage.autosave import Autosave
-from experiments.trainer import Advance, Trainer, abstract
 from supermask_jax import population, rounds
 from supermask_jax.training import Stream
 from supermask_jax.transforms import freeze_pruned

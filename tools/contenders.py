@@ -20,8 +20,8 @@ from jax import lax
 
 from experiments import networks
 from experiments.datasets import Split
-from experiments.forecast import largest_value
-from experiments.trainer import (
+from experiments.engine.forecast import largest_value
+from experiments.engine.trainer import (
     EVAL_BATCH,
     EVAL_BYTES,
     batch_table,

@@ -2,9 +2,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from experiments import forecast
+from experiments.engine import forecast
+from experiments.engine.trainer import make_loss
 from experiments.networks import make_network
-from experiments.trainer import make_loss
 from supermask_jax import population
 
 FORECAST = forecast.Forecast(

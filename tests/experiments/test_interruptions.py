@@ -62,7 +62,7 @@ def mark(owner, name, phase):
 
 phases = ["S"]
 enter("S")
-from experiments import trainer
+from experiments.engine import trainer
 from experiments.storage import checkpoints, records, results
 mark(trainer.Trainer, "_train_group", "T")
 mark(checkpoints.Checkpoints, "save", "C")

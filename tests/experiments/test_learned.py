@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments import learned
+from experiments.engine.trainer import batch_table
 from experiments.learned import Variant
 from experiments.problems import BATCHES, DRAWS, INIT, LOSS, seed_keys
 from experiments.storage import results
 from experiments.storage.checkpoints import Checkpoints
-from experiments.trainer import batch_table
 from experiments.untrained import WEIGHTS
 from supermask_jax import supermasks
 from tests.bad_input import check_one_line

@@ -6,8 +6,9 @@ import numpy as np
 import optax
 import pytest
 
-from experiments import datasets, trainer
+from experiments import datasets
 from experiments.datasets import Split
+from experiments.engine import trainer
 from supermask_jax import population
 from supermask_jax.training import Stream
 

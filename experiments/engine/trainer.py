@@ -15,7 +15,7 @@ from jax.stages import Compiled
 
 from experiments import processes
 from experiments.datasets import Dataset, Split
-from experiments.forecast import (
+from experiments.engine.forecast import (
     Forecast,
     available_memory,
     count_products,
