@@ -35,16 +35,8 @@ from experiments.checks import (
 from experiments.engine.forecast import Forecast, num_bytes
 from experiments.engine.progress import RoundProgress
 from experiments.engine.trainer import Advance, Trained, Trainer, abstract, empty, write
-from experiments.problems import (
-    ADVANCE,
-    BATCHES,
-    INIT,
-    LOSS,
-    Problem,
-    load_problem,
-    places,
-    seed_keys,
-)
+from experiments.problems.problem import Problem, load_problem
+from experiments.problems.seeds import ADVANCE, BATCHES, INIT, LOSS, places, seed_keys
 from experiments.slices import Slice
 from experiments.storage import environment, results
 from experiments.storage.autosave import SAVE_EVERY, Autosave

@@ -42,17 +42,8 @@ from experiments.engine.trainer import (
     make_loss,
     measure,
 )
-from experiments.problems import (
-    ADVANCE,
-    BATCHES,
-    DRAWS,
-    INIT,
-    LOSS,
-    Problem,
-    load_problem,
-    places,
-    seed_keys,
-)
+from experiments.problems.problem import Problem, load_problem
+from experiments.problems.seeds import ADVANCE, BATCHES, DRAWS, INIT, LOSS, places, seed_keys
 from experiments.retraining import Retrainer
 from experiments.slices import Slice
 from experiments.storage import environment, results

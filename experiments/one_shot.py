@@ -21,7 +21,8 @@ from experiments.checks import check_integer, check_list, check_names
 from experiments.engine.progress import RoundProgress
 from experiments.engine.trainer import eval_data, measure
 from experiments.iterative import abstract_outcome
-from experiments.problems import ADVANCE, Problem, seed_keys
+from experiments.problems.problem import Problem
+from experiments.problems.seeds import ADVANCE, seed_keys
 from experiments.retraining import Retrainer
 from experiments.stopping import check_stop
 from experiments.storage import environment, results

@@ -10,7 +10,8 @@ import optax
 
 from experiments.engine.forecast import available_memory, num_bytes
 from experiments.engine.trainer import Advance, Trainer, abstract
-from experiments.problems import BATCHES, LOSS, Problem, places, seed_keys
+from experiments.problems.problem import Problem
+from experiments.problems.seeds import BATCHES, LOSS, places, seed_keys
 from experiments.storage.autosave import Autosave
 from supermask_jax import population, rounds
 from supermask_jax.training import Stream

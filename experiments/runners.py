@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from ml_collections import ConfigDict
 
 from experiments import iterative, learned, mask_analysis, one_shot
-from experiments.problems import Problem
+from experiments.problems.problem import Problem
 from experiments.storage import results
 from experiments.storage.autosave import SAVE_EVERY
 from supermask_jax.checks import lookup, shown

@@ -21,7 +21,7 @@ from absl import app, flags
 from matplotlib.figure import Figure
 
 from experiments.command_line import fail, given, parse_flags, refuse_nan
-from experiments.networks import NETWORKS
+from experiments.problems.networks import NETWORKS
 from supermask_jax.checks import lookup
 from tools import measurements
 from tools.contenders import WHOLE_LOOP, Loop, Mapping, Task, parse_members

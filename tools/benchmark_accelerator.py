@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from experiments.networks import NETWORKS
+from experiments.problems.networks import NETWORKS
 from supermask_jax.checks import unknown_name
 from tools import measurements
 from tools.contenders import CONVOLUTIONS, Loop, Mapping, Task, parse_members, step_bytes

@@ -18,7 +18,6 @@ import numpy as np
 import optax
 from jax import lax
 
-from experiments import networks
 from experiments.datasets import Split
 from experiments.engine.forecast import largest_value
 from experiments.engine.trainer import (
@@ -30,6 +29,7 @@ from experiments.engine.trainer import (
     make_loss,
     measure,
 )
+from experiments.problems import convolutions, networks
 from supermask_jax import population
 from supermask_jax.training import Stream, Training, make_training
 from supermask_jax.transforms import freeze_pruned
@@ -44,10 +44,10 @@ AXPYS = 10  # of one turn
 FLOAT_BYTES = 4
 
 CONVOLUTIONS = {
-    "default": networks.convolve,
+    "default": convolutions.convolve,
     "lax": lax.conv_general_dilated,
-    "canonical": networks.canonical_conv,
-    "shifted": networks.shifted_conv,
+    "canonical": convolutions.canonical_conv,
+    "shifted": convolutions.shifted_conv,
 }
 OPTIMIZERS = {"adam": optax.adam, "sgd": optax.sgd}
 

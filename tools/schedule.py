@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from experiments.configs import base
-from experiments.networks import make_network
+from experiments.problems.networks import make_network
 from experiments.runners import RUNNERS
 from experiments.storage import run_folder
 from supermask_jax import rates, trees

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from experiments import datasets, plots
 from experiments.configs import base, quickstart
-from experiments.networks import NETWORKS
+from experiments.problems.networks import NETWORKS
 from experiments.runners import RUNNERS, read_table
 from experiments.storage import run_folder
 from experiments.tables.summary import summary

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import io
 import json
+import re
 import socket
 import tarfile
 from pathlib import Path
@@ -13,6 +14,8 @@ import numpy as np
 import pytest
 
 from experiments import datasets
+from experiments.datasets import preparation
+from tests.experiments import command_lines
 
 SIZES = {
     "digits": (1_297, 200, 300),
@@ -43,7 +46,7 @@ def no_network(monkeypatch):
 @pytest.fixture
 def prepared(tmp_path, monkeypatch):
     """Prepares fake originals: `prepared(name)` is the data dir and the splits put into it."""
-    monkeypatch.setattr(datasets, "_check_connection", lambda url: None)
+    monkeypatch.setattr(preparation, "_check_connection", lambda url: None)
     for name in ("mnist", "cifar10"):
         monkeypatch.setitem(datasets.NUM_VALIDATION, name, NUM_VALIDATION)
 
@@ -60,7 +63,7 @@ def prepared(tmp_path, monkeypatch):
             lambda self, urls: jax.tree.map(lambda url: originals / Path(url).name, urls),
         )
         data_dir = tmp_path / "data"
-        folder = datasets.prepare(name, str(data_dir))
+        folder = preparation.prepare(name, str(data_dir))
         assert folder.parent == data_dir / name
         return str(data_dir), splits
 
@@ -186,13 +189,17 @@ def test_a_prepared_copy_is_that_of_the_official_builder(name, prepared):
     assert info["moduleName"] == tfds.builder_cls(name).__module__
 
 
-def test_preparing_again_leaves_the_data_alone_and_says_so(prepared, capsys):
+def program(*words):
+    """The exit status and the output of the command that prepares a data set."""
+    [answer] = command_lines.answers([("experiments.datasets", *words)])
+    return answer
+
+
+def test_preparing_again_leaves_the_data_alone_and_says_so(prepared):
     data_dir, _ = prepared("mnist")
     before = {path: path.stat().st_mtime_ns for path in Path(data_dir).rglob("*")}
-    capsys.readouterr()
-    datasets.main(["mnist", f"--data_dir={data_dir}"])
-    said = capsys.readouterr().out
-    assert "already" in said and data_dir in said
+    status, said = program("mnist", f"--data_dir={data_dir}")
+    assert status == 0 and said.startswith(f"mnist was already prepared in {data_dir}")
     assert before == {path: path.stat().st_mtime_ns for path in Path(data_dir).rglob("*")}
 
 
@@ -220,14 +227,14 @@ def test_the_newest_version_is_read_whichever_it_is(prepared):
     assert len(datasets.load("mnist", data_dir).test.labels) == NUM_TEST
 
 
-def test_another_format_is_refused_with_the_way_out(prepared, capsys):
+def test_another_format_is_refused_with_the_way_out(prepared):
     data_dir, _ = prepared("mnist")
     (folder,) = (Path(data_dir) / "mnist").iterdir()
     edit_info(folder, fileFormat="tfrecord")
     with pytest.raises(ValueError, match=r"format tfrecord.*only array_record.*--data_dir=DIR"):
         datasets.load("mnist", data_dir)
-    with pytest.raises(SystemExit, match=r"^error: .*format tfrecord"):
-        datasets.main(["mnist", f"--data_dir={data_dir}"])
+    status, said = program("mnist", f"--data_dir={data_dir}")
+    assert status == 1 and re.match(r"error: .*format tfrecord", said)
 
 
 def edit_info(folder, **fields):
@@ -262,14 +269,24 @@ def test_an_unknown_name_gets_the_nearest_one():
 
 @pytest.mark.parametrize("name", ["mnits", "digits"])
 def test_only_what_has_originals_is_prepared(name, tmp_path):
-    with pytest.raises(SystemExit, match=rf"^error: unknown .*{name}.* known: cifar10, mnist$"):
-        datasets.main([name, f"--data_dir={tmp_path}"])
+    with pytest.raises(ValueError, match=rf"^unknown .*{name}.* known: cifar10, mnist$"):
+        preparation.prepare(name, str(tmp_path))
+
+
+def test_a_wrong_command_line_is_told_in_one_line(tmp_path):
+    answers = command_lines.answers(
+        [("experiments.datasets", *words) for words in ([], ["mnits"], ["mnist", "--folder=x"])]
+    )
+    assert answers[0] == (1, "error: name one data set: mnist or cifar10.\n")
+    assert answers[1][0] == 1 and answers[1][1].startswith("error: unknown data set to prepare")
+    assert answers[2][0] == 1 and answers[2][1].startswith("error: Unknown command line flag")
+    assert all(said.count("\n") == 1 for _, said in answers)
 
 
 @pytest.mark.parametrize("name", ["mnist", "cifar10"])
 def test_without_a_network_preparing_ends_at_once_and_leaves_nothing(name, tmp_path):
-    with pytest.raises(SystemExit, match=r"^error: cannot reach https://[^\n]*$"):
-        datasets.main([name, f"--data_dir={tmp_path}"])
+    with pytest.raises(ConnectionError, match=r"^cannot reach https://[^\n]*$"):
+        preparation.prepare(name, str(tmp_path))
     assert not list(tmp_path.iterdir())
 
 

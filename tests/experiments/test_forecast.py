@@ -4,7 +4,7 @@ import pytest
 
 from experiments.engine import forecast
 from experiments.engine.trainer import make_loss
-from experiments.networks import make_network
+from experiments.problems.networks import make_network
 from supermask_jax import population
 
 FORECAST = forecast.Forecast(

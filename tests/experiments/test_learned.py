@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from experiments import learned
 from experiments.engine.trainer import batch_table
 from experiments.learned import Variant
-from experiments.problems import BATCHES, DRAWS, INIT, LOSS, seed_keys
+from experiments.problems.seeds import BATCHES, DRAWS, INIT, LOSS, seed_keys
 from experiments.storage import results
 from experiments.storage.checkpoints import Checkpoints
 from experiments.untrained import WEIGHTS

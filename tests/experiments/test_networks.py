@@ -9,15 +9,9 @@ import numpy as np
 import pytest
 from jax import lax
 
-from experiments import networks
-from experiments.networks import (
-    LAYOUT,
-    NETWORKS,
-    canonical_conv,
-    make_network,
-    max_pool,
-    shifted_conv,
-)
+from experiments.problems import convolutions, networks
+from experiments.problems.convolutions import LAYOUT, canonical_conv, max_pool, shifted_conv
+from experiments.problems.networks import NETWORKS, make_network
 
 MNIST, CIFAR, DIGITS = (28, 28, 1), (32, 32, 3), (8, 8, 1)
 PAPER_SHAPES = {"lenet300": MNIST, "conv2": CIFAR, "conv4": CIFAR, "conv6": CIFAR}
@@ -292,7 +286,7 @@ def test_convolve_is_canonical_on_cpu_only(backend, expected, monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
 
     def chosen(images, kernel, padding):
-        return networks.convolve(images, kernel, (1, 1), padding, dimension_numbers=LAYOUT)
+        return convolutions.convolve(images, kernel, (1, 1), padding, dimension_numbers=LAYOUT)
 
     assert layouts_of_gradient(chosen) == layouts_of_gradient(expected)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from experiments.networks import NETWORKS, Widths, make_network
+from experiments.problems.networks import NETWORKS, Widths, make_network
 from tools import benchmark_accelerator, contenders, measurements
 from tools.benchmark_accelerator import MAPPINGS, Line, Row, main, make_lines, measure_all
 from tools.contenders import Loop, Mapping, Task

@@ -1,20 +1,14 @@
-"""What a member learns: a data set, a network for it, and the random keys of its seed."""
+"""A network and the data set that it learns."""
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 from experiments import datasets
-from experiments.networks import Network, make_network
+from experiments.problems.networks import Network, make_network
 from supermask_jax import trees
 
 PyTree = Any
-
-# What a key is for: folded into the key of a seed and a round.
-INIT, BATCHES, ADVANCE, LOSS, DRAWS = range(5)
 
 
 class Problem(NamedTuple):
@@ -55,14 +49,3 @@ def load_problem(network: str, dataset: str, batch_size: int, data_dir: str | No
     made = make_network(network, (height, width, channels), data.num_classes)
     params = jax.eval_shape(made.init, jax.random.key(0))
     return Problem(data, made, params, trees.prunable_leaves(params), batch_size)
-
-
-def places(seeds: Sequence[int], distinct: Sequence[int]) -> np.ndarray:
-    """The place of every member's seed among the different ones, int32 `[P]`."""
-    return np.array([distinct.index(seed) for seed in seeds], np.int32)
-
-
-def seed_keys(seeds: Sequence[int], round: int, purpose: int) -> jax.Array:
-    """One key per seed, `[S]`, for a round and a purpose."""
-    keys = [jax.random.fold_in(jax.random.key(seed), round) for seed in seeds]
-    return jnp.stack([jax.random.fold_in(key, purpose) for key in keys])

@@ -1,0 +1,33 @@
+"""Download a data set and prepare it for the experiments, once.
+
+    python -m experiments.datasets mnist [--data_dir=DIR]
+
+NAME is mnist (12 MB to download) or cifar10 (170 MB). What is there already stays as it is.
+"""
+
+from absl import app, flags
+
+from experiments.command_line import fail, parse_flags
+from experiments.datasets import data_root, prepared_folder
+from experiments.datasets.preparation import ORIGINALS, prepare
+
+DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "Where to put it; by default TFDS_DATA_DIR, or else ~/tensorflow_datasets."
+)
+
+
+def main(arguments: list[str]) -> None:
+    """Prepare the data set named on the command line."""
+    try:
+        if len(arguments) != 2:
+            raise ValueError(f"name one data set: {' or '.join(ORIGINALS)}.")
+        name = arguments[1]
+        was_there = prepared_folder(name, data_root(DATA_DIR.value)) is not None
+        folder = prepare(name, DATA_DIR.value)
+    except (ValueError, OSError) as error:
+        fail(error)
+    print(f"{name} {'was already' if was_there else 'is now'} prepared in {folder}")
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=parse_flags)

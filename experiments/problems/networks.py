@@ -1,0 +1,112 @@
+"""The four networks of Zhou et al. 2019 in flax linen, on images of any size.
+
+3x3 convolutions in pairs, each pair followed by a 2x2 max pool, then two hidden dense layers and
+linear logits; ReLU in between, no normalisation, no dropout. Axes: `B` batch, `H`, `W` pixels,
+`C` channels; images are `[B, H, W, C]`, convolution kernels `[height, width, in, out]`.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from experiments.problems.convolutions import convolve, max_pool
+from supermask_jax.checks import lookup
+
+Params = dict[str, dict[str, jax.Array]]
+
+
+class Network(NamedTuple):
+    """A network as two pure functions over a nested dict of parameters.
+
+    Attributes:
+      init: key -> parameters, `{"conv1": {"kernel", "bias"}, ..., "dense1", "dense2", "output"}`.
+      apply: (parameters, images float32 `[B, H, W, C]` in [0, 1]) -> logits `[B, num_classes]`.
+      input_shape: `(H, W, C)`.
+    """
+
+    init: Callable[[jax.Array], Params]
+    apply: Callable[[Params, jax.Array], jax.Array]
+    input_shape: tuple[int, ...]
+
+
+class Widths(NamedTuple):
+    """The sizes of a network: channels of each pair of convolutions, units of each hidden layer."""
+
+    pairs: tuple[int, ...]
+    hidden: tuple[int, ...]
+
+
+def make_network(name: str, input_shape: tuple[int, int, int], num_classes: int = 10) -> Network:
+    """Builds one of the paper's networks for images of shape `(H, W, C)`.
+
+        network = make_network("conv2", (32, 32, 3))
+        params = network.init(jax.random.key(0))
+        logits = network.apply(params, images)
+
+    Raises:
+      ValueError: if the name is unknown, or if pooling would leave no pixel.
+    """
+    widths = lookup("network", name, NETWORKS)
+    height, width, _ = input_shape
+    minimum = 2 ** len(widths.pairs)
+    if min(height, width) < minimum:
+        raise ValueError(
+            f"{name} halves its images {len(widths.pairs)} times: they must be at least "
+            f"{minimum}x{minimum} pixels, but these are {height}x{width}"
+        )
+    return as_network(Classifier(widths, num_classes), input_shape)
+
+
+def as_network(module: nn.Module, input_shape: tuple[int, ...]) -> Network:
+    """Wraps a linen module whose only variables are parameters."""
+
+    def init(key: jax.Array) -> Params:
+        variables: Any = module.init(key, jnp.zeros((1, *input_shape)))
+        return variables["params"]
+
+    def apply(params: Params, images: jax.Array) -> jax.Array:
+        logits: Any = module.apply({"params": params}, images)
+        return logits
+
+    return Network(init, apply, input_shape)
+
+
+class Classifier(nn.Module):
+    """Convolutions in pairs, hidden dense layers, linear logits."""
+
+    widths: Widths
+    num_classes: int = 10
+    convolve: Callable[..., jax.Array] = convolve
+    pool: Callable[[jax.Array], jax.Array] = max_pool
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """Maps images `[B, H, W, C]` to logits `[B, num_classes]`."""
+        # The authors' "truncated Glorot": the standard deviation is meant after truncation.
+        init = nn.initializers.variance_scaling(1.0, "fan_avg", "truncated_normal")
+        conv = functools.partial(
+            nn.Conv, kernel_size=(3, 3), kernel_init=init, conv_general_dilated=self.convolve
+        )
+        dense = functools.partial(nn.Dense, kernel_init=init)
+
+        values = images
+        for index, channels in enumerate(self.widths.pairs):
+            values = nn.relu(conv(channels, name=f"conv{2 * index + 1}")(values))
+            values = nn.relu(conv(channels, name=f"conv{2 * index + 2}")(values))
+            values = self.pool(values)
+        values = values.reshape(len(values), -1)
+        for index, units in enumerate(self.widths.hidden):
+            values = nn.relu(dense(units, name=f"dense{index + 1}")(values))
+        return dense(self.num_classes, name="output")(values)
+
+
+NETWORKS = {
+    "lenet300": Widths(pairs=(), hidden=(300, 100)),
+    "conv2": Widths(pairs=(64,), hidden=(256, 256)),
+    "conv4": Widths(pairs=(64, 128), hidden=(256, 256)),
+    "conv6": Widths(pairs=(64, 128, 256), hidden=(256, 256)),
+}
