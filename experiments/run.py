@@ -20,11 +20,12 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 from rich.console import Console
 
-from experiments import learned, mask_analysis, processes, stopping
+from experiments import processes, stopping
 from experiments.command_line import fail, last_line, parse_flags, refuse_nan
 from experiments.plots import FIGURES, learning_curves, save
 from experiments.plots import mask_analysis as mask_figure
-from experiments.runners import find_runner
+from experiments.runners import learned, mask_analysis
+from experiments.runners.registry import find_runner
 from experiments.storage import locks, results, run_folder
 from experiments.storage.autosave import SAVE_EVERY
 from experiments.tables.summary import summary

@@ -25,9 +25,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from absl import app, flags
 
-from experiments import mask_analysis
 from experiments.command_line import fail, given, parse_flags
-from experiments.runners import RUNNERS
+from experiments.runners import mask_analysis
+from experiments.runners.registry import RUNNERS
 from experiments.storage import records, results, run_folder
 from experiments.storage.environment import DIRTY
 from experiments.storage.files import read_json, replace_file, write_json

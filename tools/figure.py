@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from experiments.command_line import fail, given, parse_flags
 from experiments.plots import FIGURES, learning_curves, mask_analysis, save
-from experiments.runners import read_table
+from experiments.runners.registry import read_table
 from experiments.storage import results
 from supermask_jax.checks import lookup
 

@@ -17,7 +17,7 @@ from absl import app, flags, logging
 
 from experiments import run
 from experiments.command_line import fail, given, parse_flags, refuse_nan
-from experiments.runners import find_runner
+from experiments.runners.registry import find_runner
 
 MOST = 1e6  # hours, and GB
 SLICES = flags.DEFINE_integer(

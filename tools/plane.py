@@ -16,9 +16,9 @@ import numpy as np
 from absl import app, flags, logging
 from ml_collections import ConfigDict
 
-from experiments import iterative
 from experiments.command_line import fail, given, parse_flags, refuse_nan
 from experiments.plots import plane, save
+from experiments.runners import iterative
 from experiments.storage import run_folder
 from experiments.storage.checkpoints import Checkpoints
 from experiments.storage.files import read_json

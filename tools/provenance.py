@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from matplotlib.figure import Figure
 
 from experiments.plots import FIGURES, learning_curves, mask_analysis
-from experiments.runners import read_table
+from experiments.runners.registry import read_table
 from experiments.storage import results
 from tools import accuracies, claims
 from tools.pages import Block, Bullets, Code, Details, Heading, Link, Paragraph, Picture, anchor

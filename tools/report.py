@@ -16,7 +16,7 @@ from absl import app, flags
 
 from experiments import plots
 from experiments.command_line import fail, given, parse_flags
-from experiments.runners import read_table
+from experiments.runners.registry import read_table
 from experiments.storage.files import replace_file
 from tools import accuracies, contents, pages
 from tools.tables import read_tables

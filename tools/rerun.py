@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.command_line import fail, parse_flags
-from experiments.runners import RUNNERS, Runner, read_table
+from experiments.runners.registry import RUNNERS, Runner, read_table
 from experiments.storage import results, run_folder
 from experiments.storage.files import read_json
 from supermask_jax.checks import lookup

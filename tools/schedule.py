@@ -9,7 +9,7 @@ import jax
 
 from experiments.configs import base
 from experiments.problems.networks import make_network
-from experiments.runners import RUNNERS
+from experiments.runners.registry import RUNNERS
 from experiments.storage import run_folder
 from supermask_jax import rates, trees
 from tools.claims import MAY_DEVIATE, NETWORKS

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from experiments import mask_analysis
-from experiments.learned import CURVES
+from experiments.runners import mask_analysis
+from experiments.runners.learned import CURVES
 from experiments.storage import records, run_folder
 from experiments.storage.environment import ENVIRONMENT
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments.runners import RUNNERS, read_table
+from experiments.runners.registry import RUNNERS, read_table
 from experiments.storage import results
 from experiments.storage.files import read_json
 from supermask_jax.checks import lookup

@@ -24,8 +24,8 @@ def draw(rows: Sequence[Row]) -> Figure:
     """Draw a panel per kind of weights, a line per criterion, a point per power.
 
     Args:
-      rows: a table of `experiments.one_shot`; rows of `experiments.learned` may be among them
-        and are drawn on top.
+      rows: a table of `runners.one_shot`; rows of `runners.learned` may be among them and are
+        drawn on top.
 
     Raises:
       ValueError: if there are no such rows, or rows of several networks or data sets.

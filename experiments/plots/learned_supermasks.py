@@ -32,7 +32,7 @@ def label(variant: str) -> str:
 
 
 def draw(rows: Sequence[Row]) -> Figure:
-    """Draw a table of `experiments.learned`: a point per initial logit, the mean over seeds.
+    """Draw a table of `runners.learned`: a point per initial logit, the mean over seeds.
 
     Where some masks are far below the best one there are two panels, the upper one enlarged.
 

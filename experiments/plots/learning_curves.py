@@ -17,7 +17,7 @@ PANELS = {
 
 
 def draw(curves: Mapping[str, np.ndarray]) -> Figure:
-    """Draw the curves that a run of `experiments.learned` wrote.
+    """Draw the curves that a run of `experiments.runners.learned` wrote.
 
     Args:
       curves: columns, one entry per member and evaluation. A line per variant and initial logit:

@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from experiments.mask_analysis import OVERALL
 from experiments.plots.panels import finish
 from experiments.plots.rounds import weights_axis
 from experiments.plots.styles import OTHERS, Style, styles_for
+from experiments.runners.mask_analysis import OVERALL
 from experiments.tables.curves import Row, num_seeds, setting
 
 REFERENCE = "large_final"
@@ -27,7 +27,7 @@ class Panel(NamedTuple):
 
 
 def draw(rows: Sequence[Row]) -> Figure:
-    """Draw a table of `experiments.mask_analysis`: lines are means, bands minimum to maximum.
+    """Draw a table of `runners.mask_analysis`: lines are means, bands minimum to maximum.
 
     Overlaps of variants are with large_final or, where the table lacks it, the first variant.
 

@@ -16,7 +16,7 @@ class SelectedMasks(NamedTuple):
 
     Attributes:
       criterion: of heuristic masks; empty for learned ones.
-      weights: what is masked, a name of `experiments.untrained.WEIGHTS`.
+      weights: what is masked, a name of `experiments.runners.untrained_weights.WEIGHTS`.
       rescale: whether weights are rescaled dynamically.
       setting: the power or the initial logit with the best mean validation accuracy.
       validation: that accuracy; minus infinity if it is not finite for all seeds.
@@ -42,7 +42,7 @@ def select_masks(rows: Sequence[Row]) -> list[SelectedMasks]:
     """One entry per criterion and weights, or per learned variant, in the table's order.
 
     Args:
-      rows: a table of `experiments.one_shot` or `experiments.learned`.
+      rows: a table of `experiments.runners.one_shot` or `experiments.runners.learned`.
     """
     names = [(row.get("criterion", ""), row["weights"], row.get("rescale", False)) for row in rows]
     groups = {name: [] for name in names}

@@ -10,7 +10,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 FORKS = """
 import json, os, runpy, sys, tempfile, warnings
-import experiments.iterative, experiments.plots, experiments.tables.summary, sklearn.datasets
+import experiments.runners.registry, experiments.plots, experiments.tables.summary
+import sklearn.datasets
 from absl import app
 from ml_collections import config_flags
 

@@ -9,8 +9,9 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import learned, stopping
-from experiments.runners import read_table
+from experiments import stopping
+from experiments.runners import learned
+from experiments.runners.registry import read_table
 from experiments.stopping import Stopped
 from experiments.storage.autosave import Autosave
 from supermask_jax import population

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from experiments import datasets, plots
 from experiments.configs import base, quickstart
 from experiments.problems.networks import NETWORKS
-from experiments.runners import RUNNERS, read_table
+from experiments.runners.registry import RUNNERS, read_table
 from experiments.storage import run_folder
 from experiments.tables.summary import summary
 from tests.bad_input import check_one_line

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import iterative
+from experiments.runners import iterative
 from experiments.storage.checkpoints import Checkpoints
 from tests.experiments import tiny
 from tests.experiments.test_checkpoints import damage

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments import iterative, mask_analysis
-from experiments.iterative import Variant
+from experiments.runners import iterative, mask_analysis
+from experiments.runners.iterative import Variant
 from experiments.storage import results
 from experiments.storage.checkpoints import Checkpoints
 from supermask_jax import rates

@@ -5,13 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments import learned
 from experiments.engine.trainer import batch_table
-from experiments.learned import Variant
 from experiments.problems.seeds import BATCHES, DRAWS, INIT, LOSS, seed_keys
+from experiments.runners import learned
+from experiments.runners.learned import Variant
+from experiments.runners.untrained_weights import WEIGHTS
 from experiments.storage import results
 from experiments.storage.checkpoints import Checkpoints
-from experiments.untrained import WEIGHTS
 from supermask_jax import supermasks
 from tests.bad_input import check_one_line
 from tests.experiments import tiny

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from experiments import iterative, mask_analysis
 from experiments.plots import mask_analysis as figure
-from experiments.runners import read_table
+from experiments.runners import iterative, mask_analysis
+from experiments.runners.registry import read_table
 from experiments.storage import results
 from experiments.storage.checkpoints import Checkpoints
 from supermask_jax.paths import path_name

@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import iterative, one_shot
+from experiments.runners import iterative, one_shot
 from experiments.storage import results
 from experiments.storage.checkpoints import Checkpoints
 from supermask_jax import rates

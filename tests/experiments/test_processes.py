@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from experiments import iterative, processes
+from experiments import processes
+from experiments.runners import iterative
 from experiments.storage import results
 from tests.experiments import tiny
 

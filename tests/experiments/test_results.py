@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import supermask_jax
-from experiments import iterative
+from experiments.runners import iterative
 from experiments.storage import environment, results, run_folder
 from experiments.storage.files import read_json, write_json
 from tests.experiments import tiny

@@ -5,7 +5,7 @@ import shlex
 
 import pytest
 
-from experiments import iterative
+from experiments.runners import iterative
 from experiments.storage import results
 from experiments.storage.files import read_json
 from tests.experiments import command_lines

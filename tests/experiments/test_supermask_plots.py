@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from experiments import learned, one_shot
 from experiments.plots import FIGURES, learned_supermasks, learning_curves
+from experiments.runners import learned, one_shot
+from experiments.runners.untrained_weights import WEIGHTS
 from experiments.storage import results
 from experiments.tables.selection import select_masks
 from experiments.tables.summary import summary
-from experiments.untrained import WEIGHTS
 from tests.experiments import tiny
 from tools import accuracies, figure, pages
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from experiments.configs import heuristic_supermasks, learned_supermasks, mask_criteria
-from experiments.runners import RUNNERS
+from experiments.runners.registry import RUNNERS
 from experiments.storage import results, run_folder
 
 VARIANTS = ("large_final", "random:reshuffle:freeze")

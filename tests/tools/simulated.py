@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from experiments.untrained import WEIGHTS
+from experiments.runners.untrained_weights import WEIGHTS
 from supermask_jax.criteria import CRITERIA
 from tools import schedule
 from tools.claims import CLAIMS, NETWORKS, Learned, Pruned

@@ -3,9 +3,9 @@ import math
 
 import pytest
 
-from experiments import iterative, learned
 from experiments.configs import base
-from experiments.untrained import WEIGHTS
+from experiments.runners import iterative, learned
+from experiments.runners.untrained_weights import WEIGHTS
 from supermask_jax.criteria import CRITERIA
 from tools.claims import (
     CLAIMS,

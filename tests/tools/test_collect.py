@@ -4,7 +4,7 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from experiments import iterative, learned
+from experiments.runners import iterative, learned
 from experiments.storage import environment, results
 from experiments.storage.files import read_json, write_json
 from tests.experiments import tiny

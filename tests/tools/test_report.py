@@ -7,8 +7,8 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from experiments import mask_analysis
-from experiments.runners import read_table
+from experiments.runners import mask_analysis
+from experiments.runners.registry import read_table
 from experiments.storage import results
 from experiments.storage.files import read_json
 from tests.tools.test_pages import Reader

@@ -6,8 +6,8 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from experiments import iterative
-from experiments.runners import read_table
+from experiments.runners import iterative
+from experiments.runners.registry import read_table
 from experiments.storage import results, run_folder
 from experiments.storage.files import read_json
 from tests.experiments import tiny

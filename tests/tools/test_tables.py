@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments import iterative
 from experiments.configs import mask_criteria
+from experiments.runners import iterative
 from experiments.storage import results
 from experiments.storage.files import write_json
 from tools import tables

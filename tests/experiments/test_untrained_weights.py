@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.untrained import WEIGHTS, untrained_weights
+from experiments.runners.untrained_weights import WEIGHTS, untrained_weights
 from supermask_jax import trees
 
 KEY = jax.random.key(3)

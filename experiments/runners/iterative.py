@@ -21,8 +21,14 @@ import optax
 from jax import lax
 from ml_collections import ConfigDict
 
-from experiments import mask_analysis, processes
-from experiments.checks import (
+from experiments import processes
+from experiments.engine.forecast import Forecast, num_bytes
+from experiments.engine.progress import RoundProgress
+from experiments.engine.trainer import Advance, Trained, Trainer, abstract, empty, write
+from experiments.problems.problem import Problem, load_problem
+from experiments.problems.seeds import ADVANCE, BATCHES, INIT, LOSS, places, seed_keys
+from experiments.runners import mask_analysis
+from experiments.runners.settings import (
     check_integer,
     check_list,
     check_names,
@@ -32,12 +38,7 @@ from experiments.checks import (
     check_share,
     check_text,
 )
-from experiments.engine.forecast import Forecast, num_bytes
-from experiments.engine.progress import RoundProgress
-from experiments.engine.trainer import Advance, Trained, Trainer, abstract, empty, write
-from experiments.problems.problem import Problem, load_problem
-from experiments.problems.seeds import ADVANCE, BATCHES, INIT, LOSS, places, seed_keys
-from experiments.slices import Slice
+from experiments.runners.slices import Slice
 from experiments.storage import environment, results
 from experiments.storage.autosave import SAVE_EVERY, Autosave
 from experiments.storage.checkpoints import Checkpoints

@@ -19,17 +19,6 @@ from jax import lax
 from ml_collections import ConfigDict
 
 from experiments import processes
-from experiments.checks import (
-    check_finite,
-    check_integer,
-    check_list,
-    check_names,
-    check_positive,
-    check_precision,
-    check_seeds,
-    check_share,
-    check_text,
-)
 from experiments.engine.forecast import Forecast, num_bytes
 from experiments.engine.progress import RoundProgress
 from experiments.engine.trainer import (
@@ -44,13 +33,24 @@ from experiments.engine.trainer import (
 )
 from experiments.problems.problem import Problem, load_problem
 from experiments.problems.seeds import ADVANCE, BATCHES, DRAWS, INIT, LOSS, places, seed_keys
-from experiments.retraining import Retrainer
-from experiments.slices import Slice
+from experiments.runners.retraining import Retrainer
+from experiments.runners.settings import (
+    check_finite,
+    check_integer,
+    check_list,
+    check_names,
+    check_positive,
+    check_precision,
+    check_seeds,
+    check_share,
+    check_text,
+)
+from experiments.runners.slices import Slice
+from experiments.runners.untrained_weights import WEIGHTS, untrained_weights
 from experiments.storage import environment, results
 from experiments.storage.autosave import SAVE_EVERY, Autosave
 from experiments.storage.checkpoints import Checkpoints
 from experiments.storage.records import RESULTS, Records
-from experiments.untrained import WEIGHTS, untrained_weights
 from supermask_jax import supermasks
 from supermask_jax.checks import lookup, shown
 from supermask_jax.training import Metrics, Stream

@@ -16,20 +16,20 @@ import numpy as np
 from jax import lax
 from ml_collections import ConfigDict
 
-from experiments import iterative
-from experiments.checks import check_integer, check_list, check_names
 from experiments.engine.progress import RoundProgress
 from experiments.engine.trainer import eval_data, measure
-from experiments.iterative import abstract_outcome
 from experiments.problems.problem import Problem
 from experiments.problems.seeds import ADVANCE, seed_keys
-from experiments.retraining import Retrainer
+from experiments.runners import iterative
+from experiments.runners.iterative import abstract_outcome
+from experiments.runners.retraining import Retrainer
+from experiments.runners.settings import check_integer, check_list, check_names
+from experiments.runners.untrained_weights import WEIGHTS, untrained_weights
 from experiments.stopping import check_stop
 from experiments.storage import environment, results
 from experiments.storage.autosave import SAVE_EVERY, Autosave
 from experiments.storage.checkpoints import Checkpoints
 from experiments.storage.records import RESULTS, Records
-from experiments.untrained import WEIGHTS, untrained_weights
 from supermask_jax import masks, population, rates
 from supermask_jax.checks import lookup
 from supermask_jax.criteria import CRITERIA

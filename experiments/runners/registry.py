@@ -7,8 +7,8 @@ from typing import Any, Protocol
 
 from ml_collections import ConfigDict
 
-from experiments import iterative, learned, mask_analysis, one_shot
 from experiments.problems.problem import Problem
+from experiments.runners import iterative, learned, mask_analysis, one_shot
 from experiments.storage import results
 from experiments.storage.autosave import SAVE_EVERY
 from supermask_jax.checks import lookup, shown

@@ -1,0 +1,1 @@
+"""What an experiment does: iterative pruning, one-shot supermasks, learned supermasks."""
