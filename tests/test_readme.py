@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from tools import contents, pages, report
-from tools.tables import read_tables
+from tools.report import document, pages, writing
+from tools.report.tables import read_tables
 
 ROOT = Path(__file__).parent.parent
 PAGES = {path.name: path.read_text() for path in (ROOT / "README.md", *ROOT.glob("docs/*.md"))}
@@ -34,8 +34,8 @@ def test_every_named_config_exists(name):
 
 def test_the_results_are_those_of_the_committed_tables():
     tables = read_tables(ROOT / "results")
-    short = pages.markdown(contents.readme(tables), "results/")
+    short = pages.markdown(document.readme(tables), "results/")
     assert len(short.splitlines()) > 10
     readme = ROOT / "README.md"
-    assert report.between_marks(PAGES["README.md"], short, readme) == PAGES["README.md"]
-    assert pages.markdown(contents.report(tables)) == (ROOT / "results/README.md").read_text()
+    assert writing.between_marks(PAGES["README.md"], short, readme) == PAGES["README.md"]
+    assert pages.markdown(document.report(tables)) == (ROOT / "results/README.md").read_text()

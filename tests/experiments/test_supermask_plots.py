@@ -3,6 +3,7 @@ import re
 import numpy as np
 import pytest
 from rich.console import Console
+from tools.report_ import accuracy_tables, pages
 
 from experiments.plots import FIGURES, learned_supermasks, learning_curves
 from experiments.runners import learned, one_shot
@@ -11,7 +12,7 @@ from experiments.storage import results
 from experiments.tables.selection import select_masks
 from experiments.tables.summary import summary
 from tests.experiments import tiny
-from tools import accuracies, figure, pages
+from tools import figure
 
 SETTING = {"network": "lenet300", "dataset": "mnist"}
 
@@ -110,11 +111,11 @@ def test_the_summary_of_heuristic_masks_has_both_numbers():
 
 
 def test_the_report_has_both_numbers():
-    lines = pages.markdown([accuracies.table(heuristic_rows(peaked))]).splitlines()
+    lines = pages.markdown([accuracy_tables.table(heuristic_rows(peaked))]).splitlines()
     assert lines[0].startswith("| lenet300, mnist: criterion | weights | maximum over densities |")
     cells = "75.00 (70.00 to 80.00; n = 2) | 70.00 (70.00 to 70.00; n = 2) | 50.00"
     assert f"| large_final | init | {cells} |" in lines
-    lines = pages.markdown([accuracies.table(learned_rows())]).splitlines()
+    lines = pages.markdown([accuracy_tables.table(learned_rows())]).splitlines()
     assert len(lines) == 2 + 4 * 2
     [best] = [line for line in lines if line.startswith("| init, rescaled | 1 ")]
     assert "(best on validation) | 60.00 | 92.50 (92.00 to 93.00; n = 2) |" in best

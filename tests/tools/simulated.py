@@ -4,8 +4,8 @@ import numpy as np
 
 from experiments.runners.untrained_weights import WEIGHTS
 from supermask_jax.criteria import CRITERIA
-from tools import schedule
-from tools.claims import CLAIMS, NETWORKS, Learned, Pruned
+from tools.report import schedule
+from tools.report.claims import CLAIMS, NETWORKS, Learned, Pruned
 
 SEEDS = (0, 1, 2, 3, 4)
 ACCURACIES = ("validation_accuracy", "test_accuracy")

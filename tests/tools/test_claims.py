@@ -7,7 +7,7 @@ from experiments.configs import base
 from experiments.runners import iterative, learned
 from experiments.runners.untrained_weights import WEIGHTS
 from supermask_jax.criteria import CRITERIA
-from tools.claims import (
+from tools.report.claims import (
     CLAIMS,
     COLUMNS,
     EXPERIMENTS,

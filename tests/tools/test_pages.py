@@ -4,7 +4,7 @@ from html.parser import HTMLParser
 import pytest
 from matplotlib.figure import Figure
 
-from tools.pages import (
+from tools.report.pages import (
     Bullets,
     Code,
     Details,

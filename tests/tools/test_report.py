@@ -12,9 +12,10 @@ from experiments.runners.registry import read_table
 from experiments.storage import results
 from experiments.storage.files import read_json
 from tests.tools.test_pages import Reader
-from tools import accuracies, contents, pages, provenance, report, tables
-from tools.claims import CLAIMS
-from tools.verdicts import STATUSES
+from tools.report import __main__ as program
+from tools.report import accuracy_tables, document, pages, provenance, tables, writing
+from tools.report.claims import CLAIMS
+from tools.report.verdicts import STATUSES
 
 ROOT = Path(__file__).parent.parent.parent
 COMMITTED = ROOT / "results"
@@ -36,16 +37,16 @@ def change_rows(folder, change):
 
 
 def page_of(folder):
-    return Reader(pages.html(contents.report(tables.read_tables(folder)), "", "../results/"))
+    return Reader(pages.html(document.report(tables.read_tables(folder)), "", "../results/"))
 
 
 @pytest.fixture(scope="module")
 def committed():
-    return contents.report(tables.read_tables(COMMITTED))
+    return document.report(tables.read_tables(COMMITTED))
 
 
 def test_the_page_links_every_verdict_to_its_figure_and_rows(committed):
-    page = Reader(pages.html(committed, contents.TITLE, "../results/"))
+    page = Reader(pages.html(committed, document.TITLE, "../results/"))
     assert len(page.ids) == len(set(page.ids))
     inside = [target[1:] for target in page.targets if target.startswith("#")]
     assert set(inside) <= set(page.ids)
@@ -85,13 +86,13 @@ def test_convergence_and_the_analysis_of_masks_are_shown_where_they_are_known(fo
 
 def test_the_same_tables_make_the_same_bytes(folder):
     first, again = (
-        pages.html(contents.report(tables.read_tables(folder)), "", "") for _ in range(2)
+        pages.html(document.report(tables.read_tables(folder)), "", "") for _ in range(2)
     )
     assert first == again
 
 
 def test_every_claim_is_told_with_commands_and_machine(folder):
-    text = pages.markdown(contents.report(tables.read_tables(folder)))
+    text = pages.markdown(document.report(tables.read_tables(folder)))
     for claim in CLAIMS:
         assert claim.text in text
     for row in read_table(folder / f"{PRUNING}.csv"):
@@ -119,7 +120,7 @@ def test_missing_rounds_and_diverged_members_are_told(folder):
 def test_a_variant_with_fewer_rounds_leaves_cells_empty(folder):
     rows = read_table(folder / f"{PRUNING}.csv")
     rows = [row for row in rows if row["variant"] != "random" or row["round"] <= 8]
-    for table, line in ((accuracies.table(rows), -1), (accuracies.overview(rows), -1)):
+    for table, line in ((accuracy_tables.table(rows), -1), (accuracy_tables.overview(rows), -1)):
         assert "" in table.lines[line]
 
 
@@ -136,7 +137,7 @@ def test_mask_actions_are_shown_beside_the_ticket_of_another_experiment():
 
 
 def test_an_overview_has_every_fourth_round(folder):
-    table = accuracies.overview(read_table(folder / f"{PRUNING}.csv"))
+    table = accuracy_tables.overview(read_table(folder / f"{PRUNING}.csv"))
     assert [head.partition(":")[0] for head in table.head[3:]] == [
         "round 4", "round 8", "round 12", "round 16"
     ]  # fmt: skip
@@ -154,7 +155,7 @@ def main():
     def main(*arguments, **given):
         flags.FLAGS.mark_as_parsed()
         with flagsaver.flagsaver(**given):
-            report.main(["tools.report", *map(str, arguments)])
+            program.main(["tools.report", *map(str, arguments)])
 
     return main
 
@@ -162,7 +163,7 @@ def main():
 def test_all_forms_are_written(main, folder, capsys):
     readme = folder / "root" / "README.md"
     readme.parent.mkdir()
-    readme.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
+    readme.write_text(f"before\n{writing.BEGIN}\nold\n{writing.END}\nafter\n")
     page = folder / "report" / "index.html"
     main(folder, page=str(page), readme=str(readme))
     assert capsys.readouterr().out.splitlines() == [
@@ -176,8 +177,8 @@ def test_all_forms_are_written(main, folder, capsys):
     }
     assert f'href="../{PRUNING}.csv"' in page.read_text()
     text = readme.read_text()
-    assert text.startswith(f"before\n{report.BEGIN}\n\n|") and text.endswith(
-        f"{report.END}\nafter\n"
+    assert text.startswith(f"before\n{writing.BEGIN}\n\n|") and text.endswith(
+        f"{writing.END}\nafter\n"
     )
     assert all(status in text for status in STATUSES) and "old" not in text
     (folder / "figures" / "of_an_earlier_page.png").write_bytes(b"")

@@ -3,8 +3,8 @@ import importlib
 import pytest
 
 from experiments.configs import learned_supermasks, mask_criteria
-from tools import schedule
-from tools.claims import EXPERIMENTS, NETWORKS
+from tools.report import schedule
+from tools.report.claims import EXPERIMENTS, NETWORKS
 
 # Per cent of the weights left in the authors' code after some rounds.
 LEFT = {

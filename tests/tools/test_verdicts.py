@@ -5,8 +5,8 @@ import pytest
 from scipy import stats
 
 from tests.tools import simulated
-from tools import verdicts
-from tools.claims import (
+from tools.report import verdicts
+from tools.report.claims import (
     ALPHA,
     CLAIMS,
     MIN_SEEDS,
@@ -19,7 +19,7 @@ from tools.claims import (
     Margin,
     Pruned,
 )
-from tools.verdicts import INCONCLUSIVE, NOT_REPRODUCED, NOT_RUN, REPRODUCED
+from tools.report.verdicts import INCONCLUSIVE, NOT_REPRODUCED, NOT_RUN, REPRODUCED
 
 INFINITY = math.inf
 BOUNDS = [(0.0, INFINITY), (-0.25, INFINITY), (-0.5, 0.5)]

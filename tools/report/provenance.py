@@ -10,9 +10,19 @@ from matplotlib.figure import Figure
 from experiments.plots import FIGURES, learning_curves, mask_analysis
 from experiments.runners.registry import read_table
 from experiments.storage import results
-from tools import accuracies, claims
-from tools.pages import Block, Bullets, Code, Details, Heading, Link, Paragraph, Picture, anchor
-from tools.tables import Table, pool
+from tools.report import accuracy_tables, claims
+from tools.report.pages import (
+    Block,
+    Bullets,
+    Code,
+    Details,
+    Heading,
+    Link,
+    Paragraph,
+    Picture,
+    anchor,
+)
+from tools.report.tables import Table, pool
 
 BASELINE = "large_final"  # what mask actions are compared with, run once for all experiments
 LEARNED_ON_TOP = "heuristic_supermasks"  # the figure that shows learned masks too
@@ -85,7 +95,7 @@ def _experiment(experiment: Experiment, others: Sequence[Experiment]) -> list[Bl
     return [
         Heading(3, experiment.title),
         Picture(draw, anchor(f"{experiment.title} figure"), _caption(experiment)),
-        accuracies.table(experiment.rows),
+        accuracy_tables.table(experiment.rows),
         *_convergence(experiment),
         *_learning_curves(experiment),
         *_mask_analysis(experiment),

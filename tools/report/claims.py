@@ -3,7 +3,7 @@
 A claim is about left - right: test accuracy in percentage points, paired by seed. It says that the
 mean of this difference is above 0 (``>``), above -margin (``>=``), or between -margin and margin
 (``~``); `right` may be a reported number, which is taken as exact. The rule by which
-`tools.verdicts` judges:
+`tools.report.verdicts` judges:
 
 * *reproduced*: a one-sided t-test (for ``~`` two of them) of the differences rejects that their
   mean is outside the claimed range, p < ALPHA after Holm's correction over all claims on the
@@ -19,7 +19,7 @@ Whoever adds seeds because a verdict is inconclusive looks twice, which the corr
 know of. A seed counts when it has every round or density of a claim's range, on both sides, and
 all are finite.
 
-Rows count if they were made with the paper's settings (`tools.schedule`) but for those in
+Rows count if they were made with the paper's settings (`tools.report.schedule`) but for those in
 MAY_DEVIATE, which the report tells beside every verdict that rests on them.
 
 Ranges, margins and correction are committed before the runs that they judge; what KNOWN lists had

@@ -11,7 +11,7 @@ import numpy as np
 from experiments.storage import results
 from experiments.tables.curves import DENSE, Curve, make_curves, setting
 from experiments.tables.selection import SelectedMasks, is_heuristic, select_masks
-from tools.pages import Code, Table, Text
+from tools.report.pages import Code, Table, Text
 
 LEARNED_MEASURES = {
     "validation_accuracy": "validation, drawn masks",

@@ -8,8 +8,8 @@ from experiments.runners.registry import RUNNERS, read_table
 from experiments.storage import results
 from experiments.storage.files import read_json
 from supermask_jax.checks import lookup
-from tools import schedule
-from tools.claims import EXPERIMENTS, NETWORKS
+from tools.report import schedule
+from tools.report.claims import EXPERIMENTS, NETWORKS
 from tools.table_files import Files, of_tables
 
 NEEDED = ("experiment", "figure", "network", "dataset", "runner")  # in the settings

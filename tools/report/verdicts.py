@@ -1,4 +1,4 @@
-"""Judge claims by tables of results: pure functions of rows; `tools.claims` states the rule.
+"""Judge claims by tables of results: pure functions of rows; `tools.report.claims` states the rule.
 
 Axes: `S` the seeds of a claim, `K` the claims of a family. Differences, bounds and margins are
 percentage points of test accuracy.
@@ -14,8 +14,8 @@ from scipy import stats
 
 from experiments.tables.curves import DENSE
 from experiments.tables.selection import select_masks
-from tools import schedule
-from tools.claims import (
+from tools.report import schedule
+from tools.report.claims import (
     ALPHA,
     EXPERIMENTS,
     MIN_SEEDS,
@@ -99,7 +99,7 @@ def judge(claims: Sequence[Claim], rows: Iterable[Row]) -> list[Verdict]:
     """A verdict per claim, in order; the claims of one network are one family.
 
     Args:
-      claims: see `tools.claims`.
+      claims: see `tools.report.claims`.
       rows: of any tables; those of other networks, data sets and experiments are left aside.
     """
     by_network = defaultdict(list)

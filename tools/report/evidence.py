@@ -1,6 +1,6 @@
 """Verdicts as blocks of a page: on comparisons, on the cells of Table 1, on the rerun's numbers.
 
-Everything is made from verdicts, rows and `tools.claims`; no number stands here.
+Everything is made from verdicts, rows and `tools.report.claims`; no number stands here.
 """
 
 from collections import Counter, defaultdict
@@ -11,8 +11,8 @@ import numpy as np
 
 from experiments.storage import results
 from experiments.tables.selection import select_masks
-from tools import accuracies, claims
-from tools.claims import (
+from tools.report import accuracy_tables, claims
+from tools.report.claims import (
     CLAIMS,
     COLUMNS,
     NETWORKS,
@@ -24,7 +24,7 @@ from tools.claims import (
     Pruned,
     Side,
 )
-from tools.pages import (
+from tools.report.pages import (
     Block,
     Bullets,
     Code,
@@ -38,7 +38,14 @@ from tools.pages import (
     Text,
     anchor,
 )
-from tools.verdicts import INCONCLUSIVE, MOST_SEEDS, NOT_REPRODUCED, NOT_RUN, STATUSES, Verdict
+from tools.report.verdicts import (
+    INCONCLUSIVE,
+    MOST_SEEDS,
+    NOT_REPRODUCED,
+    NOT_RUN,
+    STATUSES,
+    Verdict,
+)
 
 RERUN = Link(claims.RERUN, "https://github.com/bmiselis/deconstructing-lottery-tickets")
 RELATIONS = {">": ">", ">=": "≥", "~": "≈"}
@@ -145,7 +152,7 @@ def not_run(verdicts: Sequence[Verdict]) -> list[Block]:
 
 
 def rule() -> list[Block]:
-    """The rule, the margins and the marks, from `tools.claims`."""
+    """The rule, the margins and the marks, from `tools.report.claims`."""
     margins = sorted({claim.margin for claim in CLAIMS if claim.margin.points})
     return [
         Paragraph(
@@ -254,7 +261,7 @@ def _at_validated_density(claim: Claim, rows: Sequence[results.Row]) -> str:
     if not isinstance(claim.left, Heuristic):
         return ""
     chosen = _by_validation(claim.left, claim.network, rows)
-    return accuracies.values(np.array([*chosen.values()])) if chosen else ""
+    return accuracy_tables.values(np.array([*chosen.values()])) if chosen else ""
 
 
 def _difference_by_validation(claim: Claim, rows: Sequence[results.Row]) -> str:
@@ -285,7 +292,7 @@ def _is_made_of(side: Side, row: results.Row) -> bool:
 
 
 def _values(percents: np.ndarray) -> str:
-    return accuracies.values(percents) if percents.size else ""
+    return accuracy_tables.values(percents) if percents.size else ""
 
 
 def _difference(verdict: Verdict) -> list[str]:

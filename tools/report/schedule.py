@@ -12,7 +12,7 @@ from experiments.problems.networks import make_network
 from experiments.runners.registry import RUNNERS
 from experiments.storage import run_folder
 from supermask_jax import rates, trees
-from tools.claims import MAY_DEVIATE, NETWORKS
+from tools.report.claims import MAY_DEVIATE, NETWORKS
 
 IMAGES = {"mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
 NUM_CLASSES = 10

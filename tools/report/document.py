@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from tools import accuracies, claims
-from tools.claims import CLAIMS
-from tools.evidence import (
+from tools.report import accuracy_tables, claims
+from tools.report.claims import CLAIMS
+from tools.report.evidence import (
     known_beforehand,
     network_verdicts,
     not_run,
@@ -13,10 +13,10 @@ from tools.evidence import (
     short_table_1,
     summary,
 )
-from tools.pages import Block, Bullets, Code, Heading, Inline, Link, Paragraph, anchor
-from tools.provenance import all_experiments, by_experiment
-from tools.tables import Table, contradictions, pool
-from tools.verdicts import NOT_RUN, Verdict, judge
+from tools.report.pages import Block, Bullets, Code, Heading, Inline, Link, Paragraph, anchor
+from tools.report.provenance import all_experiments, by_experiment
+from tools.report.tables import Table, contradictions, pool
+from tools.report.verdicts import NOT_RUN, Verdict, judge
 
 TITLE = "Deconstructing Lottery Tickets in JAX: results"
 PAPER = Link("Zhou et al. 2019", "https://arxiv.org/abs/1905.01067")
@@ -70,7 +70,7 @@ def readme(tables: Sequence[Table]) -> list[Block]:
                     [Code(experiment.name), ": test accuracy in % at the lowest validation loss, "
                      "mean ± half the range over seeds, by round and % of the weights left."]
                 ),
-                accuracies.overview(experiment.rows),
+                accuracy_tables.overview(experiment.rows),
             ]  # fmt: skip
     return blocks
 
