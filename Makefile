@@ -10,13 +10,17 @@ NEWEST ?= $(shell for minor in 14 13 12; do \
 		if $$python -c '' 2>/dev/null; then echo $$python; exit; fi; done; done)
 CONSTRAIN := $(if $(wildcard $(CONSTRAINTS)),-c $(CONSTRAINTS))
 
-.PHONY: help quickstart report test test-all test-slow lint format clean
+.PHONY: help quickstart notebook report test test-all test-slow lint format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 14
 
 quickstart: $(VENV)/experiments.stamp  ## prune networks on handwritten digits, print the table, draw the figure (2 minutes)
 	$(BIN)/python -m experiments.run --config=experiments/configs/quickstart.py --workdir=runs/quickstart
+
+notebook: $(VENV)/notebook.stamp  ## run experiments/story.ipynb again and keep its outputs
+	$(BIN)/jupyter nbconvert --to notebook --inplace --execute \
+		--ExecutePreprocessor.record_timing=False experiments/story.ipynb
 
 report: $(VENV)/experiments.stamp  ## verdicts, tables and figures of results/ as a page, and the README's results
 	$(BIN)/python -m tools.report results --readme=README.md

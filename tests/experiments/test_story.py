@@ -1,5 +1,6 @@
-"""The notebook tells what its text says; it is committed without outputs."""
+"""The notebook tells what its text says; it is committed with its outputs."""
 
+import base64
 import json
 from pathlib import Path
 
@@ -9,13 +10,34 @@ import pytest
 
 from experiments import configs
 
-NOTEBOOK = json.loads((Path(configs.__file__).parent.parent / "story.ipynb").read_text())
+PATH = Path(configs.__file__).parent.parent / "story.ipynb"
+NOTEBOOK = json.loads(PATH.read_text())
 CODE = [cell for cell in NOTEBOOK["cells"] if cell["cell_type"] == "code"]
 
 
-def test_outputs_are_stripped():
+def outputs(cell, kind):
+    """What a cell shows of a kind, as one text each."""
+    shown = [output["data"] for output in cell["outputs"] if "data" in output]
+    return ["".join(data[kind]) for data in shown if kind in data]
+
+
+def test_it_was_run_once_from_top_to_bottom_without_an_error():
     assert CODE and NOTEBOOK["nbformat"] == 4
-    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in CODE)
+    assert [cell["execution_count"] for cell in CODE] == list(range(1, len(CODE) + 1))
+    kinds = {output["output_type"] for cell in CODE for output in cell["outputs"]}
+    assert kinds == {"display_data", "execute_result", "stream"}
+    streams = [o["name"] for cell in CODE for o in cell["outputs"] if o["output_type"] == "stream"]
+    assert set(streams) == {"stdout"}
+
+
+def test_it_shows_its_figures_and_stays_small():
+    drawing = [cell for cell in CODE if outputs(cell, "image/png")]
+    sources = ["".join(cell["source"]) for cell in CODE]
+    assert len(drawing) == sum("plt.show()" in s or s.startswith("FIGURES[") for s in sources) == 4
+    for cell in drawing:
+        [png] = outputs(cell, "image/png")
+        assert base64.b64decode(png).startswith(b"\x89PNG")
+    assert PATH.stat().st_size < 300_000
 
 
 def test_the_first_cell_imports_what_there_is():
@@ -51,7 +73,7 @@ def test_the_ticket_is_better_than_random_masks(told):
 
 @pytest.mark.slow
 def test_taken_apart_the_parts_do_what_the_text_says(told):
-    accuracy = {name: final_accuracy(told["rows"], name) for name in told["config"].variants}
+    accuracy = {name: final_accuracy(told["rows"], name) for name in told["variants"]}
     assert accuracy["large_final"] > accuracy["large_final:reinit"] + 10
     assert abs(accuracy["large_final"] - accuracy["magnitude_increase"]) < 10
     assert max(accuracy, key=accuracy.get) == "large_final:rewind_unless_shrunk:zero_if_shrunk"
