@@ -3,6 +3,7 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from absl import flags
 from absl.testing import flagsaver
@@ -120,8 +121,7 @@ def test_missing_rounds_and_diverged_members_are_told(folder):
 def test_a_variant_with_fewer_rounds_leaves_cells_empty(folder):
     rows = read_table(folder / f"{PRUNING}.csv")
     rows = [row for row in rows if row["variant"] != "random" or row["round"] <= 8]
-    for table, line in ((accuracy_tables.table(rows), -1), (accuracy_tables.overview(rows), -1)):
-        assert "" in table.lines[line]
+    assert "" in accuracy_tables.table(rows).lines[-1]
 
 
 def test_mask_actions_are_shown_beside_the_ticket_of_another_experiment():
@@ -136,16 +136,22 @@ def test_mask_actions_are_shown_beside_the_ticket_of_another_experiment():
     assert {r["experiment"] for r in shown["mask_criteria"]} == {"mask_criteria"}
 
 
-def test_an_overview_has_every_fourth_round(folder):
-    table = accuracy_tables.overview(read_table(folder / f"{PRUNING}.csv"))
-    assert [head.partition(":")[0] for head in table.head[3:]] == [
-        "round 4", "round 8", "round 12", "round 16"
-    ]  # fmt: skip
-    assert [line[0] for line in table.lines[1:]] == [
-        pages.Code("large_final"),
-        pages.Code("random"),
-    ]
-    assert [line[1] for line in table.lines] == ["5", "3", "3"]
+def test_pruning_at_a_glance_is_in_the_last_round_that_all_variants_have(folder):
+    rows = read_table(folder / f"{PRUNING}.csv")
+    rows = [row for row in rows if row["variant"] != "random" or row["round"] <= 8]
+    [text] = pages.markdown([pages.Paragraph(accuracy_tables.at_a_glance(rows))]).splitlines()
+    values = {
+        variant: [100 * r["test_accuracy"] for r in rows if (r["variant"], r["round"]) == at]
+        for variant, number in (("dense", 0), ("large_final", 8), ("random", 8))
+        for at in [(variant, number)]
+    }
+    shown = {
+        name: f"{np.mean(found):.2f} ± {np.ptp(found) / 2:.2f}" for name, found in values.items()
+    }
+    assert text == (
+        f"dense {shown['dense']}, at 16.88 % of the weights `large_final` {shown['large_final']}, "
+        f"`random` {shown['random']} (mean ± half the range, 5 seeds)"
+    )
 
 
 @pytest.fixture
@@ -177,7 +183,7 @@ def test_all_forms_are_written(main, folder, capsys):
     }
     assert f'href="../{PRUNING}.csv"' in page.read_text()
     text = readme.read_text()
-    assert text.startswith(f"before\n{writing.BEGIN}\n\n|") and text.endswith(
+    assert text.startswith(f"before\n{writing.BEGIN}\n\n* ") and text.endswith(
         f"{writing.END}\nafter\n"
     )
     assert all(status in text for status in STATUSES) and "old" not in text

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from experiments.storage import results
-from experiments.tables.curves import DENSE, Curve, make_curves, setting
+from experiments.tables.curves import DENSE, Curve, make_curves, num_seeds, setting
 from experiments.tables.selection import SelectedMasks, is_heuristic, select_masks
-from tools.report.pages import Code, Table, Text
+from tools.report.pages import Code, Inline, Table, Text
 
 LEARNED_MEASURES = {
     "validation_accuracy": "validation, drawn masks",
@@ -19,7 +19,6 @@ LEARNED_MEASURES = {
     "test_most_probable_accuracy": "test, most probable mask",
     "test_expected_accuracy": "test, expected mask",
 }
-EVERY = 4  # rounds from one column of an overview to the next
 
 
 def table(rows: Sequence[results.Row]) -> Table:
@@ -36,24 +35,23 @@ def table(rows: Sequence[results.Row]) -> Table:
     return _learned(title, rows)
 
 
-def overview(rows: Sequence[results.Row]) -> Table:
-    """Iterative pruning at a glance: a line per variant, a column for every fourth round.
+def at_a_glance(rows: Sequence[results.Row]) -> list[Inline]:
+    """Iterative pruning in a sentence: the dense network, and the last round of all variants.
 
-    Cells are the mean and half the range from minimum to maximum.
+    Accuracies are the mean and half the range from minimum to maximum.
 
     Raises:
       ValueError: if there are no rows, or rows of several networks or data sets.
     """
     dense, variants = make_curves(rows)
-    rounds = sorted({int(n) for curve in variants for n in curve.rounds if n and n % EVERY == 0})
-    head = [f"round {number}: {_weights_left(variants, number)} %" for number in rounds]
-    lines: list[list[Text]] = []
-    if dense is not None:
-        lines.append([DENSE, _num_members(dense), _short(dense, 0), *[""] * len(rounds)])
-    for curve in variants:
-        cells = (_short(curve, number) for number in rounds)
-        lines.append([Code(curve.variant), _num_members(curve), "", *cells])
-    return Table([", ".join(setting(rows)), "seeds", "100 %", *head], lines)
+    words: list[Inline] = [f"dense {_short(dense, 0)}"] if dense is not None else []
+    if variants:
+        last = min(int(curve.rounds.max()) for curve in variants)
+        words.append(f"{', ' if words else ''}at {_weights_left(variants, last)} % of the weights ")
+        for curve in variants:
+            words += [Code(curve.variant), f" {_short(curve, last)}", ", "]
+        words.pop()
+    return [*words, f" (mean ± half the range, {num_seeds(rows)})"]
 
 
 def values(percents: np.ndarray) -> str:

@@ -5,15 +5,16 @@ from collections.abc import Sequence
 from tools.report import accuracy_tables, claims
 from tools.report.claims import CLAIMS
 from tools.report.evidence import (
-    known_beforehand,
+    in_words,
     network_verdicts,
     not_run,
+    post_hoc,
     rows_behind,
     rule,
-    short_table_1,
     summary,
+    table_1_in_short,
 )
-from tools.report.pages import Block, Bullets, Code, Heading, Inline, Link, Paragraph, anchor
+from tools.report.pages import Block, Bullets, Code, Heading, Inline, Link, Paragraph, Text, anchor
 from tools.report.provenance import all_experiments, by_experiment
 from tools.report.tables import Table, contradictions, pool
 from tools.report.verdicts import NOT_RUN, Verdict, judge
@@ -31,7 +32,7 @@ def report(tables: Sequence[Table]) -> list[Block]:
     chapters: dict[str, list[Block]] = {
         "Verdicts": [
             summary(verdicts),
-            Paragraph(known_beforehand(verdicts)),
+            Paragraph(post_hoc(verdicts)),
             *([Bullets(notes)] if notes else []),
             *(b for name in _run(verdicts) for b in network_verdicts(name, verdicts, rows)),
             *not_run(verdicts),
@@ -58,21 +59,16 @@ def report(tables: Sequence[Table]) -> list[Block]:
 def readme(tables: Sequence[Table]) -> list[Block]:
     """The results in the README: how many claims hold, Table 1, and pruning at a glance."""
     verdicts = judge(CLAIMS, pool([table for table in tables if table.is_judged]))
-    blocks: list[Block] = [summary(verdicts), Paragraph(known_beforehand(verdicts))]
-    for network in _run(verdicts):
-        blocks.append(short_table_1(network, verdicts))
-    marks = "; ".join(f"[{letter}] {meaning}" for letter, meaning in claims.TRUST.items())
-    blocks.append(Paragraph(f"Mean over seeds, with the lowest and the highest. {marks}."))
-    for experiment in by_experiment(tables):
-        if experiment.name in claims.PRUNING and not experiment.note:
-            blocks += [
-                Paragraph(
-                    [Code(experiment.name), ": test accuracy in % at the lowest validation loss, "
-                     "mean ± half the range over seeds, by round and % of the weights left."]
-                ),
-                accuracy_tables.overview(experiment.rows),
-            ]  # fmt: skip
-    return blocks
+    curves: list[Text] = [
+        [Code(found.name), f" on {found.network}: ", *accuracy_tables.at_a_glance(found.rows), "."]
+        for found in by_experiment(tables)
+        if found.name in claims.PRUNING and not found.note
+    ]
+    return [
+        Bullets([*in_words(verdicts), post_hoc(verdicts)]),
+        *(b for network in _run(verdicts) for b in table_1_in_short(network, verdicts)),
+        Bullets(curves),
+    ]
 
 
 def _run(verdicts: Sequence[Verdict]) -> list[str]:

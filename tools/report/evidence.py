@@ -49,7 +49,7 @@ from tools.report.verdicts import (
 
 RERUN = Link(claims.RERUN, "https://github.com/bmiselis/deconstructing-lottery-tickets")
 RELATIONS = {">": ">", ">=": "≥", "~": "≈"}
-KNOWN = "known before"
+POST_HOC = "post hoc"
 
 
 def summary(verdicts: Sequence[Verdict]) -> Table:
@@ -61,13 +61,28 @@ def summary(verdicts: Sequence[Verdict]) -> Table:
     return Table(["claims of the paper on", *STATUSES], lines)
 
 
-def known_beforehand(verdicts: Sequence[Verdict]) -> str:
+def in_words(verdicts: Sequence[Verdict]) -> list[str]:
+    """The same in a sentence per network that has been run, and one on all others."""
+    sentences, others, num_claims = [], [], 0
+    for network, dataset in NETWORKS.items():
+        counts = Counter(v.status for v in verdicts if v.claim.network == network)
+        if counts.keys() <= {NOT_RUN}:
+            others.append(network)
+            num_claims += counts[NOT_RUN]
+        else:
+            found = ", ".join(f"{counts[status]} {status}" for status in STATUSES)
+            sentences.append(f"Claims on {network} ({dataset}): {found}.")
+    if others:
+        sentences.append(f"Not run: all {num_claims} claims on {', '.join(others)}.")
+    return sentences
+
+
+def post_hoc(verdicts: Sequence[Verdict]) -> str:
     """How many verdicts rest on rows that were there before the claims were written down."""
     tested = [verdict for verdict in verdicts if verdict.status != NOT_RUN]
-    known = sum(_was_known(verdict) for verdict in tested)
     return (
-        f"Of {len(tested)} verdicts {known} use rows that were there before the claims and their "
-        "margins were written down."
+        f"{sum(map(_is_post_hoc, tested))} of {len(tested)} verdicts are post hoc: they use rows "
+        "that existed before the claims and their margins were written down."
     )
 
 
@@ -120,14 +135,17 @@ def table_1(network: str, verdicts: Sequence[Verdict], rows: Sequence[results.Ro
     ]  # fmt: skip
 
 
-def short_table_1(network: str, verdicts: Sequence[Verdict]) -> Table:
-    """The same in four columns."""
-    lines: list[list[Text]] = [
-        [*_reported(column, verdict), "; ".join([_within(verdict), *_deviations(verdict)])]
-        for column, verdict in _cells(network, verdicts)
-    ]
-    head = f"Table 1, {network}: test accuracy (%)"
-    return Table([head, "reported", "here", "the same within a margin"], lines)
+def table_1_in_short(network: str, verdicts: Sequence[Verdict]) -> list[Block]:
+    """Every cell as reported and our mean, and what settings differ."""
+    cells = _cells(network, verdicts)
+    reported = [f"{verdict.claim.right} [{verdict.claim.trust}]" for _, verdict in cells]
+    here = [f"{verdict.left.mean():.2f}" if verdict.left.size else "" for _, verdict in cells]
+    head = [f"Table 1, {network}: test accuracy (%)", *(column for column, _ in cells)]
+    blocks: list[Block] = [Table(head, [["reported", *reported], ["here", *here]])]
+    differing = sorted({words for _, verdict in cells for words in _deviations(verdict)})
+    if differing:
+        blocks.append(Paragraph(f"Settings that differ from the paper's: {'; '.join(differing)}."))
+    return blocks
 
 
 def not_run(verdicts: Sequence[Verdict]) -> list[Block]:
@@ -185,8 +203,8 @@ def rule() -> list[Block]:
             "Intervals are not corrected. A seed that lacks a round or density, or that diverged, "
             "is left out and named. Rows count that were made with the paper's settings; those of "
             "learned masks may differ in epochs, initial logit and learning rate, which their "
-            f"verdicts say. “{KNOWN}”: these rows were "
-            "there before the claim and its margin were written down; all others came later. "
+            f"verdicts say. “{POST_HOC}”: the verdict "
+            "uses rows that existed before the claim and its margin were written down. "
             "Margins in percentage points, and where numbers and claims are from:"
         ),
         Bullets([f"{margin.points:g}: {margin.why}" for margin in margins]),
@@ -326,15 +344,10 @@ def _status(verdict: Verdict) -> Text:
     if verdict.diverged:
         notes.append(f"diverged: seed {_listed(verdict.diverged)}")
     notes += _deviations(verdict)
-    if _was_known(verdict):
-        notes.append(KNOWN)
+    if _is_post_hoc(verdict):
+        notes.append(POST_HOC)
     links = _links(verdict)
     return [Mark(verdict.status, verdict.status), *(f"; {note}" for note in notes), *links]
-
-
-def _within(verdict: Verdict) -> str:
-    """The verdict on a reported number with its margin."""
-    return f"{verdict.status} (± {verdict.claim.margin.points:g})"
 
 
 def _deviations(verdict: Verdict) -> list[str]:
@@ -342,7 +355,7 @@ def _deviations(verdict: Verdict) -> list[str]:
     return sorted({words for row in verdict.rows for words in row["deviations"]})
 
 
-def _was_known(verdict: Verdict) -> bool:
+def _is_post_hoc(verdict: Verdict) -> bool:
     """Whether rows behind a verdict were there before the claim."""
     return verdict.claim.network == "lenet300" and any(
         row["seed"] in claims.KNOWN.get(name, ())
