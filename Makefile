@@ -10,7 +10,7 @@ NEWEST ?= $(shell for minor in 14 13 12; do \
 		if $$python -c '' 2>/dev/null; then echo $$python; exit; fi; done; done)
 CONSTRAIN := $(if $(wildcard $(CONSTRAINTS)),-c $(CONSTRAINTS))
 
-.PHONY: help quickstart notebook report test test-all test-slow lint format clean
+.PHONY: help quickstart notebook report docs test test-all test-slow lint format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -24,6 +24,9 @@ notebook: $(VENV)/notebook.stamp  ## run experiments/story.ipynb again and keep 
 
 report: $(VENV)/experiments.stamp  ## verdicts, tables and figures of results/ as a page, and the README's results
 	$(BIN)/python -m tools.report results --readme=README.md
+
+docs: $(VENV)/docs.stamp  ## the documentation as a site: site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 test: $(VENV)/test.stamp  ## the tests that take seconds each
 	$(BIN)/python -m pytest -n auto

@@ -4,7 +4,7 @@
         --workdir=runs/mask_criteria [--data_dir=DIR] [--config.seeds='(0,1,2)'] [--config.x=...]
 
 The same command again continues where the last one stopped, by itself or by Ctrl-C or SIGTERM
-(exit status 75). docs/clusters.md has the flags for
+(exit status 75). docs/how_to/clusters.md has the flags for
 more than one machine.
 """
 

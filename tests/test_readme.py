@@ -7,7 +7,7 @@ from tools.report import document, pages, writing
 from tools.report.tables import read_tables
 
 ROOT = Path(__file__).parent.parent
-PAGES = {path.name: path.read_text() for path in (ROOT / "README.md", *ROOT.glob("docs/*.md"))}
+PAGES = {path.name: path.read_text() for path in (ROOT / "README.md",)}
 BLOCKS = [
     pytest.param(code, id=f"{name}-{place}")
     for name, text in PAGES.items()
