@@ -22,6 +22,7 @@ OUTSIDE = (
     *("experiments/configs/*.py", "findings/*.sh", "results/README.md"),
     *("results/*.png", "results/figures/*.png"),
 )
+CODE = re.compile(r"`[^`\n]+`")  # in tables its bars are escaped, which MkDocs would show
 LINK = re.compile(r"(?<=\]\()(?!\w+:|#|/)([^)#\s]+)(?=[)#])")
 
 
@@ -35,8 +36,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Turn links that are right in the repository into links that are right in the site."""
+    """Turn links and bars that are right in the repository into what is right in the site."""
     site_path = page.file.src_uri
+    if site_path == "results/README.md":
+        page.meta["hide"] = ["toc"]  # its tables are wide
     in_repository = site_path if _is_outside(page.file) else f"docs/{site_path}"
 
     def rewritten(link: re.Match[str]) -> str:
@@ -44,7 +47,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         on_site = target.removeprefix("docs/")
         return posixpath.relpath(on_site, posixpath.dirname(site_path) or ".")
 
-    return LINK.sub(rewritten, markdown)
+    return CODE.sub(lambda code: code[0].replace("\\|", "|"), LINK.sub(rewritten, markdown))
 
 
 def _is_outside(file: File) -> bool:
