@@ -23,9 +23,11 @@ import jax
 
 from experiments.problems.networks import NETWORKS
 from supermask_jax.checks import unknown_name
-from tools import measurements
-from tools.contenders import CONVOLUTIONS, Loop, Mapping, Task, parse_members, step_bytes
-from tools.workers import Worker
+from tools.benchmark import measurements
+from tools.benchmark.floors import Axpy
+from tools.benchmark.loops import Population
+from tools.benchmark.subprocesses import Worker
+from tools.benchmark.tasks import CONVOLUTIONS, Loop, Mapping, Task, parse_members, step_bytes
 
 MAPPINGS = ["vmap/1", "64xvmap/1", "16xvmap/1", "4xvmap/1", "map/1"]
 PRECISIONS = ("default", "tensorfloat32", "float32")
@@ -123,7 +125,7 @@ def measure(line: Line, steps: int, turns: int, bandwidth: float, rows: Sequence
     """
     task, mapping = Task(line.network, steps), Mapping.parse(line.mapping)
     loop = Loop(line.convolution, line.precision)
-    with closing(Worker(1, "Population", task, line.members, mapping, loop)) as worker:
+    with closing(Worker(1, Population, task, line.members, mapping, loop)) as worker:
         ms = statistics.median(worker.turn() for _ in range(turns))
         peak_mb, compile_s = worker.ask("peak_mb"), worker.ask("compile_s")
     alone = line._replace(members=1, mapping="map/1")
@@ -174,7 +176,7 @@ def main(arguments: Sequence[str]) -> None:
         rows = measurements.read(path, Row)
     except ValueError as error:
         sys.exit(f"error: {error}")
-    with closing(Worker(1, "Axpy", options.axpy_size)) as axpy:
+    with closing(Worker(1, Axpy, options.axpy_size)) as axpy:
         bandwidth = statistics.median(axpy.turn() for _ in range(options.turns))
         print(f"{axpy.ask('device')}, {bandwidth / 1e9:.0f} GB/s, jax {jax.__version__}\n")
     print(measurements.markdown(HEAD, map(cells, rows)), flush=True)

@@ -9,9 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.engine.trainer import make_loss
+from experiments.problems import networks
 from experiments.storage.files import read_json
-from tools import benchmark, benchmark_accelerator, contenders, measurements
-from tools.contenders import WHOLE_LOOP, Loop, Mapping, Task
+from tools import benchmark_accelerator
+from tools.benchmark import __main__ as benchmark
+from tools.benchmark import floors, loops, measurements, tasks
+from tools.benchmark.tasks import WHOLE_LOOP, Loop, Mapping, Task
 
 LENET = Task("lenet300", 4)
 
@@ -29,18 +33,18 @@ def operations(products):
 
 def test_the_products_of_a_step_are_those_of_its_layers():
     dense = 784 * 300 * 2 + 300 * 100 * 3 + 100 * 10 * 3
-    assert operations(contenders.training_products(LENET)) == 2 * 60 * dense
+    assert operations(tasks.training_products(LENET)) == 2 * 60 * dense
     images = 784 * 300 + 300 * 100 + 100 * 10
-    assert operations(contenders.validation_products(LENET)) == pytest.approx(2 * 50 * images)
+    assert operations(tasks.validation_products(LENET)) == pytest.approx(2 * 50 * images)
     layers = [(32 * 32, 27, 64, 2), (32 * 32, 576, 64, 3), (1, 16 * 16 * 64, 256, 3)]
     layers += [(1, 256, 256, 3), (1, 256, 10, 3)]
     expected = sum(2 * 60 * np.prod(layer) for layer in layers)
-    assert operations(contenders.training_products(Task("conv2", 1))) == expected
+    assert operations(tasks.training_products(Task("conv2", 1))) == expected
 
 
 @pytest.mark.parametrize("name", ["map/2", "vmap/1", "3xvmap/2"])
 def test_every_mapping_trains_all_members(name):
-    ours = contenders.Population(LENET, 4, Mapping.parse(name))
+    ours = loops.Population(LENET, 4, Mapping.parse(name))
     before = jax.device_get(ours._states)
     assert 0 < ours.turn() < 1e5 and ours.compile_s > 0 and ours.peak_mb >= 0
     after = jax.device_get(ours._states)
@@ -53,15 +57,15 @@ def test_every_mapping_trains_all_members(name):
 
 def test_a_loop_without_its_parts_is_plain_descent_on_one_batch():
     loop = Loop(optimizer="sgd", gather=False, validate=False)
-    ours = contenders.Population(LENET, 1, Mapping.parse("map/1"), loop)
+    ours = loops.Population(LENET, 1, Mapping.parse("map/1"), loop)
     states, context = jax.device_get((ours._states, ours._rest[0].context))
     params, mask = jax.tree.map(lambda x: x[0], (states.params, context["mask"]))
-    batch = jax.tree.map(lambda x: x[:60], contenders.make_data(LENET)["train"]._asdict())
-    loss = contenders.make_loss(contenders.networks.make_network("lenet300", (28, 28, 1)).apply)
+    batch = jax.tree.map(lambda x: x[:60], tasks.make_data(LENET)["train"]._asdict())
+    loss = make_loss(networks.make_network("lenet300", (28, 28, 1)).apply)
     grad = jax.jit(jax.grad(lambda p: loss(p, batch, jax.random.key(0), {})[0]))
     for _ in range(LENET.steps):
         params = jax.tree.map(
-            lambda p, m, g: p - contenders.LEARNING_RATE * m * g, params, mask, grad(params)
+            lambda p, m, g: p - loops.LEARNING_RATE * m * g, params, mask, grad(params)
         )
     ours.turn()
     after = jax.device_get(ours._states)
@@ -76,8 +80,8 @@ def test_parts_are_compared_turn_by_turn(monkeypatch, tmp_path):
     shares = {WHOLE_LOOP: 1.0, Loop(validate=False): 0.75, Loop(optimizer="sgd"): 0.5}
 
     class Scripted:
-        def __init__(self, devices, name, task, *arguments):
-            self._share = shares.get(arguments[-1], 0.9) if name == "Population" else None
+        def __init__(self, devices, kind, task, *arguments):
+            self._share = shares.get(arguments[-1], 0.9) if kind is loops.Population else None
             self._ms = iter([10.0, 20.0, 40.0])
 
         def turn(self):
@@ -120,7 +124,7 @@ def test_a_small_benchmark_of_parts_writes_its_table(tmp_path):
 
 
 def test_the_floor_times_training_and_validation():
-    training, validation = contenders.Floor(LENET, 1).turn()
+    training, validation = floors.Floor(LENET, 1).turn()
     assert 0 < training < 1e3 and 0 < validation < 1e3
 
 
@@ -129,8 +133,8 @@ def test_pytorch_does_the_same_step(name):
     """From the same weights on the same batch: the same loss and the same gradient."""
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     task = Task(name, 1)
-    reference = contenders.Torch(task, 1)
-    network = contenders.networks.make_network(name, task.input_shape)
+    reference = loops.Torch(task, 1)
+    network = networks.make_network(name, task.input_shape)
     params = network.init(jax.random.key(0))
     layers = [m for m in reference._net if hasattr(m, "weight")]
     with torch.no_grad():
@@ -141,8 +145,8 @@ def test_pytorch_does_the_same_step(name):
             kernel = kernel.T if kernel.ndim == 2 else kernel.transpose(3, 2, 0, 1)
             layer.weight.copy_(torch.tensor(np.ascontiguousarray(kernel)))
             layer.bias.copy_(torch.tensor(np.asarray(own["bias"])))
-    batch = jax.tree.map(lambda x: x[:60], contenders.make_data(task)["train"]._asdict())
-    loss = contenders.make_loss(network.apply)
+    batch = jax.tree.map(lambda x: x[:60], tasks.make_data(task)["train"]._asdict())
+    loss = make_loss(network.apply)
     (value, _), grads = jax.value_and_grad(loss, has_aux=True)(params, batch, jax.random.key(0), {})
     theirs = reference._loss(reference._images[:60], reference._labels[:60])
     theirs.backward()

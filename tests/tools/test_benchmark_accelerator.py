@@ -9,10 +9,11 @@ import pytest
 from jax import lax
 
 from experiments.problems.networks import NETWORKS, Widths, make_network
-from tools import benchmark_accelerator, contenders, measurements
+from tools import benchmark_accelerator
+from tools.benchmark import floors, loops, measurements, tasks
+from tools.benchmark.subprocesses import Worker
+from tools.benchmark.tasks import Loop, Mapping, Task
 from tools.benchmark_accelerator import MAPPINGS, Line, Row, main, make_lines, measure_all
-from tools.contenders import Loop, Mapping, Task
-from tools.workers import Worker
 
 # Packages of the laboratory that an image for an accelerator may lack.
 MISSING = [
@@ -88,7 +89,7 @@ def test_a_line_out_of_memory_is_left_out(capsys):
 
     def measure_line(line):
         if line == LINE:
-            Worker(1, "Axpy", 2**48)
+            Worker(1, floors.Axpy, 2**48)
         return ROW
 
     measure_all([LINE, LINE._replace(members=3)], measure_line, reported.append, seconds=60)
@@ -110,10 +111,10 @@ def test_convolution_and_precision_reach_the_program(monkeypatch):
         seen.add(jax.config.jax_default_matmul_precision)
         return lax.conv_general_dilated(*args, **options)
 
-    monkeypatch.setitem(contenders.CONVOLUTIONS, "lax", spy)
+    monkeypatch.setitem(tasks.CONVOLUTIONS, "lax", spy)
     monkeypatch.setitem(NETWORKS, "conv2", Widths(pairs=(2,), hidden=(4,)))
     loop = Loop("lax", "tensorfloat32")
-    contenders.Population(Task("conv2", 1), 1, Mapping.parse("map/1"), loop)
+    loops.Population(Task("conv2", 1), 1, Mapping.parse("map/1"), loop)
     assert "tensorfloat32" in seen
 
 
@@ -126,16 +127,16 @@ def bytes_of(name, activations):
 
 def test_bytes_of_a_step_are_those_of_weights_and_of_what_is_kept():
     dense = 784 + 300 + 100
-    assert contenders.step_bytes(Task("lenet300", 1)) == bytes_of("lenet300", dense)
+    assert tasks.step_bytes(Task("lenet300", 1)) == bytes_of("lenet300", dense)
     pixels = 32 * 32 * (3 + 64 + 64)  # inputs of two convolutions and of the pool
     kept = pixels + 16 * 16 * 64 + 256 + 256
-    assert contenders.step_bytes(Task("conv2", 1)) == bytes_of("conv2", kept)
+    assert tasks.step_bytes(Task("conv2", 1)) == bytes_of("conv2", kept)
 
 
 def test_the_bandwidth_is_of_axpys_that_are_all_done():
-    axpy = contenders.Axpy(1000)
+    axpy = floors.Axpy(1000)
     assert axpy.turn() > 0
-    np.testing.assert_allclose(axpy._y, jnp.full(1000, 0.5 * contenders.AXPYS))
+    np.testing.assert_allclose(axpy._y, jnp.full(1000, 0.5 * floors.AXPYS))
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,9 @@
     python -m tools.benchmark --networks=lenet300,conv2 --members=1,5 --table=results/benchmark
 
 Every line is the whole training loop of a population: gather of batches, gradient, masked Adam and
-validation at the paper's grid of 100 steps. Contenders take turns, each in a process of its own;
+validation at the paper's grid of 100 steps. Loops take turns, each in a process of its own;
 ratios are taken turn by turn and the median is printed. Mappings: map/D trains members one by one
-on each of D devices, vmap/D all at once, 4xvmap/D four at a time. With --parts the contenders are
+on each of D devices, vmap/D all at once, 4xvmap/D four at a time. With --parts the loops are
 the loop and the loop without each of its parts. Lines are printed as Markdown.
 """
 
@@ -23,9 +23,11 @@ from matplotlib.figure import Figure
 from experiments.command_line import fail, given, parse_flags, refuse_nan
 from experiments.problems.networks import NETWORKS
 from supermask_jax.checks import lookup
-from tools import measurements
-from tools.contenders import WHOLE_LOOP, Loop, Mapping, Task, parse_members
-from tools.workers import Worker
+from tools.benchmark import measurements
+from tools.benchmark.floors import Floor
+from tools.benchmark.loops import Population, Torch
+from tools.benchmark.subprocesses import Worker
+from tools.benchmark.tasks import WHOLE_LOOP, Loop, Mapping, Task, parse_members
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -98,8 +100,8 @@ def measure_network(
     report: Callable[[Row], None],
 ) -> None:
     """Measure all lines of one network."""
-    floor = Worker(CORES, "Floor", task, CORES)
-    reference = Worker(1, "Torch", task, CORES) if torch else None
+    floor = Worker(CORES, Floor, task, CORES)
+    reference = Worker(1, Torch, task, CORES) if torch else None
     known: dict[str, float] = {}
     for count in members:
         for mapping in mappings:
@@ -121,8 +123,8 @@ def measure_line(
     task: Task, members: int, mapping: Mapping, turns: int, floor: Worker, reference: Worker | None
 ) -> Row:
     """One line: ours, PyTorch and the products in turn, and ours without validation."""
-    ours = Worker(mapping.devices, "Population", task, members, mapping)
-    bare = Worker(mapping.devices, "Population", task, members, mapping, Loop(validate=False))
+    ours = Worker(mapping.devices, Population, task, members, mapping)
+    bare = Worker(mapping.devices, Population, task, members, mapping, Loop(validate=False))
     taken = []
     for _ in range(turns):
         ms, torch_ms = ours.turn(), reference.turn() if reference else float("nan")
@@ -148,10 +150,9 @@ def measure_parts(task: Task, members: int, mapping: Mapping, turns: int) -> lis
     loop's.
     """
     loops = [
-        Worker(mapping.devices, "Population", task, members, mapping, loop)
-        for loop in LOOPS.values()
+        Worker(mapping.devices, Population, task, members, mapping, loop) for loop in LOOPS.values()
     ]
-    floor = Worker(CORES, "Floor", task, CORES)
+    floor = Worker(CORES, Floor, task, CORES)
     taken = [[*(loop.turn() for loop in loops), sum(floor.turn())] for _ in range(turns)]
     for worker in (*loops, floor):
         worker.close()

@@ -1,0 +1,1 @@
+"""Measures training against its matrix products, the memory's bandwidth and PyTorch."""

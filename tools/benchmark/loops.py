@@ -1,0 +1,228 @@
+"""The training loops that the benchmarks compare: a population's and PyTorch's.
+
+They train as many steps in a turn as their task says, with their share of the validation at the
+paper's grid (5,000 images every 100 steps), and give milliseconds per member-step.
+"""
+
+import importlib
+import resource
+import sys
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.datasets import Split
+from experiments.engine.forecast import largest_value
+from experiments.engine.trainer import (
+    EVAL_BATCH,
+    EVAL_BYTES,
+    batch_table,
+    eval_batches,
+    get_batch,
+    make_loss,
+    measure,
+)
+from experiments.problems import networks
+from supermask_jax import population
+from supermask_jax.training import Stream, Training, make_training
+from supermask_jax.transforms import freeze_pruned
+from tools.benchmark.tasks import (
+    BATCH_SIZE,
+    CONVOLUTIONS,
+    NUM_TRAIN,
+    OPTIMIZERS,
+    WHOLE_LOOP,
+    Loop,
+    Mapping,
+    Task,
+    make_data,
+    make_mask,
+)
+
+LEARNING_RATE = 1e-3
+
+
+class Population:
+    """Members trained by the laboratory's program.
+
+    Attributes:
+      compile_s: seconds that XLA took.
+      peak_mb: growth of the process's memory since before anything was made, or what the
+        accelerator reports; read after a turn.
+    """
+
+    def __init__(self, task: Task, members: int, mapping: Mapping, loop: Loop = WHOLE_LOOP) -> None:
+        """Make data and states and compile."""
+        before = _peak_mb()
+        network = _make_network(task, loop.convolution)
+        params = jax.jit(network.init)(jax.random.key(0))
+        training = _make_training(task, network, loop)
+        mesh = population.make_mesh(jax.devices()[: mapping.devices])
+        local = -(-members // mesh.size)
+        width = mapping.width if mapping.width is None else min(mapping.width or local, local)
+        multiple = mesh.size * (width or 1)
+
+        def place(tree: Any) -> Any:
+            many = jax.tree.map(lambda x: jnp.broadcast_to(x, (members, *x.shape)), tree)
+            return population.shard(population.pad(many, multiple), mesh)
+
+        mask = make_mask(params)
+        start = jax.tree.map(lambda w, m: jnp.where(m, w, 0), params, mask)
+        self._states = place(jax.jit(training.init)(start))
+        stream = Stream(jnp.int32(0), jax.random.key(2), {"mask": jax.tree.map(jnp.asarray, mask)})
+        self._rest = (
+            place(stream),
+            population.replicate(jnp.int32(0), mesh),
+            population.replicate(_shared_data(task, params), mesh),
+        )
+        mapped = population.map_members(training.run_chunk, batch_size=width, mesh=mesh)
+        begin = time.perf_counter()
+        with jax.default_matmul_precision(loop.precision):
+            lowered = jax.jit(mapped, donate_argnums=0).lower(self._states, *self._rest)
+        self._program = lowered.compile()
+        self.compile_s = time.perf_counter() - begin
+        self._before, self._member_steps = before, members * task.steps
+
+    @property
+    def peak_mb(self) -> float:
+        """Megabytes, see the class."""
+        return _peak_mb() - self._before
+
+    def turn(self) -> float:
+        """Milliseconds per member-step of one turn."""
+        begin = time.perf_counter()
+        self._states, _ = self._program(self._states, *self._rest)
+        jax.block_until_ready(self._states)
+        return 1e3 * (time.perf_counter() - begin) / self._member_steps
+
+
+def _make_network(task: Task, convolution: str = "default") -> networks.Network:
+    widths = networks.NETWORKS[task.network]
+    module = networks.Classifier(widths, convolve=CONVOLUTIONS[convolution])
+    return networks.as_network(module, task.input_shape)
+
+
+def _make_training(task: Task, network: networks.Network, loop: Loop) -> Training:
+    def validate(params: Any, data: Any, _: Any) -> Any:
+        return measure(network.apply, params, data["validation"])
+
+    def skip(*_: Any) -> Any:
+        return {"loss": jnp.float32(0)}
+
+    def get_same_batch(data: Any, *_: Any) -> Any:
+        return jax.tree.map(lambda x: x[:BATCH_SIZE], data["train"])
+
+    return make_training(
+        make_loss(network.apply),
+        validate if loop.validate else skip,
+        freeze_pruned(OPTIMIZERS[loop.optimizer](LEARNING_RATE)),
+        get_batch if loop.gather else get_same_batch,
+        num_steps=2 * task.steps,  # a turn is one evaluation and the steps that follow it
+        eval_every=task.steps,
+        chunk_evals=1,
+    )
+
+
+def _shared_data(task: Task, params: Any) -> Any:
+    """Data and batches; validation in the same batches whatever computes the convolutions."""
+    data = make_data(task)
+    image = np.empty((1, *task.input_shape), np.float32)
+    batch = min(EVAL_BATCH, EVAL_BYTES // largest_value(_make_network(task).apply, params, image))
+    table = batch_table(
+        jax.random.split(jax.random.key(1), 1),
+        num_examples=NUM_TRAIN,
+        num_steps=task.steps,
+        batch_size=BATCH_SIZE,
+    )
+    validation = eval_batches(data["validation"], batch)
+    return {"train": data["train"]._asdict(), "batches": table, "validation": validation}
+
+
+class Torch:
+    """The same work as a plain PyTorch loop: fused Adam, masked gradients, no host read a step.
+
+    Convolutional networks use channels-last, which is the faster layout.
+    """
+
+    def __init__(self, task: Task, threads: int) -> None:
+        """Make network and data; `threads` are PyTorch's."""
+        torch: Any = importlib.import_module("torch")
+        torch.set_num_threads(threads)
+        self._torch, self._steps = torch, task.steps
+        data = make_data(task)
+        self._layout = torch.channels_last
+        self._net = _torch_network(task).to(memory_format=self._layout)
+        weights = [p for p in self._net.parameters() if p.ndim > 1]
+        self._masked = [(p, (torch.rand_like(p) < 0.5).to(p.dtype)) for p in weights]
+        with torch.no_grad():
+            for weight, mask in self._masked:
+                weight.mul_(mask)
+        self._optimizer = torch.optim.Adam(self._net.parameters(), LEARNING_RATE, fused=True)
+        self._images, self._labels = self._tensors(data["train"])
+        largest = 4 * task.input_shape[0] ** 2 * 64 if "conv" in task.network else 4 * 784
+        batch = min(EVAL_BATCH, EVAL_BYTES // largest)
+        images, labels = self._tensors(data["validation"])
+        self._validation = list(zip(images.split(batch), labels.split(batch), strict=True))
+        self._batches = torch.randint(0, NUM_TRAIN, (task.steps, BATCH_SIZE))
+        self._best_loss, self._best = float("inf"), []
+
+    def turn(self) -> float:
+        """Milliseconds per member-step of one turn."""
+        begin = time.perf_counter()
+        self._validate()
+        for batch in self._batches:
+            self._step(batch)
+        return 1e3 * (time.perf_counter() - begin) / self._steps
+
+    def _step(self, batch: Any) -> None:
+        self._optimizer.zero_grad(set_to_none=True)
+        self._loss(self._images[batch], self._labels[batch]).backward()
+        for weight, mask in self._masked:
+            weight.grad.mul_(mask)
+        self._optimizer.step()
+
+    def _validate(self) -> None:
+        with self._torch.no_grad():
+            losses = [self._loss(images, labels) for images, labels in self._validation]
+            loss = float(sum(losses) / len(losses))
+            if loss < self._best_loss:
+                self._best_loss = loss
+                self._best = [p.detach().clone() for p in self._net.parameters()]
+
+    def _loss(self, images: Any, labels: Any) -> Any:
+        images = (images.float() / 255).contiguous(memory_format=self._layout)
+        return self._torch.nn.functional.cross_entropy(self._net(images), labels)
+
+    def _tensors(self, split: Split) -> tuple[Any, Any]:
+        images = self._torch.from_numpy(split.images).permute(0, 3, 1, 2)
+        return images, self._torch.from_numpy(split.labels).long()
+
+
+def _torch_network(task: Task) -> Any:
+    nn: Any = importlib.import_module("torch.nn")
+    widths = networks.NETWORKS[task.network]
+    side, _, inputs = task.input_shape
+    layers: list[Any] = []
+    for channels in widths.pairs:
+        for _ in range(2):
+            layers += [nn.Conv2d(inputs, channels, 3, padding=1), nn.ReLU()]
+            inputs = channels
+        layers.append(nn.MaxPool2d(2))
+        side //= 2
+    layers.append(nn.Flatten())
+    inputs *= side * side
+    for units in widths.hidden:
+        layers += [nn.Linear(inputs, units), nn.ReLU()]
+        inputs = units
+    return nn.Sequential(*layers, nn.Linear(inputs, 10))
+
+
+def _peak_mb() -> float:
+    stats = jax.local_devices()[0].memory_stats()
+    if stats and "peak_bytes_in_use" in stats:
+        return stats["peak_bytes_in_use"] / 1e6
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
