@@ -1,17 +1,20 @@
-"""Mask-1 and mask-0 actions: what kept weights restart from and what pruned ones are set to.
+"""Mask actions: the values that kept (mask-1) and pruned (mask-0) weights restart from.
 
-Source: Zhou et al. 2019, sections 4 and 5. All functions have the contract of `trees.Action`:
-``(key, w_i, w_f, mask) -> values``, trees of `[...]`. `reinit` and `constant` follow the
-authors' code, which permutes a layer's own values; `resample` draws anew, as the paper says.
+Source: Zhou et al. 2019, sections 4 and 5. Every action is a `trees.Action`,
+`(key, w_i, w_f, mask) -> values`, on trees of leaves `[...]`: `w_i` are the start weights and
+`w_f` the final weights of a round, and `mask` is True for the weights that the action sets.
+`MASK_ONE` and `MASK_ZERO` list the actions by name. `reinit` and `constant` follow the authors'
+code, which permutes the values of a layer; `resample` draws new values, as the paper says.
 
-Variant 1 of the paper is `zero_if_shrunk`; variant 2 is `rewind_unless_shrunk` for kept
-weights with `zero_if_shrunk` for pruned ones.
+Variant 1 of the paper is the mask-0 action `zero_if_shrunk`. Variant 2 combines it with the mask-1
+action `rewind_unless_shrunk`.
 
->>> key, w_i, w_f = jax.random.key(0), jnp.array([[0.5, -2.0]]), jnp.array([[0.1, -3.0]])
->>> zero_if_shrunk(key, w_i, w_f, jnp.array([[True, True]])).tolist()
-[[0.0, -2.0]]
->>> keep_sign(constant)(key, w_i, w_f, jnp.array([[True, True]])).tolist()
-[[1.25, -1.25]]
+Examples:
+  >>> key, w_i, w_f = jax.random.key(0), jnp.array([[0.5, -2.0]]), jnp.array([[0.1, -3.0]])
+  >>> zero_if_shrunk(key, w_i, w_f, jnp.array([[True, True]])).tolist()
+  [[0.0, -2.0]]
+  >>> keep_sign(constant)(key, w_i, w_f, jnp.array([[True, True]])).tolist()
+  [[1.25, -1.25]]
 """
 
 import functools
@@ -35,43 +38,95 @@ from supermask_jax.trees import EVERY_LEAF, Action, Key, leaf_keys
 
 
 def rewind(key: Key, w_i: PyTree, w_f: PyTree, mask: PyTree) -> PyTree:
-    """Back to the start weights `w_i`."""
+    """Rewind to the start weights: `w_i`.
+
+    Examples:
+      >>> key, mask = jax.random.key(0), jnp.array([True, True, False])
+      >>> w_i, w_f = jnp.array([0.5, -2.0, 1.0]), jnp.array([0.1, -3.0, 2.0])
+      >>> rewind(key, w_i, w_f, mask).tolist()
+      [0.5, -2.0, 1.0]
+    """
     check_mask(mask, w_i=w_i, w_f=w_f)
     return w_i
 
 
 def reinit(key: Key, w_i: PyTree, w_f: PyTree, mask: PyTree) -> PyTree:
-    """The start weights of the whole layer in random order: a new draw with the same values."""
+    """Permute the start weights of each whole layer at random.
+
+    This reinitialises a layer with the same values in other places.
+
+    Examples:
+      >>> key, mask = jax.random.key(0), jnp.array([True, True, False])
+      >>> w_i, w_f = jnp.array([0.5, -2.0, 1.0]), jnp.array([0.1, -3.0, 2.0])
+      >>> sorted(reinit(key, w_i, w_f, mask).tolist())
+      [-2.0, 0.5, 1.0]
+    """
     check_mask(mask, w_i=w_i, w_f=w_f)
     return jax.tree.map(_permute, leaf_keys(key, w_i), w_i)
 
 
 def reshuffle(key: Key, w_i: PyTree, w_f: PyTree, mask: PyTree) -> PyTree:
-    """The start weights of the kept weights, in random order among themselves."""
+    """Permute the start weights at random among the kept weights of each layer.
+
+    Examples:
+      >>> key, mask = jax.random.key(0), jnp.array([True, True, False])
+      >>> w_i, w_f = jnp.array([0.5, -2.0, 1.0]), jnp.array([0.1, -3.0, 2.0])
+      >>> sorted(reshuffle(key, w_i, w_f, mask)[:2].tolist())
+      [-2.0, 0.5]
+    """
     check_mask(mask, w_i=w_i, w_f=w_f)
     return jax.tree.map(_permute_kept, leaf_keys(key, w_i), w_i, mask)
 
 
 def constant(key: Key, w_i: PyTree, w_f: PyTree, mask: PyTree) -> PyTree:
-    """One magnitude with random signs: the layer's ``c * sign(w_i)`` in random order.
+    """Give all weights of a layer one magnitude and random signs: permuted `c * sign(w_i)`.
 
-    c is the standard deviation of `w_i` over the whole layer.
+    Here c is the standard deviation of `w_i` over the whole layer.
+
+    Examples:
+      >>> w_i, mask = jnp.array([0.5, -2.0]), jnp.array([True, True])
+      >>> sorted(constant(jax.random.key(0), w_i, w_i, mask).tolist())
+      [-1.25, 1.25]
     """
     check_mask(mask, w_i=w_i, w_f=w_f)
     return jax.tree.map(_permute, leaf_keys(key, w_i), jax.tree.map(_signed_constant, w_i))
 
 
 def rewind_unless_shrunk(key: Key, w_i: PyTree, w_f: PyTree, mask: PyTree) -> PyTree:
-    """Back to `w_i`, but 0 for weights that training moved towards zero (variant 2)."""
+    """Rewind to `w_i`, but set weights with `|w_f| < |w_i|` to 0 (variant 2).
+
+    These are the weights that training moved towards zero.
+
+    Examples:
+      >>> key, mask = jax.random.key(0), jnp.array([True, True, False])
+      >>> w_i, w_f = jnp.array([0.5, -2.0, 1.0]), jnp.array([0.1, -3.0, 2.0])
+      >>> rewind_unless_shrunk(key, w_i, w_f, mask).tolist()
+      [0.0, -2.0, 1.0]
+    """
     return _zero_where(lambda i, f: jnp.abs(f) < jnp.abs(i), w_i, w_f, mask)
 
 
 def on_every_leaf(action: Action) -> Action:
-    """Mark an action as one for the whole network.
+    """Mark a mask-1 action as one for the whole network.
 
-    `rounds.advance` gives its values to leaves that are not prunable, too; those of other actions
-    it discards there, and such leaves restart from `w_i`. The mark is an attribute of the function
-    returned, so it goes outermost: ``on_every_leaf(keep_sign(action))``.
+    `rounds.advance` normally uses the values of an action on prunable leaves only; all other leaves
+    restart from `w_i`. With a marked action, the other leaves get its values, too. The mark is an
+    attribute of the returned function, so apply this function last:
+    `on_every_leaf(keep_sign(action))`.
+
+    Args:
+      action: a `trees.Action`.
+
+    Returns:
+      The marked action.
+
+    Raises:
+      TypeError: if `action` is not a function of `(key, w_i, w_f, mask)`.
+
+    Examples:
+      >>> decay = on_every_leaf(lambda key, w_i, w_f, mask: jax.tree.map(lambda w: w / 2, w_f))
+      >>> decay(jax.random.key(0), jnp.ones(2), jnp.ones(2), jnp.ones(2, bool)).tolist()
+      [0.5, 0.5]
     """
     check_action("action", action, "actions.MASK_ONE")
 
@@ -85,16 +140,38 @@ def on_every_leaf(action: Action) -> Action:
 
 @on_every_leaf
 def finetune(key: Key, w_i: PyTree, w_f: PyTree, mask: PyTree) -> PyTree:
-    """Go on from the final weights `w_f`: pruning and fine-tuning, without rewinding.
+    """Continue from the final weights `w_f`: pruning and fine-tuning, without rewinding.
 
-    Leaves that are not prunable go on too: half a network that was rewound is none.
+    This action is marked by `on_every_leaf`: leaves that are not prunable continue from `w_f`, too,
+    because a network must not be rewound in part.
+
+    Examples:
+      >>> key, mask = jax.random.key(0), jnp.array([True, True, False])
+      >>> w_i, w_f = jnp.array([0.5, -2.0, 1.0]), jnp.array([0.1, -3.0, 2.0])
+      >>> finetune(key, w_i, w_f, mask).round(1).tolist()
+      [0.10000000149011612, -3.0, 2.0]
     """
     check_mask(mask, w_i=w_i, w_f=w_f)
     return w_f
 
 
 def keep_sign(action: Action) -> Action:
-    """The action's magnitudes with the signs of `w_i`; zero where `w_i` is zero."""
+    """Combine the magnitudes of an action with the signs of `w_i`; zero where `w_i` is zero.
+
+    Args:
+      action: a `trees.Action`.
+
+    Returns:
+      An action.
+
+    Raises:
+      TypeError: if `action` is not a function of `(key, w_i, w_f, mask)`.
+
+    Examples:
+      >>> w_i, mask = jnp.array([0.5, -2.0, 0.0]), jnp.ones(3, bool)
+      >>> keep_sign(finetune)(jax.random.key(0), w_i, jnp.array([-1.0, 3.0, 4.0]), mask).tolist()
+      [1.0, -3.0, 0.0]
+    """
     check_action("action", action, "actions.MASK_ONE")
 
     def signed(key: Key, w_i: PyTree, w_f: PyTree, mask: PyTree) -> PyTree:
@@ -112,13 +189,25 @@ def keep_sign(action: Action) -> Action:
 
 
 def resample(init: Callable[[Key], PyTree]) -> Action:
-    """An action that draws anew from the network's own initialiser, `key -> parameters`.
+    """Make an action that draws new weights from the initialiser of the network.
+
+    Args:
+      init: `key -> params`, which returns a tree with the structure and shapes of `w_i`.
+
+    Returns:
+      An action.
 
     Raises:
-      TypeError: without an initialiser.
+      TypeError: if `init` is not callable. When called: if `key` is not a typed key.
+      ValueError: when called, if `init` returns a tree of another structure or of other shapes.
+
+    Examples:
+      >>> redraw = resample(lambda key: jax.random.normal(key, (2,)))
+      >>> redraw(jax.random.key(0), jnp.ones(2), jnp.ones(2), jnp.ones(2, bool)).shape
+      (2,)
     """
     if not callable(init):
-        raise TypeError("resample makes an action of an initialiser: actions.resample(init).")
+        raise TypeError("resample makes an action from an initialiser: actions.resample(init).")
 
     def resampled(key: Key, w_i: PyTree, w_f: PyTree, mask: PyTree) -> PyTree:
         check_key(key)
@@ -130,29 +219,66 @@ def resample(init: Callable[[Key], PyTree]) -> Action:
 
 
 def zero(key: Key, w_i: PyTree, w_f: PyTree, mask: PyTree) -> PyTree:
-    """Pruned weights become 0, as in the lottery ticket algorithm."""
+    """Set pruned weights to 0, as in the lottery ticket algorithm.
+
+    Examples:
+      >>> key, mask = jax.random.key(0), jnp.array([True, True, False])
+      >>> w_i, w_f = jnp.array([0.5, -2.0, 1.0]), jnp.array([0.1, -3.0, 2.0])
+      >>> zero(key, w_i, w_f, ~mask).tolist()
+      [0.0, 0.0, 0.0]
+    """
     check_mask(mask, w_i=w_i, w_f=w_f)
     return jax.tree.map(jnp.zeros_like, w_i)
 
 
 def freeze(key: Key, w_i: PyTree, w_f: PyTree, mask: PyTree) -> PyTree:
-    """Pruned weights stay at their start weights `w_i`."""
+    """Freeze pruned weights at their start weights `w_i`.
+
+    Examples:
+      >>> key, mask = jax.random.key(0), jnp.array([True, True, False])
+      >>> w_i, w_f = jnp.array([0.5, -2.0, 1.0]), jnp.array([0.1, -3.0, 2.0])
+      >>> freeze(key, w_i, w_f, ~mask).tolist()
+      [0.5, -2.0, 1.0]
+    """
     check_mask(mask, w_i=w_i, w_f=w_f)
     return w_i
 
 
 def zero_if_shrunk(key: Key, w_i: PyTree, w_f: PyTree, mask: PyTree) -> PyTree:
-    """0 for weights that training moved towards zero, else `w_i` (variant 1)."""
+    """Set weights with `|w_f| < |w_i|` to 0 and freeze the others at `w_i` (variant 1).
+
+    Examples:
+      >>> key, mask = jax.random.key(0), jnp.array([True, True, False])
+      >>> w_i, w_f = jnp.array([0.5, -2.0, 1.0]), jnp.array([0.1, -3.0, 2.0])
+      >>> zero_if_shrunk(key, w_i, w_f, mask).tolist()
+      [0.0, -2.0, 1.0]
+    """
     return _zero_where(lambda i, f: jnp.abs(f) < jnp.abs(i), w_i, w_f, mask)
 
 
 def zero_if_grown(key: Key, w_i: PyTree, w_f: PyTree, mask: PyTree) -> PyTree:
-    """0 for weights that training moved away from zero, else `w_i`: variant 1 reversed."""
+    """Set weights with `|w_f| > |w_i|` to 0 and freeze the others at `w_i`: variant 1 reversed.
+
+    Examples:
+      >>> key, mask = jax.random.key(0), jnp.array([True, True, False])
+      >>> w_i, w_f = jnp.array([0.5, -2.0, 1.0]), jnp.array([0.1, -3.0, 2.0])
+      >>> zero_if_grown(key, w_i, w_f, mask).tolist()
+      [0.5, 0.0, 0.0]
+    """
     return _zero_where(lambda i, f: jnp.abs(f) > jnp.abs(i), w_i, w_f, mask)
 
 
 def zero_shuffled(key: Key, w_i: PyTree, w_f: PyTree, mask: PyTree) -> PyTree:
-    """As many zeros as variant 1, at random among the pruned weights, else `w_i`: its control."""
+    """Set as many pruned weights to 0 as `zero_if_shrunk` does, chosen at random: its control.
+
+    The others are frozen at `w_i`.
+
+    Examples:
+      >>> key, mask = jax.random.key(0), jnp.array([True, True, False])
+      >>> w_i, w_f = jnp.array([0.5, -2.0, 1.0]), jnp.array([0.1, -3.0, 2.0])
+      >>> int((zero_shuffled(key, w_i, w_f, mask) == 0).sum())
+      1
+    """
     check_mask(mask, w_i=w_i, w_f=w_f)
 
     def shuffled(key: Key, i: jax.Array, f: jax.Array, pruned: jax.Array) -> jax.Array:
@@ -180,9 +306,9 @@ def _zero_where(
 
 
 def _signed_constant(w_i: jax.Array) -> jax.Array:
-    if not (w_i.size and is_floating(w_i)):  # the mean of nothing is NaN
+    if not (w_i.size and is_floating(w_i)):  # the deviation of no values is NaN
         return jnp.asarray(w_i)
-    wide = widened(w_i)  # squares of 16 and 8 bits overflow and vanish
+    wide = widened(w_i)  # squares in 16 or 8 bits overflow or underflow
     return (jnp.std(wide) * jnp.sign(wide)).astype(dtype_of(w_i))
 
 
@@ -197,7 +323,7 @@ def _permute_kept(key: Key, values: jax.Array, kept: jax.Array) -> jax.Array:
 
 
 def _random_order(key: Key, chosen: jax.Array) -> jax.Array:
-    """Places of a leaf in random order, the chosen ones first: int32 `[size]`."""
+    """Return the positions of a leaf in random order, the chosen ones first: int32 `[size]`."""
     bits = jax.random.bits(key, (chosen.size,), jnp.uint32)
     places = jnp.arange(chosen.size, dtype=jnp.int32)
     return lax.sort((~chosen.ravel(), bits, places), num_keys=2)[-1]
