@@ -1,22 +1,23 @@
-"""What masks have in common and what training did to the weights that they keep or prune.
+"""Statistics of masks, and of what training did to the weights that they keep or prune.
 
-Each function counts over the prunable leaves and answers per layer and over all of them. Choose
-the weights to ask about with `masks`: of a round, ``mask`` are those kept and
-``masks.difference(before, mask)`` those pruned now.
+Every function counts weights over the prunable leaves and returns a `PerLayer`: one number per
+layer and one for all layers. The weights to count are given as a mask: in a round, `mask` selects
+the kept weights and `masks.difference(before, mask)` those that this round pruned.
 
->>> prunable = {"kernel": True, "bias": False}
->>> w_i = {"kernel": jnp.array([0.5, -0.2, 0.4, 0.1]), "bias": jnp.zeros(2)}
->>> w_f = {"kernel": jnp.array([0.9, 0.3, 0.1, 0.2]), "bias": jnp.ones(2)}
->>> keep = lambda *kept: {"kernel": jnp.array(kept), "bias": jnp.array([True, True])}
->>> kept, pruned = keep(True, True, False, False), keep(False, False, True, True)
->>> float(sign_agreement(w_i, w_f, kept, prunable).overall)
-0.5
->>> float(fraction_shrunk(w_i, w_f, pruned, prunable).layers["kernel"])
-0.5
->>> float(overlap_beyond_chance(kept, kept, prunable).overall)
-1.0
->>> float(overlap_beyond_chance(kept, keep(True, False, True, False), prunable).overall)
-0.0
+Examples:
+  >>> prunable = {"kernel": True, "bias": False}
+  >>> w_i = {"kernel": jnp.array([0.5, -0.2, 0.4, 0.1]), "bias": jnp.zeros(2)}
+  >>> w_f = {"kernel": jnp.array([0.9, 0.3, 0.1, 0.2]), "bias": jnp.ones(2)}
+  >>> keep = lambda *kept: {"kernel": jnp.array(kept), "bias": jnp.array([True, True])}
+  >>> kept, pruned = keep(True, True, False, False), keep(False, False, True, True)
+  >>> float(sign_agreement(w_i, w_f, kept, prunable).overall)
+  0.5
+  >>> float(fraction_shrunk(w_i, w_f, pruned, prunable).layers["kernel"])
+  0.5
+  >>> float(overlap_beyond_chance(kept, kept, prunable).overall)
+  1.0
+  >>> float(overlap_beyond_chance(kept, keep(True, False, True, False), prunable).overall)
+  0.0
 """
 
 from collections.abc import Callable
@@ -32,11 +33,11 @@ from supermask_jax.trees import num_prunable
 
 
 class PerLayer(NamedTuple):
-    """A number per prunable leaf, by its name, and one over all of them; float32 scalars.
+    """A number for each prunable leaf and one for all of them together; float32 scalars.
 
     Attributes:
-      layers: such as ``{"dense1/kernel": 0.3, "output/kernel": 0.6}``.
-      overall: over the prunable leaves together.
+      layers: by the names of the leaves, such as `{"dense1/kernel": 0.3, "output/kernel": 0.6}`.
+      overall: for all prunable leaves together.
     """
 
     layers: dict[str, jax.Array]
@@ -44,29 +45,40 @@ class PerLayer(NamedTuple):
 
 
 def overlap_beyond_chance(a: PyTree, b: PyTree, prunable: PyTree) -> PerLayer:
-    """How much two masks agree beyond what their densities alone make agree (Cohen's kappa).
+    """Measure how much two masks agree beyond what their densities imply: Cohen's kappa.
 
-    Of a layer's weights some are kept by both masks, some by `a` only, by `b` only, by neither;
-    `kept_a`, `pruned_a`, ... are what each mask keeps and prunes. The layer has
+    In a layer, let `both`, `only_a`, `only_b` and `neither` be the numbers of weights that both
+    masks keep, only `a` keeps, only `b` keeps and neither keeps, and let `kept_a`, `pruned_a`,
+    `kept_b` and `pruned_b` be the numbers that each mask keeps and prunes. Then the agreement of
+    the layer is
 
         2 (both * neither - only_a * only_b) / (kept_a * pruned_b + kept_b * pruned_a)
 
-    which is the weights they treat alike, less those that independent masks of these densities
-    treat alike on average, over the most there could be. Overall, numerator and denominator, each
-    divided by the layer's size, are summed over layers: to have the same densities per layer is
-    no agreement.
+    This is the number of weights on which the masks agree, minus its expectation for independent
+    masks of the same densities, divided by the largest possible value of that difference. For the
+    overall number, numerator and denominator are each divided by the size of the layer and summed
+    over layers, so that equal densities per layer do not count as agreement.
 
-    1 for equal masks (also if they keep all or nothing), 0 expected for independent ones (exactly
-    if just one keeps all or nothing), negative for masks that avoid each other.
+    The result is 1 for equal masks (also if they keep all weights or none), 0 in expectation for
+    independent masks (exactly 0 if just one of them keeps all or none), and negative for masks that
+    avoid each other.
 
     Args:
-      a: bool `[...]` per leaf.
-      b: the same.
+      a: a mask, bool `[...]` per leaf.
+      b: another mask of the same network.
       prunable: from `trees.prunable_leaves`.
 
+    Returns:
+      The agreement per layer and overall.
+
     Raises:
-      ValueError, TypeError: trees or shapes that differ, leaves that are not bools, no prunable
-        leaf.
+      ValueError: if trees or shapes differ, or if no leaf is prunable.
+      TypeError: if a leaf of a mask is not boolean.
+
+    Examples:
+      >>> a, b = jnp.array([True, True, False, False]), jnp.array([False, False, True, True])
+      >>> float(overlap_beyond_chance(a, b, True).overall)
+      -1.0
     """
     check_mask(a, b=b)
     check_mask(b)
@@ -86,38 +98,81 @@ def overlap_beyond_chance(a: PyTree, b: PyTree, prunable: PyTree) -> PerLayer:
 
 
 def sign_agreement(w_i: PyTree, w_f: PyTree, chosen: PyTree, prunable: PyTree) -> PerLayer:
-    """The fraction of the chosen weights that end with the sign they started with; sign(0) is 0.
+    """Compute the fraction of the chosen weights that end with the sign they started with.
+
+    The sign of 0 is 0.
 
     Args:
       w_i: start weights `[...]`.
       w_f: final weights `[...]`.
-      chosen: bool `[...]`, the weights to ask about.
+      chosen: bool `[...]`, the weights to count.
       prunable: from `trees.prunable_leaves`.
 
     Returns:
-      NaN where no weight is chosen (at which ``jax_debug_nans`` stops).
+      The fraction per layer and overall; NaN where no weight is chosen (which `jax_debug_nans`
+      reports as an error).
 
     Raises:
-      ValueError, TypeError: trees or shapes that differ, leaves of `chosen` that are not bools.
+      ValueError: if trees or shapes differ, or if no leaf is prunable.
+      TypeError: if a leaf of `chosen` is not boolean.
+
+    Examples:
+      >>> w_i, w_f = jnp.array([0.5, -0.2, 0.4]), jnp.array([0.9, 0.3, 0.1])
+      >>> float(sign_agreement(w_i, w_f, jnp.array([True, True, False]), True).overall)
+      0.5
     """
     return _fraction(lambda i, f: jnp.sign(i) == jnp.sign(f), w_i, w_f, chosen, prunable)
 
 
 def fraction_shrunk(w_i: PyTree, w_f: PyTree, chosen: PyTree, prunable: PyTree) -> PerLayer:
-    """The fraction of the chosen weights that training moved towards zero: ``|w_f| < |w_i|``.
+    """Compute the fraction of the chosen weights that training moved towards zero: `|w_f| < |w_i|`.
 
-    Of the weights pruned now: to set those to zero is to continue what training began, Zhou et
-    al.'s explanation of why masking is training. Arguments, result and errors as
-    `sign_agreement`.
+    Choose the weights that a round pruned to test Zhou et al.'s explanation of why masking is
+    training: setting weights to zero continues what training began.
+
+    Args:
+      w_i: start weights `[...]`.
+      w_f: final weights `[...]`.
+      chosen: bool `[...]`, the weights to count.
+      prunable: from `trees.prunable_leaves`.
+
+    Returns:
+      The fraction per layer and overall; NaN where no weight is chosen (which `jax_debug_nans`
+      reports as an error).
+
+    Raises:
+      ValueError: if trees or shapes differ, or if no leaf is prunable.
+      TypeError: if a leaf of `chosen` is not boolean.
+
+    Examples:
+      >>> w_i, w_f = jnp.array([0.5, -0.2, 0.4]), jnp.array([0.9, 0.3, 0.1])
+      >>> float(fraction_shrunk(w_i, w_f, jnp.array([True, False, True]), True).overall)
+      0.5
     """
     return _fraction(lambda i, f: jnp.abs(f) < jnp.abs(i), w_i, w_f, chosen, prunable)
 
 
 def layer_densities(mask: PyTree, prunable: PyTree) -> PerLayer:
-    """Kept / prunable weights; overall as `masks.density`.
+    """Compute the density, kept / prunable weights, of each layer and of the whole mask.
+
+    Args:
+      mask: bool `[...]` per leaf.
+      prunable: from `trees.prunable_leaves`.
+
+    Returns:
+      The density per layer and overall.
 
     Raises:
-      ValueError, TypeError: trees that differ, leaves that are not bools.
+      ValueError: if the trees differ, or if no leaf is prunable.
+      TypeError: if a leaf of the mask is not boolean.
+
+    Examples:
+      >>> mask = {"dense1": jnp.array([True, False]), "dense2": jnp.array([True, True])}
+      >>> densities = layer_densities(mask, {"dense1": True, "dense2": True})
+      >>> {name: float(density) for name, density in densities.layers.items()}
+      {'dense1': 0.5, 'dense2': 1.0}
+      >>> float(densities.overall)
+      0.75
     """
     check_mask(mask)
     return _per_layer(_counts(mask, prunable), _counts(masks.ones(mask), prunable))
@@ -132,7 +187,7 @@ def _fraction(
 ) -> PerLayer:
     check_mask(chosen, w_i=w_i, w_f=w_f)
     check_prunable(prunable, chosen=chosen)
-    # What is not prunable is not counted, and may hold what has no sign.
+    # Leaves that are not prunable are not counted; their values may have no sign.
     true = jax.tree.map(
         lambda yes, i, f, c: condition(jnp.asarray(i), jnp.asarray(f)) & c if yes else c,
         prunable, w_i, w_f, chosen,
@@ -141,7 +196,7 @@ def _fraction(
 
 
 def _counts(mask: PyTree, prunable: PyTree) -> dict[str, jax.Array]:
-    """How many weights a mask keeps, by name of the prunable leaves; float32, exact to 2**24."""
+    """Count kept weights per prunable leaf, by its name: float32, exact up to 2**24."""
     check_prunable(prunable, mask=mask)
     num_prunable(mask, prunable)
     pairs = zip(jax.tree.leaves(mask), jax.tree.leaves(prunable), strict=True)
