@@ -1,7 +1,8 @@
-"""What wrong input is told: one line that says what is wrong, where, and what to do.
+"""Checks of arguments, and the error messages for wrong input.
 
-Also the small conversions that checks share with what they guard: the value of an array if it has
-one, the type that JAX computes a leaf in.
+A message is one line that says what is wrong, where, and what to do. The module also has the small
+conversions that checks share with the functions they guard, such as the concrete value of an array
+or the type in which JAX computes with a leaf.
 """
 
 import difflib
@@ -24,22 +25,24 @@ MOST_SHOWN = 200  # characters of a value in an error message
 
 
 def shown(value: Any) -> str:
-    """A value in an error message: its `repr` in one line and not too long.
+    """Return the `repr` of a value for an error message, in one line of limited length.
 
-    >>> shown(np.ones((2, 2)))
-    'array([[1., 1.], [1., 1.]])'
+    Examples:
+      >>> shown(np.ones((2, 2)))
+      'array([[1., 1.], [1., 1.]])'
     """
     try:
         return _shortened(" ".join(repr(value).split()))
-    except ValueError:  # of an integer with thousands of digits
+    except ValueError:  # an integer with thousands of digits has no repr
         return f"a {type(value).__name__}"
 
 
 def unknown_name(kind: str, name: Any, known: Iterable[str]) -> str:
-    """The message for an unknown name.
+    """Return the error message for an unknown name, with the nearest known one.
 
-    >>> unknown_name("network", "lenet30", ["conv2", "lenet300"])
-    "unknown network 'lenet30'; did you mean 'lenet300'? known: conv2, lenet300"
+    Examples:
+      >>> unknown_name("network", "lenet30", ["conv2", "lenet300"])
+      "unknown network 'lenet30'; did you mean 'lenet300'? known: conv2, lenet300"
     """
     names = sorted(known)
     nearest = difflib.get_close_matches(str(name), names, n=1)
@@ -48,10 +51,19 @@ def unknown_name(kind: str, name: Any, known: Iterable[str]) -> str:
 
 
 def lookup(kind: str, name: Any, known: Mapping[str, T]) -> T:
-    """The entry of a registry.
+    """Look up a name in a registry.
+
+    Args:
+      kind: what the registry holds, such as `"network"`.
+      name: the name to look up.
+      known: the registry.
 
     Raises:
-      ValueError: for an unknown name, with the nearest one and all known ones.
+      ValueError: if the name is unknown; lists the nearest name and all known ones.
+
+    Examples:
+      >>> lookup("network", "conv2", {"conv2": 2})
+      2
     """
     if not isinstance(name, str) or name not in known:
         raise ValueError(unknown_name(kind, name, known))
@@ -59,10 +71,16 @@ def lookup(kind: str, name: Any, known: Mapping[str, T]) -> T:
 
 
 def check_key(key: Any) -> None:
-    """Check that a key is one typed key.
+    """Check that a key is a single typed key.
 
     Raises:
       TypeError: if it is not.
+
+    Examples:
+      >>> check_key(0)
+      Traceback (most recent call last):
+      TypeError: expected a typed key from jax.random.key(seed), got 0 (int);
+      wrap an old one with jax.random.wrap_key_data.
     """
     if not (hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
         raise TypeError(
@@ -74,10 +92,17 @@ def check_key(key: Any) -> None:
 
 
 def check_integer(name: str, value: Any, least: int) -> int:
-    """An integer of `least` or more, Python's or numpy's, as a Python int.
+    """Return a Python or NumPy integer of at least `least` as a Python int.
 
     Raises:
-      ValueError: for anything else.
+      ValueError: if `value` is anything else.
+
+    Examples:
+      >>> check_integer("num_steps", np.int64(5), 1)
+      5
+      >>> check_integer("num_steps", 0, 1)
+      Traceback (most recent call last):
+      ValueError: num_steps is 0, expected an integer of 1 or more.
     """
     try:
         number = None if isinstance(value, bool) else operator.index(value)
@@ -89,10 +114,16 @@ def check_integer(name: str, value: Any, least: int) -> int:
 
 
 def check_structure(**trees: PyTree) -> None:
-    """Check that named trees have one structure; the first is the reference.
+    """Check that named trees have the structure of the first one.
 
     Raises:
-      ValueError: names the two trees and a leaf that only one of them has.
+      ValueError: if they do not; names the two trees and a leaf that only one of them has.
+
+    Examples:
+      >>> check_structure(params={"a": 1}, rates={"a": 0.2, "b": 0.1})
+      Traceback (most recent call last):
+      ValueError: params and rates are different trees: leaf 'b' is in rates but not in params;
+      every tree must have the structure of the parameters.
     """
     (name, reference), *others = trees.items()
     for other_name, other in others:
@@ -101,25 +132,42 @@ def check_structure(**trees: PyTree) -> None:
 
 
 def check_trees(**trees: PyTree) -> None:
-    """Check that named trees hold arrays, of one structure and of equal shapes leaf by leaf.
+    """Check that named trees hold arrays, with one structure and equal shapes leaf by leaf.
 
     Raises:
-      TypeError: names a leaf that is not an array with values that JAX takes.
-      ValueError: names the leaf at which structure or shape differ.
+      TypeError: if a leaf is not an array with values that JAX accepts; names the leaf.
+      ValueError: if structure or shapes differ; names the leaf.
+
+    Examples:
+      >>> check_trees(w_i={"a": np.ones(3)}, w_f={"a": np.ones(2)})
+      Traceback (most recent call last):
+      ValueError: leaf 'a' has shape [3] in w_i but [2] in w_f; both must describe the same network.
     """
-    _check_leaves(trees, shapes_do=False)
+    _check_leaves(trees, allow_shapes=False)
 
 
 def check_shaped(**trees: PyTree) -> None:
-    """As `check_trees`, for what needs no values: `jax.ShapeDtypeStruct`s are good too."""
-    _check_leaves(trees, shapes_do=True)
+    """Do the checks of `check_trees` on trees whose leaves may be `jax.ShapeDtypeStruct`s.
+
+    Examples:
+      >>> check_shaped(params={"a": jax.ShapeDtypeStruct((3,), jnp.float32), "b": "weights"})
+      Traceback (most recent call last):
+      TypeError: leaf 'b' of params is 'weights' (str), not an array of numbers;
+      pass only the parameters (equinox: eqx.partition, nnx: nnx.Param).
+    """
+    _check_leaves(trees, allow_shapes=True)
 
 
 def check_shapes(**trees: PyTree) -> None:
-    """Check that named trees of one structure have equal shapes; the first is the reference.
+    """Check that named trees of one structure have the shapes of the first one.
 
     Raises:
-      ValueError: names the leaf at which shapes differ.
+      ValueError: if shapes differ; names the leaf.
+
+    Examples:
+      >>> check_shapes(a={"bias": 1.0}, b={"bias": np.ones(2)})
+      Traceback (most recent call last):
+      ValueError: leaf 'bias' has shape [] in a but [2] in b; both must describe the same network.
     """
     (name, reference), *others = trees.items()
     for other_name, other in others:
@@ -134,10 +182,21 @@ def check_shapes(**trees: PyTree) -> None:
 
 
 def check_unchanged(who: str, what: str, before: PyTree, after: PyTree) -> None:
-    """Check that a function returned a tree in the structure, shapes and types that it got.
+    """Check that a function returned a tree with the structure, shapes and types it was given.
+
+    Args:
+      who: the function, in the error message.
+      what: the tree, in the error message.
+      before: the tree that the function was given.
+      after: the tree that it returned.
 
     Raises:
-      ValueError: names the leaf that is different.
+      ValueError: if the trees differ; names the leaf.
+
+    Examples:
+      >>> check_unchanged("fn", "state", {"a": np.ones(3)}, {"a": np.ones(3, bool)})
+      Traceback (most recent call last):
+      ValueError: fn returns leaf 'a' of the state as bool[3], expected float64[3] as before.
     """
     check_structure(**{what: before, f"the {what} that {who} returns": after})
     for (path, old), new in zip(
@@ -146,26 +205,39 @@ def check_unchanged(who: str, what: str, before: PyTree, after: PyTree) -> None:
         if (old.shape, old.dtype) != (new.shape, new.dtype):
             raise ValueError(
                 f"{who} returns leaf '{path_name(path)}' of the {what} as {new.dtype}"
-                f"{list(new.shape)}, expected {old.dtype}{list(old.shape)} as it was."
+                f"{list(new.shape)}, expected {old.dtype}{list(old.shape)} as before."
             )
 
 
 def check_mask(mask: PyTree, **trees: PyTree) -> None:
-    """Check that named trees and a mask describe one network and that the mask holds bools.
+    """Check that a mask holds bools and that named trees describe the same network.
 
     Raises:
-      TypeError: names a leaf of the mask that is not boolean, or a leaf that is not an array.
-      ValueError: as `check_trees`.
+      TypeError: if a leaf of the mask is not boolean, or a leaf of a tree is not an array.
+      ValueError: if structure or shapes differ; names the leaf.
+
+    Examples:
+      >>> check_mask({"a": np.ones(2)}, w_i={"a": np.ones(2)})
+      Traceback (most recent call last):
+      TypeError: leaf 'a' of the mask has dtype float64, expected bool;
+      a mask is True for kept weights.
     """
     check_trees(**trees, mask=mask)
     _check_bools("the mask", mask)
 
 
 def check_masks(**masks: PyTree) -> None:
-    """Check that named masks describe one network and hold bools.
+    """Check that named masks hold bools and describe the same network.
 
     Raises:
-      TypeError, ValueError: as `check_mask`.
+      TypeError: if a leaf is not boolean; names the leaf.
+      ValueError: if structure or shapes differ; names the leaf.
+
+    Examples:
+      >>> check_masks(a={"kernel": np.ones(2, bool)}, b={"kernel": np.ones(2, int)})
+      Traceback (most recent call last):
+      TypeError: leaf 'kernel' of b has dtype int64, expected bool;
+      a mask is True for kept weights.
     """
     check_trees(**masks)
     for name, mask in masks.items():
@@ -173,54 +245,93 @@ def check_masks(**masks: PyTree) -> None:
 
 
 def check_prunable(prunable: PyTree, **trees: PyTree) -> None:
-    """Check that a tree says with Python's bools which leaves of named trees may be pruned.
+    """Check that `prunable` has the structure of named trees and holds Python bools.
 
     Raises:
-      TypeError: names a leaf that is no bool.
-      ValueError: as `check_structure`.
+      TypeError: if a leaf is not True or False; names the leaf.
+      ValueError: if structures differ; names the two trees and a leaf.
+
+    Examples:
+      >>> check_prunable({"kernel": 1}, params={"kernel": np.ones((3, 2))})
+      Traceback (most recent call last):
+      TypeError: leaf 'kernel' of prunable is 1, expected True or False;
+      it is static: make it with trees.prunable_leaves, outside jit.
     """
     check_structure(**trees, prunable=prunable)
     for path, yes in jax.tree_util.tree_leaves_with_path(prunable):
         if not isinstance(yes, bool | np.bool_):
             raise TypeError(
                 f"leaf '{path_name(path)}' of prunable is {shown(yes)}, expected True or False; "
-                "it is static: make it by trees.prunable_leaves, outside of jit."
+                "it is static: make it with trees.prunable_leaves, outside jit."
             )
 
 
 def check_weights(prunable: PyTree, **trees: PyTree) -> None:
-    """Check that named trees describe one network and that prunable leaves of the first are floats.
+    """Check that named trees describe one network whose prunable leaves may be pruned.
+
+    The prunable leaves of the first tree must hold floats.
 
     Raises:
-      TypeError: names a leaf that does not hold floats.
-      TypeError, ValueError: as `check_trees` and `check_prunable`.
+      TypeError: if a prunable leaf does not hold floats, or if a leaf is not an array; names it.
+      ValueError: if structure or shapes differ; names the leaf.
+
+    Examples:
+      >>> check_weights({"kernel": True}, weights={"kernel": np.ones((3, 2), int)})
+      Traceback (most recent call last):
+      TypeError: leaf 'kernel' has dtype int64; only floats may be pruned.
     """
     check_trees(**trees)
     _check_floats(prunable, trees)
 
 
 def check_shaped_weights(prunable: PyTree, **trees: PyTree) -> None:
-    """As `check_weights`, for what needs no values."""
+    """Do the checks of `check_weights` on trees whose leaves may be `jax.ShapeDtypeStruct`s.
+
+    Examples:
+      >>> check_shaped_weights({"a": True}, params={"a": jax.ShapeDtypeStruct((3,), jnp.int32)})
+      Traceback (most recent call last):
+      TypeError: leaf 'a' has dtype int32; only floats may be pruned.
+    """
     check_shaped(**trees)
     _check_floats(prunable, trees)
 
 
 def check_criterion(criterion: Any) -> None:
-    """Check that a criterion is a function of three trees, not its name or what makes one.
+    """Check that a criterion is a function of three trees, not a name or a factory of criteria.
 
     Raises:
-      TypeError: if it is not; says where names lead to functions.
+      TypeError: if it is not; names the registry of criteria.
+
+    Examples:
+      >>> check_criterion("large_final")
+      Traceback (most recent call last):
+      TypeError: the criterion is 'large_final', expected a function,
+      such as criteria.CRITERIA['large_final'].
     """
     _check_function("criterion", criterion, "criteria.CRITERIA", ("w_i", "w_f", "mask"))
 
 
 def check_action(kind: str, action: Any, registry: str) -> None:
-    """As `check_criterion`, for an action."""
+    """Check that an action is a function of a key and three trees: see `check_criterion`.
+
+    Args:
+      kind: the kind of action, in the error message.
+      action: the action.
+      registry: the registry of such actions, in the error message.
+
+    Raises:
+      TypeError: if it is not such a function; names the registry.
+
+    Examples:
+      >>> check_action("action", "rewind", "actions.MASK_ONE")
+      Traceback (most recent call last):
+      TypeError: the action is 'rewind', expected a function, such as actions.MASK_ONE['rewind'].
+    """
     _check_function(kind, action, registry, ("key", "w_i", "w_f", "mask"))
 
 
 def warn(message: str) -> None:
-    """Warn at the line that called the library."""
+    """Warn, with the line outside this package that made the call as the place."""
     depth, frame = 2, sys._getframe(1)
     package = __name__.partition(".")[0]
     while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == package:
@@ -229,37 +340,72 @@ def warn(message: str) -> None:
 
 
 def is_floating(leaf: Any) -> bool:
-    """Whether a leaf holds real floats, of whatever width."""
+    """Tell whether a leaf holds real floating-point numbers of any width.
+
+    Examples:
+      >>> is_floating(np.ones(2)), is_floating(np.ones(2, int))
+      (True, False)
+    """
     return bool(jnp.issubdtype(leaf.dtype, jnp.floating))
 
 
 def is_number_type(dtype: Any) -> bool:
-    """Whether a type is one of numbers or bools: text, objects and keys are not."""
+    """Tell whether a type is one of numbers or bools, and not of text, objects or keys.
+
+    Examples:
+      >>> is_number_type(np.dtype(int)), is_number_type(np.dtype(object))
+      (True, False)
+    """
     return any(jnp.issubdtype(dtype, kind) for kind in (jnp.number, jnp.bool_))
 
 
 def dtype_of(leaf: Any) -> np.dtype:
-    """The type that JAX computes a leaf in: 64 bits only where they are switched on."""
+    """Return the type in which JAX computes with a leaf; 64 bits only if `jax_enable_x64` is set.
+
+    Examples:
+      >>> dtype_of(np.ones(2, np.float32))
+      dtype('float32')
+    """
     return jax.dtypes.canonicalize_dtype(leaf.dtype)
 
 
 def widened(leaf: Any) -> jax.Array:
-    """Floats in 32 bits or more: 16 and 8 are too few to sum, to square or to take a sigmoid in."""
+    """Convert floats to at least 32 bits, which sums, squares and sigmoids need.
+
+    Examples:
+      >>> widened(np.ones(2, np.float16)).dtype
+      dtype('float32')
+    """
     return jnp.asarray(leaf, _wide_dtype(leaf))
 
 
 def widest(leaves: Iterable[jax.Array]) -> np.dtype:
-    """The type of 32 bits or more that holds the floats of all leaves."""
+    """Return a type of at least 32 bits that holds the floats of all leaves.
+
+    Examples:
+      >>> widest([jnp.ones(2, jnp.bfloat16), jnp.ones(2, jnp.float16)])
+      dtype('float32')
+    """
     return max(map(_wide_dtype, leaves), key=lambda dtype: dtype.itemsize)
 
 
 def own(leaf: Any) -> jax.Array:
-    """A leaf as an array of JAX that shares no memory with one of numpy."""
+    """Convert a leaf to a JAX array that shares no memory with a NumPy array.
+
+    Examples:
+      >>> own(np.ones(2)).tolist()
+      [1.0, 1.0]
+    """
     return jnp.array(leaf) if isinstance(leaf, np.ndarray) else jnp.asarray(leaf)
 
 
 def concrete(x: Any) -> np.ndarray | None:
-    """The value of an array, or None for an abstract one inside a JAX transformation."""
+    """Return the value of an array, or None if the array is traced and has no value.
+
+    Examples:
+      >>> concrete(jnp.ones(2)).tolist()
+      [1.0, 1.0]
+    """
     try:
         return np.asarray(x)
     except jax.errors.TracerArrayConversionError:
@@ -277,53 +423,53 @@ def _check_function(kind: str, function: Any, registry: str, arguments: tuple[st
         raise TypeError(f"the {kind} is {shown(function)}, expected a function, such as {where}.")
     try:
         inspect.signature(function).bind(*arguments)
-    except ValueError:  # of what has no signature
+    except ValueError:  # some builtins have no signature
         return
     except TypeError:
         name = getattr(function, "__name__", shown(function))
         raise TypeError(
-            f"the {kind} {name} does not take ({', '.join(arguments)}); if it makes a function "
-            f"that does, pass what it makes: {name}(...)."
+            f"the {kind} {name} does not take ({', '.join(arguments)}); if it returns a function "
+            f"that does, pass that function: {name}(...)."
         ) from None
 
 
-def _check_leaves(trees: Mapping[str, PyTree], *, shapes_do: bool) -> None:
+def _check_leaves(trees: Mapping[str, PyTree], *, allow_shapes: bool) -> None:
     for name, tree in trees.items():
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-            if wrong := _what_is_wrong(leaf, shapes_do):
+            if wrong := _what_is_wrong(leaf, allow_shapes):
                 raise TypeError(f"leaf '{path_name(path)}' of {name} is {wrong}")
     check_structure(**trees)
     check_shapes(**trees)
 
 
-def _what_is_wrong(leaf: Any, shapes_do: bool) -> str | None:
-    """What keeps a leaf from being taken as an array of numbers, and the way out."""
+def _what_is_wrong(leaf: Any, allow_shapes: bool) -> str | None:
+    """Say why a leaf is not an array of numbers, and what to do; None if it is one."""
     if isinstance(leaf, jax.ShapeDtypeStruct):
-        return None if shapes_do else "a shape without values, expected an array."
+        return None if allow_shapes else "a shape without values, expected an array."
     if isinstance(leaf, jax.Ref):
         return "a jax.Ref, expected an array; read it: ref[...]."
     if type(leaf).__module__.partition(".")[0] == "torch":
-        return "a tensor of torch, expected an array; convert it: tensor.numpy(force=True)."
+        return "a torch tensor, expected an array; convert it: tensor.numpy(force=True)."
     if isinstance(leaf, bool):
-        return f"{leaf}, not an array of numbers; a tree of True and False goes where prunable is."
+        return f"{leaf}, not an array of numbers; only prunable is a tree of Python bools."
     dtype = getattr(leaf, "dtype", None)
     if isinstance(dtype, np.dtype) and hasattr(leaf, "shape"):
         if dtype.type is np.void and dtype.names is None:
             lost = {1: "float8_e4m3fn", 2: "bfloat16"}.get(dtype.itemsize, "float32")
             return (
-                f"an array of {dtype.str}, bytes whose type a file has lost; "
-                f"say what they are: array.view(jnp.{lost}), for example."
+                f"an array of {dtype.str}, raw bytes whose type was lost in a file; "
+                f"restore the type, for example with array.view(jnp.{lost})."
             )
         if is_number_type(dtype):
             if dtype.isnative:
                 return None
             return (
-                f"an array of {dtype.str}, in another byte order than this machine's; "
+                f"an array of {dtype.str}, not in the byte order of this machine; "
                 "convert it: array.astype(array.dtype.newbyteorder('='))."
             )
     return (
         f"{_describe(leaf)}, not an array of numbers; "
-        "take only the parameters (equinox: eqx.partition, nnx: nnx.Param)."
+        "pass only the parameters (equinox: eqx.partition, nnx: nnx.Param)."
     )
 
 
@@ -356,13 +502,13 @@ def _structure_message(name: str, a: PyTree, other_name: str, b: PyTree) -> str:
     here, there = (_shortened(text, same) for text in texts)
     return (
         f"{name} and {other_name} are different trees: the same leaves in other containers, "
-        f"{here} and {there}; make one as the other was made (flax nnx: nnx.to_pure_dict leaves "
-        "out what variables know beside their values)."
+        f"{here} and {there}; make both in the same way (flax nnx: nnx.to_pure_dict drops the "
+        "metadata of variables)."
     )
 
 
 def _shortened(line: str, place: int = 0) -> str:
-    """A line that is not too long, cut so that a place in it is there."""
+    """Cut a line to `MOST_SHOWN` characters that include a given position."""
     start = max(0, place - MOST_SHOWN // 4)
     cut = f"...{line[start:]}" if start else line
     return cut if len(cut) <= MOST_SHOWN else f"{cut[: MOST_SHOWN - 3]}..."

@@ -143,7 +143,7 @@ WRONG = [
     Case("types", lambda: masks.density(MASK, kernel("yes")), TypeError, TRUE_OR_FALSE),
     Case(
         "types", lambda: jax.jit(lambda yes: masks.density(MASK, yes))(YES), TypeError,
-        "static: make it by trees.prunable_leaves, outside of jit",
+        "static: make it with trees.prunable_leaves, outside jit",
     ),
     Case(
         "types", lambda: supermasks.init_logits(PARAMS, YES, "1"), ValueError,

@@ -518,7 +518,7 @@ def test_errors_under_jit_too():
         (
             lambda: masks.density(YES, KEEP),
             TypeError,
-            ["'dense/kernel' of mask is True", "goes where prunable is"],
+            ["'dense/kernel' of mask is True", "only prunable is a tree of Python bools"],
         ),
         (
             lambda: masks.prune_global(KEY, SCORES, KEEP, 5, YES, least=6),

@@ -197,7 +197,7 @@ def test_keys_among_the_parameters_are_an_error():
 
 
 class Tensor:
-    """As a tensor of torch looks from outside."""
+    """What a torch tensor looks like from outside."""
 
     shape, dtype = (2, 2), "torch.float32"
 
@@ -210,20 +210,20 @@ LEAVES = {
         r"a jax\.Ref, expected an array; read it: ref\[",
     ),
     "shape": (lambda: jax.ShapeDtypeStruct((2, 2), jnp.float32), "a shape without values"),
-    "torch": (Tensor, r"a tensor of torch.*tensor\.numpy\(force=True\)"),
+    "torch": (Tensor, r"a torch tensor.*tensor\.numpy\(force=True\)"),
     "big endian": (
         lambda: np.ones((2, 2), ">f4"),
-        r"array of >f4, in another byte order.*astype\(array\.dtype\.newbyteorder\('='\)\)",
+        r"array of >f4, not in the byte order.*astype\(array\.dtype\.newbyteorder\('='\)\)",
     ),
     "lost type": (
         lambda: np.ones((2, 2), jnp.bfloat16).view("V2"),
-        r"array of \|V2, bytes whose type a file has lost.*array\.view\(jnp\.bfloat16\)",
+        r"array of \|V2, raw bytes whose type was lost in a file.*array\.view\(jnp\.bfloat16\)",
     ),
     "lost byte": (
         lambda: np.ones((2, 2), jnp.float8_e4m3fn).view("V1"),
-        r"array of \|V1, bytes whose type.*array\.view\(jnp\.float8_e4m3fn\)",
+        r"array of \|V1, raw bytes whose type.*array\.view\(jnp\.float8_e4m3fn\)",
     ),
-    "bool": (lambda: True, "True, not an array of numbers; a tree of True and False goes where pr"),
+    "bool": (lambda: True, "True, not an array of numbers; only prunable is a tree"),
     "key": (lambda: jax.random.key(0), "an array of key<fry>, not an array of numbers"),
 }
 
@@ -271,7 +271,7 @@ def test_states_that_differ_in_metadata_only_are_told_so():
         (lambda: actions.resample(None), r"actions\.resample\(init\)"),
         (
             lambda: criteria.same_sign(criteria.same_sign),
-            r"criterion same_sign does not take \(w_i, w_f, mask\).*what it makes: same_sign\(",
+            r"criterion same_sign does not take \(w_i, w_f, mask\).*that function: same_sign\(",
         ),
         (
             lambda: actions.keep_sign(actions.resample),
