@@ -1,16 +1,19 @@
-"""Mask criteria: scores of a weight from its start `w_i` and its end `w_f`; high scores are kept.
+"""Mask criteria: scores of weights, of which pruning keeps the highest.
 
-Source: Zhou et al. 2019, section 3. All functions have the contract of `trees.Criterion`:
-trees of `[...]` in, scores `[...]` out, errors for trees or shapes that differ.
+Source: Zhou et al. 2019, section 3. Every criterion is a `trees.Criterion`,
+`(w_i, w_f, mask=None) -> scores`, on trees of leaves `[...]`: `w_i` are the start weights and `w_f`
+the final weights of a round, and `mask` is the mask of that round (by default, everything is kept).
+It raises errors if trees or shapes differ. `CRITERIA` lists the criteria by name.
 
->>> w_i, w_f = jnp.array([[0.1, -2.0]]), jnp.array([[-0.5, -1.0]])
->>> large_final(w_i, w_f).tolist(), magnitude_increase(w_i, w_f).tolist()
-([[0.5, 1.0]], [[0.4000000059604645, -1.0]])
->>> large_final_same_sign(w_i, w_f).tolist()
-[[-3.4028234663852886e+38, 1.0]]
+Scores have at least 32 bits, even for weights with fewer. Leaves without floats cannot be ranked;
+their scores are zeros of their own type, which `masks.prune` refuses.
 
-Scores have 32 bits or more, those of narrower weights too. Leaves that hold no floats have nothing
-to rank: their scores are zeros of their own type, which `masks.prune` refuses to rank.
+Examples:
+  >>> w_i, w_f = jnp.array([[0.1, -2.0]]), jnp.array([[-0.5, -1.0]])
+  >>> large_final(w_i, w_f).tolist(), magnitude_increase(w_i, w_f).tolist()
+  ([[0.5, 1.0]], [[0.4000000059604645, -1.0]])
+  >>> large_final_same_sign(w_i, w_f).tolist()
+  [[-3.4028234663852886e+38, 1.0]]
 """
 
 from collections.abc import Callable
@@ -28,68 +31,151 @@ EXACT = 2**24  # float32 holds all integers up to here
 
 
 def large_final(w_i: PyTree, w_f: PyTree, mask: PyTree | None = None) -> PyTree:
-    """``|w_f|``: weights that end large, the criterion of the lottery ticket hypothesis."""
+    """Score weights by `|w_f|`: the criterion of the lottery ticket hypothesis.
+
+    Examples:
+      >>> w_i, w_f = jnp.array([0.5, -2.0]), jnp.array([1.0, -1.0])
+      >>> large_final(w_i, w_f).tolist()
+      [1.0, 1.0]
+    """
     return _score(lambda i, f: jnp.abs(f), w_i, w_f, mask)
 
 
 def small_final(w_i: PyTree, w_f: PyTree, mask: PyTree | None = None) -> PyTree:
-    """``-|w_f|``: weights that end small."""
+    """Score weights by `-|w_f|`: those that end small are kept.
+
+    Examples:
+      >>> w_i, w_f = jnp.array([0.5, -2.0]), jnp.array([1.0, -1.0])
+      >>> small_final(w_i, w_f).tolist()
+      [-1.0, -1.0]
+    """
     return _score(lambda i, f: -jnp.abs(f), w_i, w_f, mask)
 
 
 def large_init(w_i: PyTree, w_f: PyTree, mask: PyTree | None = None) -> PyTree:
-    """``|w_i|``: weights that start large; training has no say."""
+    """Score weights by `|w_i|`: those that start large are kept, regardless of training.
+
+    Examples:
+      >>> w_i, w_f = jnp.array([0.5, -2.0]), jnp.array([1.0, -1.0])
+      >>> large_init(w_i, w_f).tolist()
+      [0.5, 2.0]
+    """
     return _score(lambda i, f: jnp.abs(i), w_i, w_f, mask)
 
 
 def small_init(w_i: PyTree, w_f: PyTree, mask: PyTree | None = None) -> PyTree:
-    """``-|w_i|``: weights that start small."""
+    """Score weights by `-|w_i|`: those that start small are kept, regardless of training.
+
+    Examples:
+      >>> w_i, w_f = jnp.array([0.5, -2.0]), jnp.array([1.0, -1.0])
+      >>> small_init(w_i, w_f).tolist()
+      [-0.5, -2.0]
+    """
     return _score(lambda i, f: -jnp.abs(i), w_i, w_f, mask)
 
 
 def magnitude_increase(w_i: PyTree, w_f: PyTree, mask: PyTree | None = None) -> PyTree:
-    """``|w_f| - |w_i|``: weights whose magnitude grew most."""
+    """Score weights by `|w_f| - |w_i|`: those whose magnitude grew most are kept.
+
+    Examples:
+      >>> w_i, w_f = jnp.array([0.5, -2.0]), jnp.array([1.0, -1.0])
+      >>> magnitude_increase(w_i, w_f).tolist()
+      [0.5, -1.0]
+    """
     return _score(lambda i, f: jnp.abs(f) - jnp.abs(i), w_i, w_f, mask)
 
 
 def movement(w_i: PyTree, w_f: PyTree, mask: PyTree | None = None) -> PyTree:
-    """``|w_f - w_i|``: weights that moved furthest, in whatever direction."""
+    """Score weights by `|w_f - w_i|`: those that moved furthest, in any direction, are kept.
+
+    Examples:
+      >>> w_i, w_f = jnp.array([0.5, -2.0]), jnp.array([1.0, -1.0])
+      >>> movement(w_i, w_f).tolist()
+      [0.5, 1.0]
+    """
     return _score(lambda i, f: jnp.abs(f - i), w_i, w_f, mask)
 
 
 def random(w_i: PyTree, w_f: PyTree, mask: PyTree | None = None) -> PyTree:
-    """Zero for all: every weight ties, and `masks.prune` breaks ties at random."""
+    """Score all weights 0: `masks.prune` breaks ties at random, so it keeps random weights.
+
+    Examples:
+      >>> w_i, w_f = jnp.array([0.5, -2.0]), jnp.array([1.0, -1.0])
+      >>> random(w_i, w_f).tolist()
+      [0.0, 0.0]
+    """
     return _score(lambda i, f: jnp.zeros_like(f), w_i, w_f, mask)
 
 
 def large_init_large_final(w_i: PyTree, w_f: PyTree, mask: PyTree | None = None) -> PyTree:
-    """Weights that both start and end large: one percentile cut on both magnitudes.
+    """Score weights high that both start and end large: one percentile cut on both magnitudes.
 
-    The paper's ``min(alpha |w_f|, |w_i|)`` with alpha set so that both cuts fall on the same
-    percentile equals the top by the smaller of the two ranks among the weights still kept. The
-    scores are these ranks, exact in leaves of up to 2**24 weights; in larger ones they keep the
-    order of the ranks, up to 8e8 weights.
+    The score of the paper is `min(alpha |w_f|, |w_i|)`, with alpha such that both cuts fall on the
+    same percentile. Keeping the highest of these scores is the same as ranking the kept weights by
+    `|w_i|` and by `|w_f|` and keeping those with the largest smaller rank. The scores are these
+    smaller ranks: exact in leaves of up to 2**24 weights, and in the same order in leaves of up to
+    8e8 weights.
+
+    Examples:
+      >>> w_i, w_f = jnp.array([0.5, -2.0, 3.0]), jnp.array([1.0, -3.0, 2.0])
+      >>> large_init_large_final(w_i, w_f).tolist()
+      [0.0, 1.0, 1.0]
     """
     return _smaller_rank(jnp.abs, w_i, w_f, mask)
 
 
 def small_init_small_final(w_i: PyTree, w_f: PyTree, mask: PyTree | None = None) -> PyTree:
-    """Weights that both start and end small, the mirror of `large_init_large_final`."""
+    """Score weights high that both start and end small: the mirror of `large_init_large_final`.
+
+    Examples:
+      >>> w_i, w_f = jnp.array([0.5, -2.0, 3.0]), jnp.array([1.0, -3.0, 2.0])
+      >>> small_init_small_final(w_i, w_f).tolist()
+      [2.0, 0.0, 0.0]
+    """
     return _smaller_rank(lambda w: -jnp.abs(w), w_i, w_f, mask)
 
 
 def same_sign(criterion: Criterion) -> Criterion:
-    """The criterion's score where `w_i` and `w_f` have the same sign (sign(0) is 0).
+    """Restrict a criterion to weights with the same sign in `w_i` and `w_f`; the sign of 0 is 0.
 
-    All other weights rank last, whatever the criterion: their score is the lowest number of its
-    type, finite so that `masks.prune` takes it. They are kept only when the others are used up.
-    The paper's two `magnitude_increase_*` of `CRITERIA` are different: see there.
+    All other weights rank last, whatever the criterion: their score is the lowest finite number of
+    its type (`masks.prune` refuses infinite scores). They are kept only if no others are left. The
+    two `magnitude_increase_*` criteria of the paper in `CRITERIA` differ: see there.
+
+    Args:
+      criterion: a `trees.Criterion`.
+
+    Returns:
+      A criterion.
+
+    Raises:
+      TypeError: if `criterion` is not a function of `(w_i, w_f, mask)`.
+
+    Examples:
+      >>> w_i, w_f = jnp.array([0.5, -2.0]), jnp.array([1.0, 1.0])
+      >>> same_sign(movement)(w_i, w_f).tolist()
+      [0.5, -3.4028234663852886e+38]
     """
     return _where_signs(jnp.equal, criterion, _lowest)
 
 
 def diff_sign(criterion: Criterion) -> Criterion:
-    """The criterion's score where the signs of `w_i` and `w_f` differ; all others rank last."""
+    """Restrict a criterion to weights with different signs in `w_i` and `w_f`; others rank last.
+
+    Args:
+      criterion: a `trees.Criterion`.
+
+    Returns:
+      A criterion.
+
+    Raises:
+      TypeError: if `criterion` is not a function of `(w_i, w_f, mask)`.
+
+    Examples:
+      >>> w_i, w_f = jnp.array([0.5, -2.0]), jnp.array([1.0, 1.0])
+      >>> diff_sign(movement)(w_i, w_f).tolist()
+      [-3.4028234663852886e+38, 3.0]
+    """
     return _where_signs(jnp.not_equal, criterion, _lowest)
 
 
@@ -134,14 +220,20 @@ def _smaller_rank(
 
 
 def _rank(values: jax.Array, kept: jax.Array) -> jax.Array:
-    """How many kept values are smaller, in order if not in number; equal ones share it. `[...]`."""
+    """Return ranks `[...]` among the kept values, as floats in the order of the ranks.
+
+    Equal values share the rank of the first, the number of kept values that are smaller.
+    """
     ascending = jnp.sort(jnp.where(kept, values, jnp.inf).ravel())
     rank = jnp.searchsorted(ascending, values.ravel(), method="sort")
     return _ordered_floats(rank.reshape(values.shape), values.size)
 
 
 def _ordered_floats(ranks: jax.Array, below: int) -> jax.Array:
-    """Float32 in the order of integers: their value to 2**24, then one float after the other."""
+    """Map integers to float32 in the same order.
+
+    Up to 2**24, every integer is its own float; above, consecutive integers are consecutive floats.
+    """
     floats = ranks.astype(jnp.float32)
     if below <= EXACT:
         return floats
@@ -179,7 +271,7 @@ def _where_signs(
 
 large_final_same_sign = same_sign(large_final)
 large_final_diff_sign = diff_sign(large_final)
-# As in the authors' code: 0 for excluded weights, which so rank above those that shrank.
+# As in the authors' code, excluded weights score 0, and so rank above weights that shrank.
 magnitude_increase_same_sign = _where_signs(jnp.equal, magnitude_increase, jnp.zeros_like)
 magnitude_increase_diff_sign = _where_signs(jnp.not_equal, magnitude_increase, jnp.zeros_like)
 
