@@ -1,23 +1,25 @@
-"""Masks on disk: one bit per weight, readable from any language, and data only.
+"""Masks in files: one bit per weight, readable from any language.
 
-A file is, in this order:
+A file consists of, in this order:
 
-* 16 bytes: ``supermask_jax 1`` and a newline;
+* 16 bytes: `supermask_jax 1` and a newline;
 * 8 bytes: the length of the header, an unsigned little-endian integer;
-* the header: JSON in UTF-8, ``{"leaves": [{"path": "dense1/kernel", "shape": [784, 300]}, ...],
-  "metadata": {...}}``;
-* the bits, leaf after leaf in the header's order, each in C order, eight weights to a byte from the
-  highest bit on, 1 for kept, the last byte of a leaf filled up with zeros;
-* 32 bytes: the SHA-256 of all that comes before.
+* the header: JSON in UTF-8, `{"leaves": [{"path": "dense1/kernel", "shape": [784, 300]}, ...],
+  "metadata": {...}}`;
+* the bits, leaf by leaf in the order of the header: each leaf in C order, eight weights to a byte,
+  the highest bit first, 1 for kept weights, and the last byte of a leaf padded with zeros;
+* 32 bytes: the SHA-256 of everything before.
 
-Nothing in it is code: a file from a stranger can only be refused.
+A file is pure data. Reading one from an untrusted source never runs code: the worst that can happen
+is that it is rejected.
 
->>> import tempfile
->>> mask = {"kernel": jnp.array([[True, False], [False, True]]), "bias": jnp.ones(2, bool)}
->>> path = Path(tempfile.mkdtemp()) / "ticket.mask"
->>> save(path, mask, {"seed": 3})
->>> load(path, mask)["kernel"].tolist(), read(path).metadata
-([[True, False], [False, True]], {'seed': 3})
+Examples:
+  >>> import tempfile
+  >>> mask = {"kernel": jnp.array([[True, False], [False, True]]), "bias": jnp.ones(2, bool)}
+  >>> path = Path(tempfile.mkdtemp()) / "ticket.mask"
+  >>> save(path, mask, {"seed": 3})
+  >>> load(path, mask)["kernel"].tolist(), read(path).metadata
+  ([[True, False], [False, True]], {'seed': 3})
 """
 
 import hashlib
@@ -46,11 +48,11 @@ MOST_AXIS = 2**31
 
 
 class MaskFile(NamedTuple):
-    """What a file holds.
+    """The contents of a mask file.
 
     Attributes:
-      leaves: path and bools `[...]` of every leaf, in the tree's order.
-      metadata: what was saved with them.
+      leaves: the path and the bools `[...]` of every leaf, in the order of the tree.
+      metadata: the metadata saved with the mask.
     """
 
     leaves: list[tuple[str, np.ndarray]]
@@ -60,22 +62,29 @@ class MaskFile(NamedTuple):
 def save(
     path: str | os.PathLike[str], mask: PyTree, metadata: Mapping[str, Any] | None = None
 ) -> None:
-    """Write a mask, whole or not at all.
+    """Write a mask to a file, atomically.
 
-    A file that is there is replaced at once, when the new one is on disk; of two that save at the
-    same time one is the last. Its permissions stay, and a link stays a link to the file that is
-    replaced.
+    An existing file is replaced only once the new one is complete on disk. If several processes
+    save at the same time, the last one wins. An existing file keeps its permissions, and a symbolic
+    link keeps pointing to the file, which is replaced.
 
     Args:
-      path: of the file; its folder must be there.
+      path: the file; its folder must exist.
       mask: bools `[...]` per leaf.
-      metadata: anything that JSON can hold, numbers of numpy too, up to 3 KiB of it.
+      metadata: a dict of anything that JSON can hold, and of NumPy and JAX numbers; at most 3 KiB.
 
     Raises:
-      TypeError: a leaf that is not boolean, or metadata that is not JSON.
-      ValueError: metadata that is too long, or that has numbers which are not finite.
-      FileNotFoundError, IsADirectoryError, PermissionError, OSError: the path of no file, or of one
-        that may not be written.
+      TypeError: if a leaf is not boolean, or if the metadata cannot be written as JSON.
+      ValueError: if the metadata is too long or has numbers that are not finite.
+      OSError: if the file cannot be written (`FileNotFoundError`, `IsADirectoryError` or
+        `PermissionError` where they apply).
+
+    Examples:
+      >>> import tempfile
+      >>> path = Path(tempfile.mkdtemp()) / "ticket.mask"
+      >>> save(path, {"kernel": jnp.array([True, False])}, {"round": 3})
+      >>> path.read_bytes()[:16]
+      b'supermask_jax 1\\n'
     """
     check_mask(mask)
     target = _writable(path)
@@ -85,9 +94,9 @@ def save(
     try:
         described = json.dumps(dict(metadata or {}), allow_nan=False, default=_plain)
     except (TypeError, ValueError) as error:
-        raise type(error)(f"the metadata is no JSON: {error}.") from None
+        raise type(error)(f"the metadata cannot be written as JSON: {error}.") from None
     if len(described) > MOST_METADATA:
-        raise ValueError(f"metadata takes {len(described)} bytes, allowed are {MOST_METADATA}.")
+        raise ValueError(f"metadata has {len(described)} bytes, expected at most {MOST_METADATA}.")
     shapes = [
         {"path": name, "shape": list(leaf.shape)}
         for name, leaf in zip(leaf_names(mask), leaves, strict=True)
@@ -101,22 +110,29 @@ def save(
 def load(path: str | os.PathLike[str], like: PyTree) -> PyTree:
     """Read a mask into a tree.
 
-    Leaves are found by name, so that the mask of a network loads into the same network in another
-    container or order: a list of layers and a dict of their numbers, flax nnx's state (whose names
-    end in ``/value``) and its pure dict.
+    Leaves are matched by name. Hence a mask also loads into the same network in other containers or
+    in another order: a list of layers and a dict of their numbers, or the state of flax nnx (whose
+    names end in `/value`) and its pure dict.
 
     Args:
-      path: of the file.
-      like: a tree of the mask's leaves and shapes: parameters, shapes or another mask.
+      path: the file.
+      like: a tree with the leaves and shapes of the mask: parameters, shapes or another mask.
 
     Returns:
       Bools `[...]` per leaf, in the structure of `like`.
 
     Raises:
-      FileNotFoundError: no such file.
-      ValueError: a damaged file, one that is no mask, or the mask of another network; names the
-        leaf that is different.
-      TypeError: a leaf of `like` that is no array.
+      FileNotFoundError: if the file does not exist.
+      ValueError: if the file is damaged, is not a mask, or holds the mask of another network; names
+        the leaf that differs.
+      TypeError: if a leaf of `like` is not an array.
+
+    Examples:
+      >>> import tempfile
+      >>> path = Path(tempfile.mkdtemp()) / "ticket.mask"
+      >>> save(path, {"kernel": jnp.array([True, False])})
+      >>> load(path, {"kernel": jnp.ones(2)})["kernel"].tolist()
+      [True, False]
     """
     check_shaped(like=like)
     leaves = read(path).leaves
@@ -134,30 +150,43 @@ def load(path: str | os.PathLike[str], like: PyTree) -> PyTree:
             raise ValueError(_of_another(path, here))
     if len(found) != len(wanted) or len(leaves) != len(wanted):
         more = next((name for name in found if name not in wanted), leaves[-1][0])
-        raise ValueError(_of_another(path, f"leaf '{more}', which the tree has not"))
+        raise ValueError(_of_another(path, f"leaf '{more}', which the tree lacks"))
     return treedef.unflatten([jnp.asarray(found[name]) for name in wanted])
 
 
 def read(path: str | os.PathLike[str]) -> MaskFile:
-    """Read a file without knowing its tree.
+    """Read a file without knowing the tree.
+
+    Args:
+      path: the file.
+
+    Returns:
+      The leaves and the metadata.
 
     Raises:
-      FileNotFoundError: no such file.
-      ValueError: a damaged file, or one that is no mask.
+      FileNotFoundError: if the file does not exist.
+      ValueError: if the file is damaged or is not a mask.
+
+    Examples:
+      >>> import tempfile
+      >>> path = Path(tempfile.mkdtemp()) / "ticket.mask"
+      >>> save(path, {"kernel": jnp.array([True, False])})
+      >>> [(name, leaf.tolist()) for name, leaf in read(path).leaves]
+      [('kernel', [True, False])]
     """
     content = Path(path).read_bytes()
     start = len(MAGIC) + LENGTH
     if not content.startswith(MAGIC[:-2]):
         raise ValueError(f"{path} is not a mask of supermask_jax.")
     if not content.startswith(MAGIC):
-        raise ValueError(f"{path} is a mask in another version's format.")
+        raise ValueError(f"{path} is a mask in the format of another version.")
     body, checksum = content[:-CHECKSUM], content[-CHECKSUM:]
     if len(body) < start or hashlib.sha256(body).digest() != checksum:
         raise ValueError(f"{path} is damaged: its checksum does not match.")
     end = start + int.from_bytes(body[len(MAGIC) : start], "little")
     try:
         if end > len(body):
-            raise ValueError("its header ends behind its end.")
+            raise ValueError("its header extends past its end.")
         shapes, metadata = _parse(body[start:end])
         return MaskFile(_unpack(shapes, body[end:]), metadata)
     except (ValueError, TypeError, KeyError, RecursionError) as error:
@@ -165,16 +194,16 @@ def read(path: str | os.PathLike[str]) -> MaskFile:
 
 
 def _writable(path: str | os.PathLike[str]) -> Path:
-    """The file to replace, or to make."""
+    """Return the file to create or to replace, with links resolved."""
     target = Path(os.path.realpath(path))
     if target.is_dir():
         raise IsADirectoryError(f"{path} is a folder, expected the path of a file.")
     if not target.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {target.parent} to save {target.name} in.")
     if target.exists() and not target.is_file():
-        raise OSError(f"{path} is no ordinary file, which could be replaced by another.")
+        raise OSError(f"{path} is not a regular file, so it cannot be replaced.")
     if target.exists() and not os.access(target, os.W_OK):
-        raise PermissionError(f"{path} may not be written.")
+        raise PermissionError(f"{path} is not writable.")
     return target
 
 
@@ -194,14 +223,14 @@ def _replace(target: Path, content: bytes) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """A number of numpy or JAX as Python's."""
+    """Convert a NumPy or JAX number to a Python number."""
     if hasattr(value, "dtype") and is_number_type(value.dtype) and value.shape == ():
         return value.item()
     raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
 
 
 def _bare(names: list[str]) -> list[str]:
-    """Names without the ``/value`` of flax nnx, where they tell leaves apart without it."""
+    """Drop the `/value` of flax nnx from names, unless two leaves would share a name."""
     bare = [name.removesuffix("/value") for name in names]
     return bare if len({*bare}) == len(bare) else names
 
@@ -229,14 +258,14 @@ def _parse(header: bytes) -> tuple[list[tuple[str, tuple[int, ...]]], dict[str, 
 def _unpack(shapes: list[tuple[str, tuple[int, ...]]], bits: bytes) -> list[tuple[str, np.ndarray]]:
     lengths = [-(-math.prod(shape) // 8) for _, shape in shapes]
     if sum(lengths) != len(bits):
-        raise ValueError(f"it has {len(bits)} bytes of bits, its shapes need {sum(lengths)}.")
+        raise ValueError(f"it has {len(bits)} bytes of bits, but its shapes need {sum(lengths)}.")
     leaves, start = [], 0
     for (name, shape), length in zip(shapes, lengths, strict=True):
         packed = np.frombuffer(bits, np.uint8, length, start)
         flat = np.unpackbits(packed).astype(bool)
         size = math.prod(shape)
         if flat[size:].any():
-            raise ValueError("bits are set behind the last weight of a leaf.")
+            raise ValueError("bits are set past the last weight of a leaf.")
         leaves.append((name, flat[:size].reshape(shape)))
         start += length
     return leaves

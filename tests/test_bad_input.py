@@ -214,7 +214,7 @@ WRONG = [
     ),
     Case(
         "types", lambda: mask_files.save("x.mask", MASK, {"x": np.ones(2)}), TypeError,
-        "metadata is no JSON: Object of type ndarray",
+        "metadata cannot be written as JSON: Object of type ndarray",
     ),
     # Names
     Case(
@@ -307,11 +307,11 @@ WRONG = [
     Case("ranges", lambda: prune(scores=kernel(KERNEL * NAN)), ValueError, "6 of the 6 scores of"),
     Case(
         "ranges", lambda: mask_files.save("x.mask", MASK, {"x": "y" * 4000}), ValueError,
-        "metadata takes 4009 bytes, allowed are 3072",
+        "metadata has 4009 bytes, expected at most 3072",
     ),
     Case(
         "ranges", lambda: mask_files.save("x.mask", MASK, {"x": NAN}), ValueError,
-        "metadata is no JSON: Out of range float",
+        "metadata cannot be written as JSON: Out of range float",
     ),
     # Shapes
     Case(

@@ -66,7 +66,7 @@ def test_the_bytes_are_those_of_the_page(path):
 @pytest.mark.parametrize(
     ("like", "message"),
     [
-        ({"b": np.ones(3)}, "has leaf 'w', which the tree has not; it is the mask of another"),
+        ({"b": np.ones(3)}, "has leaf 'w', which the tree lacks; it is the mask of another"),
         ({"b": np.ones(3), "v": np.ones((2, 11))}, "has no leaf 'v', which the tree has"),
         ({"b": np.ones(3), "w": np.ones((11, 2))}, "leaf 'w' [2, 11] where the tree has [11, 2]"),
         ({**MASK, "x": np.ones(2)}, "has no leaf 'x', which the tree has"),
@@ -151,7 +151,7 @@ def test_whatever_the_header_holds(tmp_path_factory, header, bits, length):
         (MASK, {"x": object()}, TypeError, "not JSON serializable"),
         (MASK, {"x": jax.random.key(0)}, TypeError, "not JSON serializable"),
         (MASK, {"x": np.datetime64("2019-05-03", "ns")}, TypeError, "not JSON serializable"),
-        (MASK, {"x": "y" * 4000}, ValueError, "metadata takes 4009 bytes, allowed are 3072"),
+        (MASK, {"x": "y" * 4000}, ValueError, "metadata has 4009 bytes, expected at most 3072"),
     ],
 )
 def test_what_cannot_be_saved(mask, metadata, error, message, path):
@@ -254,11 +254,11 @@ def test_a_save_that_fails_leaves_what_was_there(path, monkeypatch):
 
 def test_what_may_not_be_replaced_is_not(path, monkeypatch):
     os.mkfifo(path)
-    with pytest.raises(OSError, match="is no ordinary file"):
+    with pytest.raises(OSError, match="is not a regular file"):
         mask_files.save(path, MASK)
     assert path.is_fifo()
     path.unlink()
     mask_files.save(path, MASK)
     monkeypatch.setattr(mask_files.os, "access", lambda *_: False)  # root may write anything
-    with pytest.raises(PermissionError, match="may not be written"):
+    with pytest.raises(PermissionError, match="is not writable"):
         mask_files.save(path, MASK)
