@@ -1,16 +1,17 @@
-"""Masks: trees of bools `[...]`, True for a kept weight; how to make, apply and compare them.
+"""Masks: trees of bools `[...]`, True for kept weights; how to make, apply and compare them.
 
-Leaves that are not prunable have a mask of ones. Counts are exact, ties fall at random and a
+Leaves that are not prunable have a mask of ones. Counts are exact, ties are broken at random, and a
 pruned weight never returns.
 
->>> params = {"kernel": jnp.array([[3.0, -1.0], [0.5, 2.0]]), "bias": jnp.zeros(2)}
->>> mask = prune(jax.random.key(0), params, ones(params), {"kernel": 2, "bias": 2})
->>> mask["kernel"].tolist()
-[[True, False], [False, True]]
->>> apply(mask, params)["kernel"].tolist()
-[[3.0, 0.0], [0.0, 2.0]]
->>> float(density(mask, {"kernel": True, "bias": False}))
-0.5
+Examples:
+  >>> params = {"kernel": jnp.array([[3.0, -1.0], [0.5, 2.0]]), "bias": jnp.zeros(2)}
+  >>> mask = prune(jax.random.key(0), params, ones(params), {"kernel": 2, "bias": 2})
+  >>> mask["kernel"].tolist()
+  [[True, False], [False, True]]
+  >>> apply(mask, params)["kernel"].tolist()
+  [[3.0, 0.0], [0.0, 2.0]]
+  >>> float(density(mask, {"kernel": True, "bias": False}))
+  0.5
 """
 
 from collections.abc import Sequence
@@ -40,36 +41,56 @@ from supermask_jax.checks import (
 from supermask_jax.paths import Path, PyTree, path_name
 from supermask_jax.trees import Key, leaf_keys, num_prunable
 
-MOST_COUNTED = 2**31 - 1  # weights that an int32 counts
-FLOORS = 1  # with a leaf's place, folded into the key of a global ranking: ties within leaves
+MOST_COUNTED = 2**31 - 1  # weights that an int32 can count
+FLOORS = 1  # plus the index of a leaf: folded into the key, to break ties among its best weights
 
 
 def ones(params: PyTree) -> PyTree:
-    """The mask that keeps everything; shapes (`jax.ShapeDtypeStruct`) will do."""
+    """Make the mask that keeps everything.
+
+    Args:
+      params: arrays or `jax.ShapeDtypeStruct`s `[...]`.
+
+    Returns:
+      Bools `[...]` per leaf, all True.
+
+    Raises:
+      TypeError: if a leaf is not an array.
+
+    Examples:
+      >>> ones({"bias": jnp.zeros(2)})["bias"].tolist()
+      [True, True]
+    """
     check_shaped(params=params)
     return jax.tree.map(lambda w: jnp.ones(w.shape, bool), params)
 
 
 def prune(key: Key, scores: PyTree, mask: PyTree, num_keep: PyTree) -> PyTree:
-    """Keep the `num_keep` best-scored weights of every leaf among those that `mask` keeps.
+    """Keep the highest-scored weights of every leaf among those that `mask` keeps.
 
-    Layer-wise pruning as in Zhou et al. 2019: each leaf is ranked on its own.
+    This is layer-wise pruning as in Zhou et al. 2019: each leaf is ranked by itself.
 
     Args:
-      key: breaks ties at random.
-      scores: `[...]` per leaf, higher is kept; NaN ranks last under `jit`.
-      mask: bool `[...]`, the weights that are still there.
-      num_keep: an int per leaf, Python or traced, so that one compiled program serves all
-        rounds. A leaf whose count is its size or more stays as it is, untouched, whatever its
-        scores.
+      key: breaks ties at random. scores: `[...]` per leaf; the highest are kept. Under `jit`, NaN
+      ranks last. mask: bool `[...]` per leaf, the weights kept so far. num_keep: the number of
+      weights to keep, an int per leaf, Python or traced (so that one compiled
+        program serves all rounds). If the number is the size of the leaf or more, its mask does not
+        change, whatever the scores.
 
     Returns:
-      The new mask, a subset of `mask`. A count above what is left keeps what is left.
+      The new mask, a subset of `mask`. If fewer than `num_keep` weights are left, all of them are
+      kept.
 
     Raises:
-      ValueError: trees or shapes that differ, a negative count, or, outside `jit`, a NaN or
-        infinite score of a weight in a leaf that is pruned; names the leaf.
-      TypeError: leaves that are not arrays, counts that are not integers, no typed key.
+      ValueError: if trees or shapes differ, if a number is negative, or, outside `jit`, if the
+        score of a kept weight is NaN or infinite in a leaf that is pruned; names the leaf.
+      TypeError: if a leaf is not an array, if a number is not an integer, or if `key` is not a
+        typed key.
+
+    Examples:
+      >>> scores = jnp.array([3.0, 1.0, 2.0, 4.0])
+      >>> prune(jax.random.key(0), scores, jnp.array([True, True, True, False]), 2).tolist()
+      [True, False, True, False]
     """
     check_mask(mask, scores=scores)
     check_structure(scores=scores, num_keep=num_keep)
@@ -98,24 +119,33 @@ def prune_global(
     prunable: PyTree,
     least: PyTree = 0,
 ) -> PyTree:
-    """Keep the `num_keep` best-scored weights of all prunable leaves together, in one ranking.
+    """Keep the highest-scored weights of all prunable leaves, ranked together.
 
     Args:
-      key: breaks ties at random.
-      scores: `[...]` per leaf, higher is kept.
-      mask: bool `[...]`, the weights that are still there.
-      num_keep: how many prunable weights to keep in all, Python or traced.
-      prunable: from `trees.prunable_leaves`; other leaves keep their mask.
-      least: how many of its best weights every prunable leaf keeps in any case (all that are left,
-        where these are fewer): one int, or one per leaf. A traced `num_keep` below their sum keeps
-        just these.
+      key: breaks ties at random. scores: `[...]` per leaf; the highest are kept. Under `jit`, NaN
+      ranks last. mask: bool `[...]` per leaf, the weights kept so far. num_keep: the number of
+      prunable weights to keep in all leaves together, Python or traced. prunable: from
+      `trees.prunable_leaves`; the masks of other leaves do not change. least: the number of weights
+      that every prunable leaf keeps in any case, namely its best ones: one
+        int, or one per leaf. A leaf with fewer weights left keeps all of them. If a traced
+        `num_keep` is smaller than the sum of these numbers, just these weights are kept.
+
+    Returns:
+      The new mask, a subset of `mask`.
 
     Warns:
-      UserWarning: outside `jit`, names the leaves that lose their last weight.
+      UserWarning: outside `jit`, if leaves lose their last weight; names them.
 
     Raises:
-      ValueError: as `prune`, and floors that are more than a `num_keep` that is not traced.
-      TypeError: as `prune`.
+      ValueError: as `prune`; also if `least` keeps more weights than a `num_keep` that is not
+      traced. TypeError: as `prune`.
+
+    Examples:
+      >>> scores = {"dense1": jnp.array([5.0, 4.0, 3.0]), "dense2": jnp.array([2.0, 1.0])}
+      >>> prunable = {"dense1": True, "dense2": True}
+      >>> mask = prune_global(jax.random.key(0), scores, ones(scores), 3, prunable, least=1)
+      >>> mask["dense1"].tolist(), mask["dense2"].tolist()
+      ([True, True, False], [True, False])
     """
     check_mask(mask, scores=scores)
     check_prunable(prunable, scores=scores)
@@ -128,7 +158,7 @@ def prune_global(
     least_of = [min(floors[i], leaves[i].size) for i in chosen]
     reserved = sum(least_of)
     if is_known and reserved > count:
-        raise ValueError(f"least keeps {reserved} weights in all, num_keep is {num_keep}.")
+        raise ValueError(f"least keeps {reserved} weights in all, but num_keep is {num_keep}.")
     for i in chosen:
         where = f"leaf '{path_name(paths[i])}'"
         _check_floating(where, all_scores[i])
@@ -154,9 +184,22 @@ def prune_global(
 
 
 def apply(mask: PyTree, params: PyTree, fill: PyTree | float = 0.0) -> PyTree:
-    """The parameters where the mask keeps them, `fill` (a number or a tree) elsewhere.
+    """Return the parameters where the mask keeps them and `fill` elsewhere.
 
-    Selects, never multiplies, so that NaN or infinity behind the mask cannot leak through.
+    Values are selected, not multiplied, so that NaN or infinity in pruned weights has no effect.
+
+    Args:
+      mask: bool `[...]` per leaf.
+      params: `[...]` per leaf.
+      fill: a number, or a tree of values `[...]`.
+
+    Raises:
+      ValueError: if trees or shapes differ.
+      TypeError: if a leaf of the mask is not boolean, or if a leaf of another tree is not an array.
+
+    Examples:
+      >>> apply(jnp.array([True, False]), jnp.array([1.0, jnp.nan])).tolist()
+      [1.0, 0.0]
     """
     check_mask(mask, params=params)
     if _is_number(fill):
@@ -168,48 +211,142 @@ def apply(mask: PyTree, params: PyTree, fill: PyTree | float = 0.0) -> PyTree:
 
 
 def density(mask: PyTree, prunable: PyTree) -> jax.Array:
-    """Kept weights divided by prunable weights, a float32 scalar."""
+    """Compute the density of a mask, kept / prunable weights: a float32 scalar.
+
+    Args:
+      mask: bool `[...]` per leaf.
+      prunable: from `trees.prunable_leaves`.
+
+    Raises:
+      ValueError: if the trees differ, or if no leaf is prunable.
+      TypeError: if a leaf of the mask is not boolean.
+
+    Examples:
+      >>> float(density(jnp.array([True, False, False, False]), True))
+      0.25
+    """
     return _count(mask, prunable) / jnp.float32(num_prunable(mask, prunable))
 
 
 def overlap(a: PyTree, b: PyTree, prunable: PyTree) -> jax.Array:
-    """Shared kept weights divided by weights that either mask keeps (Jaccard), a float32 scalar.
+    """Compute the Jaccard index of two masks: weights that both keep / weights that either keeps.
 
-    Two masks that keep nothing are equal: 1.
+    Masks that both keep nothing are equal: their overlap is 1.
+
+    Args:
+      a: a mask, bool `[...]` per leaf.
+      b: another mask of the same network.
+      prunable: from `trees.prunable_leaves`.
+
+    Returns:
+      A float32 scalar.
+
+    Raises:
+      ValueError: if trees or shapes differ.
+      TypeError: if a leaf of a mask is not boolean.
+
+    Examples:
+      >>> float(overlap(jnp.array([True, True, False]), jnp.array([True, False, False]), True))
+      0.5
     """
     either, both = (_count(mask, prunable) for mask in (union(a, b), intersection(a, b)))
     return jnp.where(either == 0, 1.0, both / jnp.maximum(either, 1))
 
 
 def num_kept(leaf: jax.Array) -> jax.Array:
-    """How many weights of a leaf a mask keeps: the float32 nearest to it, for leaves of any size.
+    """Count the weights that a mask keeps in one leaf of any size: the nearest float32.
 
-    >>> float(num_kept(jnp.array([[True, False], [True, True]])))
-    3.0
+    Args:
+      leaf: bool `[...]`.
+
+    Examples:
+      >>> float(num_kept(jnp.array([[True, False], [True, True]])))
+      3.0
     """
     return _sum_of_counts([leaf])
 
 
 def intersection(a: PyTree, b: PyTree) -> PyTree:
-    """Weights that both masks keep."""
+    """Return the mask of the weights that both masks keep.
+
+    Args:
+      a: a mask, bool `[...]` per leaf.
+      b: another mask of the same network.
+
+    Raises:
+      ValueError: if trees or shapes differ.
+      TypeError: if a leaf of a mask is not boolean.
+
+    Examples:
+      >>> a, b = jnp.array([True, True, False]), jnp.array([True, False, False])
+      >>> intersection(a, b).tolist()
+      [True, False, False]
+    """
     check_masks(a=a, b=b)
     return jax.tree.map(jnp.logical_and, a, b)
 
 
 def union(a: PyTree, b: PyTree) -> PyTree:
-    """Weights that either mask keeps."""
+    """Return the mask of the weights that either mask keeps.
+
+    Args:
+      a: a mask, bool `[...]` per leaf.
+      b: another mask of the same network.
+
+    Raises:
+      ValueError: if trees or shapes differ.
+      TypeError: if a leaf of a mask is not boolean.
+
+    Examples:
+      >>> a, b = jnp.array([True, True, False]), jnp.array([True, False, False])
+      >>> union(a, b).tolist()
+      [True, True, False]
+    """
     check_masks(a=a, b=b)
     return jax.tree.map(jnp.logical_or, a, b)
 
 
 def difference(a: PyTree, b: PyTree) -> PyTree:
-    """Weights that `a` keeps and `b` does not: of an older and a newer mask, those pruned since."""
+    """Return the mask of the weights that `a` keeps and `b` does not.
+
+    If `b` is a later mask than `a`, these weights were pruned in between.
+
+    Args:
+      a: a mask, bool `[...]` per leaf.
+      b: another mask of the same network.
+
+    Raises:
+      ValueError: if trees or shapes differ.
+      TypeError: if a leaf of a mask is not boolean.
+
+    Examples:
+      >>> a, b = jnp.array([True, True, False]), jnp.array([True, False, False])
+      >>> difference(a, b).tolist()
+      [False, True, False]
+    """
     check_masks(a=a, b=b)
     return jax.tree.map(lambda x, y: jnp.logical_and(x, jnp.logical_not(y)), a, b)
 
 
 def complement(mask: PyTree, prunable: PyTree) -> PyTree:
-    """The other prunable weights; leaves that are not prunable keep their ones."""
+    """Return the mask of the prunable weights that a mask prunes.
+
+    Leaves that are not prunable keep their mask.
+
+    Args:
+      mask: bool `[...]` per leaf.
+      prunable: from `trees.prunable_leaves`.
+
+    Raises:
+      ValueError: if the trees differ.
+      TypeError: if a leaf of the mask is not boolean.
+
+    Examples:
+      >>> mask = {"kernel": jnp.array([True, False]), "bias": jnp.array([True])}
+      >>> inverse = complement(mask, {"kernel": True, "bias": False})
+      >>> inverse["kernel"].tolist(), inverse["bias"].tolist()
+      ([False, True], [True])
+    """
     check_masks(mask=mask)
     check_prunable(prunable, mask=mask)
     return jax.tree.map(lambda m, yes: jnp.logical_not(m) if yes else m, mask, prunable)
@@ -230,7 +367,7 @@ def _sum_of_counts(leaves: Sequence[jax.Array]) -> jax.Array:
 
 
 def _partial_counts(leaf: jax.Array) -> list[jax.Array]:
-    """The kept weights of a leaf as some int32, none of which overflows."""
+    """Count the kept weights of a leaf in parts, as int32 scalars that do not overflow."""
     if leaf.size <= MOST_COUNTED:
         return [jnp.sum(leaf, dtype=jnp.int32)]
     rows = max(1, MOST_COUNTED // (leaf.size // len(leaf)))
@@ -239,7 +376,10 @@ def _partial_counts(leaf: jax.Array) -> list[jax.Array]:
 
 
 def _nearest_sum(parts: list[jax.Array]) -> jax.Array:
-    """The float32 nearest to a sum of int32, which itself may not fit: 16 bits at a time."""
+    """Return the float32 nearest to a sum of int32 scalars that may overflow.
+
+    The sum is computed in halves of 16 bits.
+    """
     low = sum((part & 0xFFFF for part in parts), start=jnp.int32(0))
     high = sum((part >> 16 for part in parts), start=jnp.int32(0))
     carried = high + (low >> 16)
@@ -251,7 +391,7 @@ def _joined(leaves: Sequence[jax.Array]) -> jax.Array:
 
 
 def _joined_scores(leaves: Sequence[jax.Array]) -> jax.Array:
-    """Scores of several types in one that orders them all."""
+    """Join scores of several types in one type that preserves their order."""
     if len({dtype_of(leaf) for leaf in leaves}) > 1:
         common = widest(leaves)
         leaves = [jnp.asarray(leaf, common) for leaf in leaves]
@@ -259,7 +399,7 @@ def _joined_scores(leaves: Sequence[jax.Array]) -> jax.Array:
 
 
 def _floors(least: PyTree, scores: PyTree) -> list[int]:
-    """How many weights every leaf keeps in any case."""
+    """Return the number of weights that every leaf keeps in any case."""
     if jax.tree.structure(least) == jax.tree.structure(0):
         return [check_integer("least", least, 0)] * len(jax.tree.leaves(scores))
     check_structure(scores=scores, least=least)
@@ -275,11 +415,11 @@ def _warn_of_lost_leaves(
         if concrete(jnp.any(old) & ~jnp.any(new))
     ]
     if lost:
-        warn(f"{', '.join(lost)} lost the last weight; least=1 keeps one of every leaf.")
+        warn(f"{', '.join(lost)} lost the last weight; least=1 keeps one in every leaf.")
 
 
 def _is_number(fill: Any) -> bool:
-    """Whether a fill is one number for all leaves, not a tree of them."""
+    """Tell whether a fill is one number for all leaves, not a tree of them."""
     if isinstance(fill, int | float):
         return True
     is_array = jax.tree_util.all_leaves([fill]) and hasattr(fill, "dtype")
@@ -305,17 +445,17 @@ def _prune_leaf(key: Key, scores: jax.Array, mask: jax.Array, num_keep: jax.Arra
 
 
 def _check_count(where: str, num_keep: Any, size: int) -> tuple[Any, bool]:
-    """The count, at most the leaf's size if it is known, and whether it is."""
+    """Return a count, at most `size` and as an int32, and whether it is concrete."""
     count = concrete(num_keep)
     dtype = num_keep.dtype if count is None else count.dtype
     if jnp.shape(num_keep) != () or not jnp.issubdtype(dtype, jnp.integer):
         raise TypeError(f"num_keep of {where} is {shown(num_keep)}, expected one integer.")
     if count is None:
-        # An unsigned count above 2**31 would be negative as the int32 that it is compared as.
+        # Clip before the cast: an unsigned count above 2**31 would become a negative int32.
         return jnp.minimum(num_keep, min(size, jnp.iinfo(dtype).max)).astype(jnp.int32), False
     if count < 0:
         raise ValueError(f"num_keep of {where} is {num_keep}, expected 0 or more.")
-    # The smaller of the two in Python: 32 bits would wrap what 64 bits can hold.
+    # Take the minimum in Python: a count of 64 bits would wrap around in 32 bits.
     return np.int32(min(int(count), size)), True
 
 

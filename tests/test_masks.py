@@ -322,7 +322,7 @@ def test_a_layer_that_vanishes_is_named_once():
     with pytest.warns(UserWarning) as caught:
         masks.prune_global(KEY, params, masks.ones(params), 20, prunable)
     assert [str(one.message) for one in caught] == [
-        "'small', 'tiny' lost the last weight; least=1 keeps one of every leaf."
+        "'small', 'tiny' lost the last weight; least=1 keeps one in every leaf."
     ]
     assert caught[0].filename == __file__
 
@@ -523,7 +523,7 @@ def test_errors_under_jit_too():
         (
             lambda: masks.prune_global(KEY, SCORES, KEEP, 5, YES, least=6),
             ValueError,
-            ["least keeps 6 weights in all, num_keep is 5"],
+            ["least keeps 6 weights in all, but num_keep is 5"],
         ),
         (
             lambda: masks.prune_global(KEY, SCORES, KEEP, 5, YES, least=-1),

@@ -407,7 +407,7 @@ def test_exact_numbers_for_all_layers_together():
         (
             {"num_keep": 20, "least": 11},
             ValueError,
-            "least keeps 21 weights in all, num_keep is 20",
+            "least keeps 21 weights in all, but num_keep is 20",
         ),
         ({"num_keep": 2.0}, TypeError, r"num_keep of prune_global is 2\.0, expected one integer"),
         (
