@@ -1,4 +1,4 @@
-"""What this library needs to know of optax: extra arguments, and the steps that schedules count."""
+"""What this library needs to know about optax: extra arguments, and counts of schedules."""
 
 import inspect
 import keyword
@@ -13,7 +13,7 @@ import optax
 from supermask_jax.checks import shown
 from supermask_jax.paths import PyTree
 
-# States that count the steps of a schedule and nothing else, and the field that does.
+# States that count the steps of a schedule and nothing else, with the name of the counting field.
 SCHEDULES = {
     "ScaleByScheduleState": "count",
     "InjectHyperparamsState": "count",
@@ -24,7 +24,7 @@ SCHEDULES = {
     "ConditionallyTransformState": "step",
     "ConditionallyMaskState": "step",
 }
-# States whose one count is of a schedule and of averages, or of other steps than a training's.
+# States whose count serves a schedule and averages at once, or counts other steps than training.
 UNTOLD = (
     *("MultiStepsState", "ScheduleFreeState", "ProdigyState", "DAdaptAdamWState", "MomoState"),
     *("MomoAdamState", "MadgradState", "ScaleByAdemamixState", "ScaleBySimplifiedAdEMAMixState"),
@@ -32,17 +32,26 @@ UNTOLD = (
 
 
 def taking_extra_arguments(optimizer: Any) -> optax.GradientTransformationExtraArgs:
-    """An optimizer of optax as a transformation that takes extra arguments.
+    """Convert an optimizer of optax to a transformation that takes extra arguments.
+
+    Args:
+      optimizer: a gradient transformation, or `optax.MultiSteps`.
 
     Raises:
-      TypeError: for anything else.
+      TypeError: if `optimizer` is anything else.
+
+    Examples:
+      >>> optimizer = taking_extra_arguments(optax.sgd(0.5))
+      >>> state = optimizer.init(jnp.ones(2))
+      >>> optimizer.update(jnp.ones(2), state, value=3.0)[0].tolist()
+      [-0.5, -0.5]
     """
     if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
         raise TypeError(
             f"the optimizer is {shown(optimizer)}, expected one of optax, for example "
             "optax.adam(1e-3)."
         )
-    if isinstance(optimizer, optax.MultiSteps):  # its own transformation drops extra arguments
+    if isinstance(optimizer, optax.MultiSteps):  # gradient_transformation() drops them
         update: Any = optimizer.update
         return optax.GradientTransformationExtraArgs(optimizer.init, update)
     return optax.with_extra_args_support(optimizer)
@@ -57,11 +66,31 @@ def update(
     value_fn: Callable[[PyTree], jax.Array],
     context: Mapping[str, PyTree],
 ) -> tuple[PyTree, PyTree]:
-    """Updates and the next state, with what optimizers may ask for beside the gradients.
+    """Return updates and the next state, passing optimizers the extra arguments that they accept.
 
-    ``value``, ``grad`` and ``value_fn`` are known to every training; items of the context go to the
-    optimizer, too, and take their place where they are called the same. An optimizer that takes
-    only what it names gets the context alone.
+    The extra arguments are `value`, `grad` and `value_fn`, and the items of the context; an item of
+    one of these names replaces the argument. An optimizer that does not accept the three gets the
+    context only.
+
+    Args:
+      optimizer: from `taking_extra_arguments`.
+      grads: gradients `[...]` per leaf.
+      opt_state: the state of the optimizer.
+      params: parameters `[...]` per leaf.
+      value: the loss.
+      value_fn: the loss as a function of the parameters.
+      context: named trees, see `training.Stream`.
+
+    Returns:
+      The updates and the next state.
+
+    Examples:
+      >>> optimizer = taking_extra_arguments(optax.sgd(0.5))
+      >>> params, loss = jnp.array([2.0]), lambda params: jnp.sum(params**2)
+      >>> state, value, grads = optimizer.init(params), loss(params), jax.grad(loss)(params)
+      >>> updates, state = update(optimizer, grads, state, params, value, loss, {})
+      >>> updates.tolist()
+      [-2.0]
     """
     context = dict(context)
     known = {"value": value, "grad": grads, "value_fn": _naming(context, value_fn)}
@@ -74,10 +103,19 @@ def update(
 
 
 def with_schedules_at(step: int, opt_state: PyTree) -> PyTree:
-    """A new state of an optimizer with its schedules where they are at a step.
+    """Advance the schedules in a new state of an optimizer to a step; all else stays new.
+
+    Args:
+      step: the number of steps done.
+      opt_state: from the `init` of an optimizer.
 
     Raises:
-      ValueError: for a state that does not tell its schedule's steps from others.
+      ValueError: if a state counts the steps of its schedule together with others.
+
+    Examples:
+      >>> optimizer = optax.sgd(optax.linear_schedule(1.0, 0.0, 10))
+      >>> with_schedules_at(5, optimizer.init(jnp.ones(2)))[1].count.tolist()
+      5
     """
 
     def is_counter(node: Any) -> bool:
@@ -88,7 +126,7 @@ def with_schedules_at(step: int, opt_state: PyTree) -> PyTree:
         if name in UNTOLD:
             raise ValueError(
                 f"the optimizer's {name} counts the steps of its schedule together with others, so "
-                f"that a late start needs the state of step {step}: init(params, step, opt_state)."
+                f"a late start needs the state at step {step}: init(params, step, opt_state)."
             )
         if name not in SCHEDULES:
             return node
@@ -100,10 +138,10 @@ def with_schedules_at(step: int, opt_state: PyTree) -> PyTree:
 
 
 def _naming(context: Mapping[str, PyTree], function: Callable[[PyTree], jax.Array]) -> Callable:
-    """A function that takes the items of the context, too, and looks at none.
+    """Make a function that also accepts the items of the context, by name, and ignores them.
 
-    Line searches hand all extra arguments on to ``value_fn``, and refuse those that its signature
-    does not name.
+    Line searches pass all extra arguments to `value_fn`, and raise an error if its signature does
+    not name them.
     """
 
     def naming(params: PyTree, **unused: PyTree) -> jax.Array:

@@ -1,4 +1,4 @@
-"""How the leaves of a tree are called: in messages, in rules by path, in tables and in files."""
+"""The names of leaves, in messages, in rules by path, in tables and in files."""
 
 import collections
 import dataclasses
@@ -13,27 +13,39 @@ Path = tuple[Any, ...]
 
 @dataclasses.dataclass(frozen=True)
 class LayerKey:
-    """The place of a layer among those that `trees.unstack_layers` took apart."""
+    """The index of a layer that `trees.unstack_layers` has taken out of a stacked leaf."""
 
     idx: int
 
     def __str__(self) -> str:
-        """As the place in a tuple reads."""
+        """Return the index as in the path of a tuple."""
         return str(self.idx)
 
 
 def path_name(path: Path) -> str:
-    """The name of a leaf, such as ``"dense1/kernel"``; a tree that is one array has ``""``."""
+    """Return the name of a leaf, such as `"dense1/kernel"`, or `""` if the tree is a single array.
+
+    Args:
+      path: as `jax.tree_util.tree_leaves_with_path` returns it.
+
+    Examples:
+      >>> path_name((jax.tree_util.DictKey("dense1"), jax.tree_util.DictKey("kernel")))
+      'dense1/kernel'
+    """
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def leaf_names(tree: PyTree) -> list[str]:
-    """The names of all leaves, in the tree's order, no two alike.
+    """Return the names of all leaves, in the order of the tree; no two are equal.
 
-    Leaves whose `path_name` would read alike are spelled in full:
+    Leaves that would share a `path_name` are spelled out.
 
-    >>> leaf_names({"a/b": 1, "a": {"b": 2}, "c": 3})
-    ["['a']['b']", "['a/b']", 'c']
+    Args:
+      tree: any tree.
+
+    Examples:
+      >>> leaf_names({"a/b": 1, "a": {"b": 2}, "c": 3})
+      ["['a']['b']", "['a/b']", 'c']
     """
     paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
     short = [path_name(path) for path in paths]
@@ -45,15 +57,19 @@ def leaf_names(tree: PyTree) -> list[str]:
 
 
 def words_of(path: Path) -> list[str]:
-    """What a leaf is called and what it is in, word by word, however its tree spells it.
+    """Return the words of a path, from the root to the leaf, however the tree spells them.
 
-    Of a nested, a flat (``"attn/query/bias"``, ``"0.bias"``) or a tuple key, without the number of
-    an output (``"bias:0"``) and without numbers of layers (`trees.unstack_layers`).
+    Keys may be nested, flat (`"attn/query/bias"`, `"0.bias"`) or tuples. The number of an output
+    (`"bias:0"`) and the numbers of layers (`trees.unstack_layers`) are left out.
 
-    >>> for flat in ({("attn", "query", "bias"): 1}, {"mlp.0.kernel": 2}):
-    ...     [words_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(flat)]
-    [['attn', 'query', 'bias']]
-    [['mlp', '0', 'kernel']]
+    Args:
+      path: as `jax.tree_util.tree_leaves_with_path` returns it.
+
+    Examples:
+      >>> for flat in ({("attn", "query", "bias"): 1}, {"mlp.0.kernel": 2}):
+      ...     [words_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(flat)]
+      [['attn', 'query', 'bias']]
+      [['mlp', '0', 'kernel']]
     """
     return [word for key in path if not isinstance(key, LayerKey) for word in _words(key)]
 
