@@ -1,13 +1,16 @@
-"""How many weights to keep: pruning rates by path rule and exact counts, host arithmetic.
+"""How many weights to keep: pruning rates by path rules, and exact counts.
 
->>> import jax.numpy as jnp
->>> kernels = {"dense1": (784, 300), "output": (300, 10)}
->>> params = {name: {"kernel": jnp.ones(shape)} for name, shape in kernels.items()}
->>> rates = rates_by_path(params, [(".*output/kernel.*", 0.1)], default=0.2)
->>> rates
-{'dense1': {'kernel': 0.2}, 'output': {'kernel': 0.1}}
->>> keep_counts(params, rates, round=2)
-{'dense1': {'kernel': 150528}, 'output': {'kernel': 2430}}
+This is arithmetic on the host, in Python numbers.
+
+Examples:
+  >>> import jax.numpy as jnp
+  >>> kernels = {"dense1": (784, 300), "output": (300, 10)}
+  >>> params = {name: {"kernel": jnp.ones(shape)} for name, shape in kernels.items()}
+  >>> rates = rates_by_path(params, [(".*output/kernel.*", 0.1)], default=0.2)
+  >>> rates
+  {'dense1': {'kernel': 0.2}, 'output': {'kernel': 0.1}}
+  >>> keep_counts(params, rates, round=2)
+  {'dense1': {'kernel': 150528}, 'output': {'kernel': 2430}}
 """
 
 import math
@@ -38,13 +41,13 @@ def rates_by_path(
     default: float = 0.0,
     prunable: PyTree | None = None,
 ) -> PyTree:
-    """The share of the still kept weights that a round removes, per leaf.
+    """Return the pruning rate of each leaf: the fraction of its kept weights that a round removes.
 
     Args:
       params: arrays or `jax.ShapeDtypeStruct`s.
-      rules: pairs of a regular expression for the leaf's whole path and a rate in [0, 1); the
-        first match wins. ``".*output/kernel.*"`` finds a layer in a nested tree, a flat one and one
-        of flax nnx, whose paths end in ``/value``.
+      rules: pairs of a regular expression and a rate in [0, 1). The expression must match the whole
+        path of a leaf; the first match wins. `".*output/kernel.*"` finds the kernel of a layer in
+        nested trees, in flat trees and in those of flax nnx, whose paths end in `/value`.
       default: the rate of prunable leaves that no rule matches.
       prunable: from `trees.prunable_leaves`, which is also the default.
 
@@ -52,8 +55,13 @@ def rates_by_path(
       A tree of rates; 0 for leaves that are not prunable.
 
     Raises:
-      ValueError: a rate outside [0, 1), a rule that decides for no leaf, a rate above 0 for a
-        leaf that is not prunable, a pattern that is no regular expression.
+      ValueError: if a rate is outside [0, 1), if a rule applies to no leaf, if a leaf that is not
+        prunable gets a rate above 0, or if a pattern is not a regular expression.
+
+    Examples:
+      >>> params = {"hidden": np.ones((4, 3)), "output": np.ones((3, 2))}
+      >>> rates_by_path(params, [("output", 0.1)], default=0.2)
+      {'hidden': 0.2, 'output': 0.1}
     """
     check_shaped(params=params)
     prunable = prunable_leaves(params) if prunable is None else prunable
@@ -91,34 +99,39 @@ def rates_by_path(
 
 
 def _suggestion(pattern: str, names: Sequence[str]) -> str:
-    """What a pattern that knows only a part of the path may have meant."""
+    """Suggest a pattern for the whole path in place of one that matches only a part of it."""
     for longer in (f".*{pattern}", f"{pattern}.*", f".*{pattern}.*"):
         try:
             if any(re.fullmatch(longer, name) for name in names):
                 return f" (did you mean {shown(longer)}?)"
-        except re.error:  # of what must stand at the beginning
+        except re.error:  # global flags, which must come first
             continue
     return ""
 
 
 def keep_counts(params: PyTree, rates: PyTree, round: int, start: PyTree | None = None) -> PyTree:
-    """How many weights of every leaf are left after `round` rounds, as Python ints.
+    """Return how many weights of every leaf are left after `round` rounds, as Python ints.
 
-    A round removes ``floor(rate * kept)``, in decimal arithmetic: 0.1 of 30 is 3.
+    A round removes `floor(rate * kept)` weights, in decimal arithmetic: 0.1 of 30 is 3.
 
     Args:
       params: arrays or `jax.ShapeDtypeStruct`s.
       rates: from `rates_by_path`.
-      round: number of rounds.
-      start: the mask that the rounds begin from, where it is not dense: `rounds.begin` got it, say.
+      round: the number of rounds.
+      start: the mask before the first round, if the network is not dense then: the mask that
+        `rounds.begin` got.
+
+    Returns:
+      A tree of ints.
 
     Raises:
-      ValueError: a rate outside [0, 1), a negative round, or trees or shapes that differ.
-      TypeError: a start that is no mask, or one inside `jit`, which has no numbers.
+      ValueError: if a rate is outside [0, 1), if `round` is negative, or if trees or shapes differ.
+      TypeError: if `start` is not a mask, or is traced: counts must be known outside `jit`.
 
-    >>> sparse = {"kernel": np.arange(100) < 30}
-    >>> keep_counts({"kernel": np.ones(100)}, {"kernel": 0.2}, 1, start=sparse)
-    {'kernel': 24}
+    Examples:
+      >>> sparse = {"kernel": np.arange(100) < 30}
+      >>> keep_counts({"kernel": np.ones(100)}, {"kernel": 0.2}, 1, start=sparse)
+      {'kernel': 24}
     """
     check_shaped(params=params)
     check_structure(params=params, rates=rates)
@@ -142,7 +155,7 @@ def _count_known(path: Any, mask: Any) -> int:
     known = concrete(mask)
     if known is None:
         raise TypeError(
-            f"leaf '{path_name(path)}' of start is traced; count outside of jit, where it is known."
+            f"leaf '{path_name(path)}' of start is traced; count outside jit, where it is known."
         )
     return int(np.count_nonzero(known))
 
@@ -150,7 +163,7 @@ def _count_known(path: Any, mask: Any) -> int:
 def _check_rate(rate: Any, where: str) -> Any:
     try:
         valid = not isinstance(rate, bool | str) and np.shape(rate) == () and 0 <= rate < 1
-    except (TypeError, ArithmeticError):  # an ArithmeticError is what decimal's NaN raises
+    except (TypeError, ArithmeticError):  # decimal's NaN raises an ArithmeticError
         valid = False
     if not valid:
         raise ValueError(f"the rate of {where} is {shown(rate)}, expected a number in [0, 1).")

@@ -1,18 +1,20 @@
-"""Iterative pruning between two trainings, as pure functions of a small state.
+"""Iterative pruning between trainings, as pure functions of a small state.
 
-One round of Zhou et al. 2019, section 2: train, score, prune, reset. Training is the caller's.
+A round of Zhou et al. 2019, section 2, is: train, score, prune, reset. The caller does the
+training.
 
->>> from supermask_jax import actions, criteria, rates, trees
->>> params = {"kernel": jnp.array([[0.3, -0.2], [0.1, 0.4]])}
->>> prunable = trees.prunable_leaves(params)
->>> state = begin(params)
->>> w_f = {"kernel": jnp.array([[0.9, -0.1], [0.2, 0.8]])}   # what training would return
->>> state = advance(
-...     jax.random.key(0), state, w_f, criterion=criteria.large_final, mask_one=actions.rewind,
-...     mask_zero=actions.zero, num_keep=rates.keep_counts(params, {"kernel": 0.5}, 1),
-...     prunable=prunable)
->>> start_params(state)["kernel"].round(1).tolist()
-[[0.30000001192092896, 0.0], [0.0, 0.4000000059604645]]
+Examples:
+  >>> from supermask_jax import actions, criteria, rates, trees
+  >>> params = {"kernel": jnp.array([[0.3, -0.2], [0.1, 0.4]])}
+  >>> prunable = trees.prunable_leaves(params)
+  >>> state = begin(params)
+  >>> w_f = {"kernel": jnp.array([[0.9, -0.1], [0.2, 0.8]])}   # what training would return
+  >>> state = advance(
+  ...     jax.random.key(0), state, w_f, criterion=criteria.large_final, mask_one=actions.rewind,
+  ...     mask_zero=actions.zero, num_keep=rates.keep_counts(params, {"kernel": 0.5}, 1),
+  ...     prunable=prunable)
+  >>> start_params(state)["kernel"].round(1).tolist()
+  [[0.30000001192092896, 0.0], [0.0, 0.4000000059604645]]
 """
 
 import jax
@@ -37,25 +39,30 @@ from supermask_jax.trees import EVERY_LEAF, Action, Criterion, Key, RoundState
 
 
 def begin(params: PyTree, mask: PyTree | None = None) -> RoundState:
-    """The state of the dense network, or of one masked from the start, pruned weights at 0.
+    """Return the state of the dense network, or of a masked one with pruned weights at 0.
 
-    The state copies what it is given: to train numpy's or torch's memory in place moves no start.
+    The state holds copies: changing NumPy or torch arrays in place afterwards has no effect on it.
 
-    Weights of a pruned network that somebody else's file holds are 0 behind its mask. As start
-    weights they serve actions that take each weight by itself; `reinit` and `constant` permute the
-    whole layer, zeros and all, and of a layer with 20 % of its weights restart 80 % of the kept
-    ones at 0. Begin from the weights as they were before they were pruned.
+    Start weights that come from an already pruned network are often 0 where its mask is False. That
+    is harmless for actions that treat each weight by itself. But `reinit` and `constant` permute
+    the whole layer, including the zeros: if 20 % of the weights are kept, 80 % of these restart at
+    0. Begin from the weights as they were before pruning instead.
 
     Args:
       params: start weights `[...]`.
-      mask: bool `[...]`, the weights that are there; by default all.
+      mask: bool `[...]`, True for the weights that are kept; by default all.
 
     Warns:
-      UserWarning: outside `jit`, names the leaves that the mask prunes at all and whose pruned
-        weights are all 0, as above.
+      UserWarning: outside `jit`, if all pruned weights of a leaf are 0, as above; names the leaves.
 
     Raises:
-      ValueError, TypeError: trees or shapes that differ, leaves that are not arrays.
+      ValueError: if trees or shapes differ.
+      TypeError: if a leaf is not an array, or if a leaf of the mask is not boolean.
+
+    Examples:
+      >>> state = begin({"kernel": jnp.ones((2, 2))})
+      >>> state.mask["kernel"].tolist()
+      [[True, True], [True, True]]
     """
     whole = mask is None
     mask = masks.ones(params) if whole else mask
@@ -67,7 +74,15 @@ def begin(params: PyTree, mask: PyTree | None = None) -> RoundState:
 
 
 def start_params(state: RoundState) -> PyTree:
-    """The parameters that training starts from: `w_i` where kept, `fill` where pruned."""
+    """Return the parameters that training starts from: `w_i` where kept, `fill` where pruned.
+
+    Args:
+      state: from `begin` or `advance`.
+
+    Examples:
+      >>> start_params(begin(jnp.array([3.0, 5.0]), jnp.array([True, False]))).tolist()
+      [3.0, 0.0]
+    """
     return masks.apply(state.mask, state.w_i, state.fill)
 
 
@@ -83,35 +98,47 @@ def advance(
     prunable: PyTree,
     least: PyTree = 0,
 ) -> RoundState:
-    """From the end of one round's training to the start of the next.
+    """Return the state of the next round, given the result of training this one.
 
     Args:
-      key: for ties and for random actions.
-      state: what the round's training started from.
-      w_f: what it ended with.
-      criterion: scores, from `criteria` or the caller's own.
-      mask_one: gives kept weights their next start values. These become the new `w_i`, which
-        the next round's criterion sees: random actions compound, as in the authors' code.
-      mask_zero: asked only for the weights pruned now; earlier decisions stand.
-      num_keep: weights to keep per leaf, as `masks.prune` takes them; or, for a tree of several
-        leaves, one integer: all prunable leaves are ranked together, as by `masks.prune_global`.
-        Then `rates.keep_counts` of all weights as one leaf gives exact numbers:
-        ``keep_counts(jax.ShapeDtypeStruct((num_prunable(params, prunable),), float), 0.2, round)``.
-      prunable: static, from `trees.prunable_leaves`; other leaves keep their mask and restart from
-        `w_i`, or from the values of a `mask_one` that is one for every leaf, such as
-        `actions.finetune` (see `actions.on_every_leaf`).
-      least: with one integer, how many weights each prunable leaf keeps in any case, an int or one
-        per leaf.
+      key: breaks ties and drives random actions.
+      state: the state that training started from.
+      w_f: the final weights, as training returned them.
+      criterion: scores the weights: from `criteria`, or your own.
+      mask_one: gives kept weights their next start values. These become the new `w_i`, which the
+        criterion of the next round sees; so the effects of random actions accumulate, as in the
+        authors' code.
+      mask_zero: gives weights that are pruned now their values; weights pruned earlier keep theirs.
+      num_keep: the numbers of weights to keep per leaf, as in `masks.prune`; or, for a tree of
+      several
+        leaves, one int: then all prunable leaves are ranked together, as in `masks.prune_global`.
+        For its exact value, take `rates.keep_counts` of all prunable weights as one leaf:
+        `keep_counts(jax.ShapeDtypeStruct((num_prunable(params, prunable),), float), 0.2, round)`.
+      prunable: static, from `trees.prunable_leaves`. Other leaves keep their mask and restart from
+        `w_i`, unless `mask_one` is marked as an action for every leaf, as `actions.finetune` is
+        (see `actions.on_every_leaf`).
+      least: only with one int `num_keep`: the number of weights that each prunable leaf keeps in
+        any case, an int or one per leaf.
 
     Returns:
-      The next state, of the same types: what actions return is cast to those of the weights.
+      The next state, of the same types: the values of actions are cast to the types of the weights.
 
     Warns:
       UserWarning: as `masks.prune_global`.
 
     Raises:
-      ValueError, TypeError: trees or shapes that differ, a criterion or an action that is no
-        function, and what `masks.prune` and `masks.prune_global` raise.
+      ValueError: if trees or shapes differ; also as `masks.prune` and `masks.prune_global`.
+      TypeError: if a criterion or an action is not a function of the expected arguments; also as
+        `masks.prune` and `masks.prune_global`.
+
+    Examples:
+      >>> from supermask_jax import actions, criteria
+      >>> state = advance(
+      ...     jax.random.key(0), begin(jnp.array([0.3, -0.2])), jnp.array([0.9, -0.1]),
+      ...     criterion=criteria.large_final, mask_one=actions.rewind, mask_zero=actions.zero,
+      ...     num_keep=1, prunable=True)
+      >>> state.mask.tolist()
+      [True, False]
     """
     check_criterion(criterion)
     check_action("mask-1 action", mask_one, "actions.MASK_ONE")
@@ -129,7 +156,7 @@ def advance(
 
     scores = criterion(state.w_i, w_f, state.mask)
     check_trees(w_i=state.w_i, scores=scores)
-    # Leaves that are not prunable may hold what nobody can rank, such as integers.
+    # Leaves that are not prunable may hold values without a ranking, such as integers.
     ranked = where_prunable(scores, jax.tree.map(lambda w: jnp.zeros(w.shape), scores))
     if _is_global(num_keep, least, ranked):
         new = masks.prune_global(prune_key, ranked, state.mask, num_keep, prunable, least)
@@ -148,12 +175,12 @@ def advance(
 
 
 def _is_global(num_keep: PyTree, least: PyTree, scores: PyTree) -> bool:
-    """Whether one number is for all leaves together."""
+    """Tell whether `num_keep` is one number for all leaves together."""
     one = jax.tree.structure(0)
     floored = jax.tree.structure(least) != one or check_integer("least", least, 0) > 0
     if jax.tree.structure(num_keep) != one:
         if floored:
-            raise ValueError("least goes with one integer num_keep for all leaves together.")
+            raise ValueError("least needs one integer num_keep for all leaves together.")
         return False
     return floored or jax.tree.structure(scores) != one
 
@@ -170,7 +197,7 @@ def _warn_of_zeros(params: PyTree, mask: PyTree) -> None:
     ]
     if hiding:
         warn(
-            f"the start weights of {', '.join(hiding)} are 0 behind the mask, so that reinit and "
+            f"the start weights of {', '.join(hiding)} are 0 wherever they are pruned; reinit and "
             "constant, which permute whole layers, will restart kept weights at 0; "
             "begin from the weights as they were before pruning."
         )

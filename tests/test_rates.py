@@ -303,7 +303,7 @@ def test_a_sparse_start_counts_from_what_it_keeps(rate):
 def test_a_start_inside_jit_has_no_number():
     start = {"kernel": jnp.ones(9, bool)}
     count = jax.jit(lambda m: rates.keep_counts({"kernel": jnp.ones(9)}, {"kernel": 0.2}, 1, m))
-    with pytest.raises(TypeError, match="'kernel' of start is traced; count outside of jit"):
+    with pytest.raises(TypeError, match="'kernel' of start is traced; count outside jit"):
         count(start)
 
 

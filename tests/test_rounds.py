@@ -330,7 +330,7 @@ def test_zeros_behind_the_mask_are_a_warning():
     rounds.begin(params, mask)  # other values behind the mask: nothing to say
     pruned = masks.apply(mask, params) | {"other": params["other"], "bias": jnp.zeros(5)}
     with pytest.warns(
-        UserWarning, match="start weights of 'kernel' are 0 behind the mask"
+        UserWarning, match="start weights of 'kernel' are 0 wherever they are pruned"
     ) as caught:
         state = rounds.begin(pruned, mask)
     assert len(caught) == 1 and caught[0].filename == __file__
@@ -413,7 +413,7 @@ def test_exact_numbers_for_all_layers_together():
         (
             {"num_keep": {"large": 20, "small": 5, "bias": 2}, "least": 1},
             ValueError,
-            "least goes with one integer num_keep",
+            "least needs one integer num_keep",
         ),
         (
             {"num_keep": 20, "criterion": "large_final"},
