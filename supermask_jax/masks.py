@@ -71,11 +71,12 @@ def prune(key: Key, scores: PyTree, mask: PyTree, num_keep: PyTree) -> PyTree:
     This is layer-wise pruning as in Zhou et al. 2019: each leaf is ranked by itself.
 
     Args:
-      key: breaks ties at random. scores: `[...]` per leaf; the highest are kept. Under `jit`, NaN
-      ranks last. mask: bool `[...]` per leaf, the weights kept so far. num_keep: the number of
-      weights to keep, an int per leaf, Python or traced (so that one compiled
-        program serves all rounds). If the number is the size of the leaf or more, its mask does not
-        change, whatever the scores.
+      key: breaks ties at random.
+      scores: `[...]` per leaf; the highest are kept. Under `jit`, NaN ranks last.
+      mask: bool `[...]` per leaf, the weights kept so far.
+      num_keep: the number of weights to keep, an int per leaf, Python or traced (so that one
+        compiled program serves all rounds). If the number is the size of the leaf or more, its mask
+        does not change, whatever the scores.
 
     Returns:
       The new mask, a subset of `mask`. If fewer than `num_keep` weights are left, all of them are
@@ -122,12 +123,13 @@ def prune_global(
     """Keep the highest-scored weights of all prunable leaves, ranked together.
 
     Args:
-      key: breaks ties at random. scores: `[...]` per leaf; the highest are kept. Under `jit`, NaN
-      ranks last. mask: bool `[...]` per leaf, the weights kept so far. num_keep: the number of
-      prunable weights to keep in all leaves together, Python or traced. prunable: from
-      `trees.prunable_leaves`; the masks of other leaves do not change. least: the number of weights
-      that every prunable leaf keeps in any case, namely its best ones: one
-        int, or one per leaf. A leaf with fewer weights left keeps all of them. If a traced
+      key: breaks ties at random.
+      scores: `[...]` per leaf; the highest are kept. Under `jit`, NaN ranks last.
+      mask: bool `[...]` per leaf, the weights kept so far.
+      num_keep: the number of prunable weights to keep in all leaves together, Python or traced.
+      prunable: from `trees.prunable_leaves`; the masks of other leaves do not change.
+      least: the number of weights that every prunable leaf keeps in any case, namely its best ones:
+        one int, or one per leaf. A leaf with fewer weights left keeps all of them. If a traced
         `num_keep` is smaller than the sum of these numbers, just these weights are kept.
 
     Returns:
@@ -138,7 +140,8 @@ def prune_global(
 
     Raises:
       ValueError: as `prune`; also if `least` keeps more weights than a `num_keep` that is not
-      traced. TypeError: as `prune`.
+        traced.
+      TypeError: as `prune`.
 
     Examples:
       >>> scores = {"dense1": jnp.array([5.0, 4.0, 3.0]), "dense2": jnp.array([2.0, 1.0])}

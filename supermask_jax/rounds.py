@@ -110,9 +110,9 @@ def advance(
         authors' code.
       mask_zero: gives weights that are pruned now their values; weights pruned earlier keep theirs.
       num_keep: the numbers of weights to keep per leaf, as in `masks.prune`; or, for a tree of
-      several
-        leaves, one int: then all prunable leaves are ranked together, as in `masks.prune_global`.
-        For its exact value, take `rates.keep_counts` of all prunable weights as one leaf:
+        several leaves, one int: then all prunable leaves are ranked together, as in
+        `masks.prune_global`. For its exact value, take `rates.keep_counts` of all prunable weights
+        as one leaf:
         `keep_counts(jax.ShapeDtypeStruct((num_prunable(params, prunable),), float), 0.2, round)`.
       prunable: static, from `trees.prunable_leaves`. Other leaves keep their mask and restart from
         `w_i`, unless `mask_one` is marked as an action for every leaf, as `actions.finetune` is

@@ -1,21 +1,22 @@
-"""Supermasks learned by gradient: a logit per weight, sampled masks, frozen weights.
+"""Supermasks learned by gradient descent: a logit per weight, sampled masks, frozen weights.
 
-Source: Zhou et al. 2019, section 5. Each weight is kept with the probability sigmoid(logit),
-drawn anew in every step; the gradient passes through the draw as if it were the probability
-(straight-through). The weights never change. Logits have the structure of the parameters `[...]`;
-those of leaves that are not prunable are zeros that nothing reads: such leaves are kept whole.
+Source: Zhou et al. 2019, section 5. Each weight is kept with probability sigmoid(logit), sampled
+anew in every step. The gradient passes through the sample as if it were the probability
+(straight-through estimator). The weights never change. Logits have the structure of the parameters,
+`[...]` per leaf. Leaves that are not prunable are kept whole; their logits are zeros and not used.
 
-On any network, with your own `loss(params, batch)`:
+Examples:
+  Any network will do, with your own `loss(params, batch)`:
 
->>> from supermask_jax.trees import prunable_leaves
->>> params = {"kernel": jnp.array([[1.0, -1.0], [2.0, 0.5]]), "bias": jnp.zeros(2)}
->>> loss = lambda params, batch: jnp.sum((batch @ params["kernel"] + params["bias"] - 1.0) ** 2)
->>> prunable = prunable_leaves(params)
->>> logits = init_logits(params, prunable)
->>> of_logits = loss_of_logits(loss, params, prunable)
->>> grads = jax.grad(of_logits)(logits, jax.random.key(0), jnp.ones((3, 2)))
->>> grads["kernel"].shape, float(expected_density(logits, prunable))
-((2, 2), 0.5)
+  >>> from supermask_jax.trees import prunable_leaves
+  >>> params = {"kernel": jnp.array([[1.0, -1.0], [2.0, 0.5]]), "bias": jnp.zeros(2)}
+  >>> loss = lambda params, batch: jnp.sum((batch @ params["kernel"] + params["bias"] - 1.0) ** 2)
+  >>> prunable = prunable_leaves(params)
+  >>> logits = init_logits(params, prunable)
+  >>> of_logits = loss_of_logits(loss, params, prunable)
+  >>> grads = jax.grad(of_logits)(logits, jax.random.key(0), jnp.ones((3, 2)))
+  >>> grads["kernel"].shape, float(expected_density(logits, prunable))
+  ((2, 2), 0.5)
 """
 
 from collections.abc import Callable
@@ -41,20 +42,24 @@ from supermask_jax.trees import Key, leaf_keys, num_prunable
 
 
 def init_logits(params: PyTree, prunable: PyTree, value: float | jax.Array = 0.0) -> PyTree:
-    """Equal logits for all prunable weights; sigmoid(`value`) is the density that they start at.
+    """Make logits that are equal for all prunable weights; the initial density is sigmoid(`value`).
 
     Args:
-      params: arrays or shapes `[...]`.
+      params: arrays or `jax.ShapeDtypeStruct`s `[...]`.
       prunable: static, from `trees.prunable_leaves`.
-      value: a number, Python or traced.
+      value: the logit, a Python or traced number.
+
+    Returns:
+      Logits `[...]` per leaf, in the types of the leaves.
 
     Raises:
-      ValueError: no prunable leaf, or a value that is no finite number, as such or in the type of
-        a leaf, which it names.
-      TypeError: a prunable leaf that does not hold floats.
+      ValueError: if no leaf is prunable, or if `value` is not a finite number, by itself or in the
+        type of a leaf; names the leaf.
+      TypeError: if a prunable leaf does not hold floats.
 
-    >>> init_logits(jnp.ones((1, 2)), True, 3.0).tolist()
-    [[3.0, 3.0]]
+    Examples:
+      >>> init_logits(jnp.ones((1, 2)), True, 3.0).tolist()
+      [[3.0, 3.0]]
     """
     check_shaped_weights(prunable, params=params)
     num_prunable(params, prunable)
@@ -75,23 +80,28 @@ def init_logits(params: PyTree, prunable: PyTree, value: float | jax.Array = 0.0
 
 
 def sample(key: Key, logits: PyTree, prunable: PyTree) -> PyTree:
-    """A mask drawn from independent Bernoulli variables, as numbers that are exactly 0 or 1.
+    """Sample a mask of independent Bernoulli variables, as numbers that are exactly 0 or 1.
 
-    The derivative is that of `expected`, in forward and in reverse mode; ones where not prunable.
-    Logits of 16 and 8 bits are drawn with the probability in 32. Draws compare it with uniform
-    numbers that are multiples of 2**-23 (of 2**-52 in 64 bits), so that what is less probable than
-    that is drawn in one of 2**23 cases nevertheless.
+    The derivative is that of `expected`, in forward and reverse mode. Leaves that are not prunable
+    are ones. For logits of 16 or 8 bits, probabilities are computed and compared in 32 bits. The
+    uniform numbers that they are compared with are multiples of 2**-23 (2**-52 for 64 bits); a
+    smaller positive probability has the effect of this one.
 
     Args:
-      key: typed; the same key draws the same mask.
+      key: a typed key; the same key samples the same mask.
       logits: `[...]` per leaf.
       prunable: static, from `trees.prunable_leaves`.
 
-    Raises:
-      ValueError, TypeError: trees that differ, leaves that are not arrays, no typed key.
+    Returns:
+      The mask, `[...]` per leaf, in the types of the logits.
 
-    >>> sample(jax.random.key(0), jnp.array([[9.0, -9.0]]), True).tolist()
-    [[1.0, 0.0]]
+    Raises:
+      ValueError: if the trees differ.
+      TypeError: if a leaf is not an array, or if `key` is not a typed key.
+
+    Examples:
+      >>> sample(jax.random.key(0), jnp.array([[9.0, -9.0]]), True).tolist()
+      [[1.0, 0.0]]
     """
 
     check_weights(prunable, logits=logits)
@@ -107,25 +117,65 @@ def sample(key: Key, logits: PyTree, prunable: PyTree) -> PyTree:
 
 
 def expected(logits: PyTree, prunable: PyTree) -> PyTree:
-    """The mean of `sample`: sigmoid(logits), and ones where not prunable.
+    """Compute the mean of `sample`: sigmoid(logits), and ones where leaves are not prunable.
 
-    In 32 bits for logits of 16 and 8 bits, too: there is where masks are drawn.
+    For logits of 16 or 8 bits, the result has 32 bits, as in `sample`.
+
+    Args:
+      logits: `[...]` per leaf.
+      prunable: static, from `trees.prunable_leaves`.
+
+    Returns:
+      Probabilities `[...]` per leaf.
+
+    Raises:
+      ValueError: if the trees differ.
+      TypeError: if a leaf is not an array.
+
+    Examples:
+      >>> expected(jnp.array([0.0, 100.0]), True).tolist()
+      [0.5, 1.0]
     """
     check_weights(prunable, logits=logits)
     return jax.tree.map(lambda m, yes: _sigmoid(m) if yes else jnp.ones_like(m), logits, prunable)
 
 
 def most_probable(logits: PyTree, prunable: PyTree) -> PyTree:
-    """The mask (bools) that keeps what is at least as likely kept as not: logits of 0 or more."""
+    """Return the most probable mask: bools, True where the logit is at least 0.
+
+    Args:
+      logits: `[...]` per leaf.
+      prunable: static, from `trees.prunable_leaves`.
+
+    Raises:
+      ValueError: if the trees differ.
+      TypeError: if a leaf is not an array.
+
+    Examples:
+      >>> most_probable(jnp.array([0.5, 0.0, -0.5]), True).tolist()
+      [True, True, False]
+    """
     check_weights(prunable, logits=logits)
     return jax.tree.map(lambda m, yes: m >= 0 if yes else jnp.ones(m.shape, bool), logits, prunable)
 
 
 def expected_density(logits: PyTree, prunable: PyTree) -> jax.Array:
-    """Mean kept / prunable weights of `sample`: the mean of sigmoid(logits), a scalar.
+    """Compute the mean density of `sample`: the mean of sigmoid(logits) over prunable weights.
+
+    Args:
+      logits: `[...]` per leaf.
+      prunable: static, from `trees.prunable_leaves`.
+
+    Returns:
+      A scalar.
 
     Raises:
-      ValueError: no prunable leaf.
+      ValueError: if no leaf is prunable, or if the trees differ.
+      TypeError: if a leaf is not an array.
+
+    Examples:
+      >>> float(expected_density(jnp.array([0.0, 100.0]), True))
+      0.75
     """
     pairs = zip(jax.tree.leaves(expected(logits, prunable)), jax.tree.leaves(prunable), strict=True)
     number = num_prunable(logits, prunable)
@@ -143,26 +193,27 @@ def masked_params(
     rescale: bool | jax.Array = False,
     count_gradient: bool = True,
 ) -> PyTree:
-    """The network that a mask makes of frozen weights: weight x mask, or x size / kept as well.
+    """Apply a mask to frozen weights: weight x mask, optionally rescaled.
 
     Args:
-      mask: `[...]` per leaf: of `sample`, of `expected`, or bools.
+      mask: `[...]` per leaf, from `sample` or `expected`, or bools.
       weights: `[...]` per leaf.
-      prunable: static, from `trees.prunable_leaves`; other leaves stay as they are.
-      rescale: dynamic weight rescaling: each leaf times its size / the sum of its mask. Python
-        or traced, so that one program trains members with and without.
-      count_gradient: let gradients pass through the sum too, as in the paper.
+      prunable: static, from `trees.prunable_leaves`; other leaves do not change.
+      rescale: dynamic weight rescaling: multiply each leaf by its size / the sum of its mask. A
+        Python or traced bool, so that one program can train members with and without rescaling.
+      count_gradient: whether gradients also pass through the sum, as in the paper.
 
     Returns:
-      Parameters `[...]`. A leaf whose mask is all zeros is all zeros, rescaled or not.
+      Parameters `[...]` per leaf. A leaf whose mask is all zeros is all zeros, rescaled or not.
 
     Raises:
-      ValueError, TypeError: trees or shapes that differ, leaves that are not arrays, and a
-        `rescale` that is no bool.
+      ValueError: if trees or shapes differ.
+      TypeError: if a leaf is not an array, or if `rescale` is not a bool.
 
-    >>> mask, weights = jnp.array([[1.0, 0.0, 0.0, 1.0]]), jnp.array([[3.0, 1.0, 1.0, -2.0]])
-    >>> masked_params(mask, weights, True, rescale=True).tolist()
-    [[6.0, 0.0, 0.0, -4.0]]
+    Examples:
+      >>> mask, weights = jnp.array([[1.0, 0.0, 0.0, 1.0]]), jnp.array([[3.0, 1.0, 1.0, -2.0]])
+      >>> masked_params(mask, weights, True, rescale=True).tolist()
+      [[6.0, 0.0, 0.0, -4.0]]
     """
     check_trees(weights=weights, mask=mask)
     check_weights(prunable, weights=weights)
@@ -194,13 +245,19 @@ def loss_of_logits(
     """Turn a loss of parameters into a loss of logits, for `jax.grad` and any optimizer.
 
     Args:
-      loss: ``(params, *arguments) -> anything``: your network on a batch, say.
-      weights: frozen, `[...]` per leaf.
+      loss: `(params, *arguments) -> anything`, for example the loss of your network on a batch.
+      weights: frozen weights, `[...]` per leaf.
       prunable: static, from `trees.prunable_leaves`.
-      rescale, count_gradient: see `masked_params`.
+      rescale: see `masked_params`.
+      count_gradient: see `masked_params`.
 
     Returns:
-      ``(logits, key, *arguments)``, which draws one mask from the key.
+      A function `(logits, key, *arguments)`, which samples one mask with the key.
+
+    Examples:
+      >>> of_logits = loss_of_logits(lambda params, scale: scale * params.sum(), jnp.ones(4), True)
+      >>> float(of_logits(jnp.full(4, 99.0), jax.random.key(0), 0.5))
+      2.0
     """
 
     def of_logits(logits: PyTree, key: Key, *arguments: Any) -> Any:
@@ -223,19 +280,19 @@ def _straight_through_jvp(primals: tuple, tangents: tuple) -> tuple[jax.Array, j
     # `b + p - stop_gradient(p)` has this gradient too, but is not exactly 0 or 1.
     out, tangent = _straight_through(*primals), tangents[1]
     if jax.typeof(out) != jax.typeof(tangent):
-        # Inside jax.shard_map the draw differs between devices if the key does, and what differs
-        # has another type: a choice that depends on the draw has it, too.
+        # Inside jax.shard_map, values that vary over devices have another type. The sample varies
+        # if its key does; a choice that depends on it gives the tangent the same type.
         tangent = jnp.where(out > 0, tangent, tangent)
     return out, tangent
 
 
 def _sigmoid(logits: jax.Array) -> jax.Array:
-    """In 32 bits or more, for 16 know few numbers between 0 and 1."""
+    """Compute the sigmoid in at least 32 bits; 16 bits hold few numbers between 0 and 1."""
     return jax.nn.sigmoid(widened(logits))
 
 
 def _sum(leaf: jax.Array) -> jax.Array:
-    """The sum of a leaf in 32 bits or more: 16 bits count to no more than 65504."""
+    """Sum a leaf in at least 32 bits; a float16 sum cannot exceed 65504."""
     return jnp.sum(widened(leaf))
 
 

@@ -16,8 +16,8 @@ class FrozenState(NamedTuple):
     """The state of a `freeze_pruned` that keeps its mask.
 
     Attributes:
-      mask: bool `[...]`, True where a weight may move; replaced by `set_mask`.
-      inner_state: of the inner optimizer.
+      mask: bool `[...]`, True where a weight may move; `set_mask` replaces it.
+      inner_state: the state of the inner optimizer.
     """
 
     mask: PyTree
@@ -29,51 +29,56 @@ def freeze_pruned(
 ) -> optax.GradientTransformationExtraArgs:
     """Keep pruned weights exactly where they are, whatever the inner optimizer does.
 
-    Gradients of pruned weights are zeroed before the inner optimizer, so that norms and
-    clipping do not see them, and updates after it, so that weight decay, momentum and moments
-    carried over from before pruning move nothing. An extra argument ``grad`` is zeroed the same
-    way, and a ``value_fn`` becomes a function of the kept weights.
+    Gradients of pruned weights are set to zero before the inner optimizer, so that norms and
+    clipping do not see them. Updates are set to zero after it, so that weight decay, momentum and
+    moments from before pruning move nothing. An extra argument `grad` is masked in the same way,
+    and `value_fn` becomes a function of the kept weights.
 
-    The mask is an argument of `update`: one compiled step serves every round and every member of a
-    population. Or it is given once, here, and kept in the optimizer's state, so that loops that
-    pass no extra argument work as they are (flax's ``TrainState.apply_gradients``, say); `set_mask`
-    replaces it between rounds. A mask given to `update` wins over the one that is kept.
+    There are two ways to give the mask. As an argument of `update`, it lets one compiled step serve
+    every round and every member of a population. As an argument of this function, it is kept in the
+    optimizer's state, for loops that pass no extra arguments (such as flax's
+    `TrainState.apply_gradients`); `set_mask` then replaces it between rounds. A mask given to
+    `update` takes precedence over the one in the state.
 
-    Put it outermost: ``freeze_pruned(optax.chain(...))``. Of what stands around it,
+    Put this transformation outermost: `freeze_pruned(optax.chain(...))`. Outside it:
 
-    * clipping, ``optax.apply_if_finite`` and ``optax.MultiSteps`` with ``skip_not_finite`` look at
-      gradients of pruned weights, too, and a NaN there costs the kept ones their step;
-    * ``optax.ema`` and other moments move weights that were pruned a moment ago;
-    * ``optax.flatten`` makes one array of the tree, which no mask fits: refused.
+    * clipping, `optax.apply_if_finite` and `optax.MultiSteps` with `skip_not_finite` see the
+      gradients of pruned weights, too; if one is NaN, the kept weights miss their step;
+    * `optax.ema` and other moments move weights that have just been pruned;
+    * `optax.flatten` turns the tree into one array, which no mask fits: this raises an error.
 
-    Three are different. Inside ``optax.partition``, ``multi_transform`` and ``masked`` it freezes
-    the part that it is given, by the mask of the whole network. ``optax.lookahead`` has two sets of
-    parameters and passes no extra arguments: ``lookahead(freeze_pruned(fast, mask), ...)``, without
-    ``reset_state``, which computes with the mask; around it, `freeze_pruned` is refused.
-    ``optax.contrib.schedule_free`` goes inside, but its evaluation weights are computed from
-    a sequence that moves: take them where the mask keeps them,
-    ``masks.apply(mask, schedule_free_eval_params(state, params), params)`` (``state.inner_state``
-    where the mask is kept).
+    Three transformations are special:
+
+    * Inside `optax.partition`, `optax.multi_transform` and `optax.masked`, it freezes the part of
+      the network that it is given. The mask is that of the whole network.
+    * `optax.lookahead` has two sets of parameters and passes no extra arguments. Freeze the fast
+      weights, `optax.lookahead(freeze_pruned(fast, mask), ...)`, without `reset_state`, which does
+      arithmetic on the mask. `freeze_pruned` around `optax.lookahead` raises an error.
+    * `optax.contrib.schedule_free` goes inside. But its evaluation weights are computed from a
+      sequence that moves, so mask them:
+      `masks.apply(mask, schedule_free_eval_params(state, params), params)` (with
+      `state.inner_state` if the state keeps the mask).
 
     Args:
-      inner: any optax optimizer whose update has the structure of the gradients.
-      mask: bool `[...]`, of the whole network; copied.
+      inner: any optax optimizer whose updates have the structure of the gradients.
+      mask: bool `[...]` per leaf of the whole network, copied; by default, `update` takes the mask.
 
     Returns:
-      A transformation whose ``update(grads, state, params, mask=mask)`` takes a bool tree
-      `[...]`, True where a weight may move. Its state is the inner one, or with a mask of its own
-      a `FrozenState`.
+      A transformation with `update(grads, state, params, mask=mask)`, where the mask is a bool tree
+      `[...]`, True where a weight may move. Its state is the inner one, or a `FrozenState` if
+      `mask` is given here.
 
     Raises:
-      TypeError: no optimizer of optax; when called, no mask, a mask that is not bool, or an inner
-        optimizer that returns another structure than it got.
-      ValueError: when called, a mask of another structure or other shapes.
+      TypeError: if `inner` is not an optimizer of optax. When called: if there is no mask, if the
+        mask is not boolean, or if the inner optimizer returns updates of another structure.
+      ValueError: when called, if the mask has another structure or other shapes.
 
-    >>> optimizer = freeze_pruned(optax.adamw(0.1))
-    >>> params, mask = jnp.array([[1.0, 2.0]]), jnp.array([[True, False]])
-    >>> updates, _ = optimizer.update(params, optimizer.init(params), params, mask=mask)
-    >>> float(updates[0, 0]) < 0.0, float(optax.apply_updates(params, updates)[0, 1])
-    (True, 2.0)
+    Examples:
+      >>> optimizer = freeze_pruned(optax.adamw(0.1))
+      >>> params, mask = jnp.array([[1.0, 2.0]]), jnp.array([[True, False]])
+      >>> updates, _ = optimizer.update(params, optimizer.init(params), params, mask=mask)
+      >>> float(updates[0, 0]) < 0.0, float(optax.apply_updates(params, updates)[0, 1])
+      (True, 2.0)
     """
     inner = taking_extra_arguments(inner)
     keeps_mask = mask is not None
@@ -86,7 +91,7 @@ def freeze_pruned(
         if not keeps_mask:
             return state
         own = _cut_to(params, mask)
-        if jax.tree.leaves(params):  # optax.tree.map_params asks with none
+        if jax.tree.leaves(params):  # optax.tree.map_params passes an empty tree
             _check(own, params=params)
         return FrozenState(jax.tree.map(jnp.array, own), state)
 
@@ -104,13 +109,13 @@ def freeze_pruned(
             kept_mask, inner_state = None, state
         if mask is None and kept_mask is None:
             raise TypeError(
-                "freeze_pruned needs the mask: update(grads, state, params, mask=mask), or once "
-                "and for all freeze_pruned(optimizer, mask)."
+                "freeze_pruned needs the mask: pass it to every update(grads, state, params, "
+                "mask=mask), or once to freeze_pruned(optimizer, mask)."
             )
         if mask is None and any(leaf.dtype != bool for leaf in jax.tree.leaves(kept_mask)):
             raise TypeError(
-                "the mask that freeze_pruned keeps is no longer bool: something computes with the "
-                "state; optax.lookahead does with reset_state=True, use False."
+                "the mask that freeze_pruned keeps is no longer bool: something does arithmetic on "
+                "the state; optax.lookahead does so with reset_state=True, use False."
             )
         own = _cut_to(updates, kept_mask if mask is None else mask)
         _check(own, updates=updates)
@@ -127,26 +132,28 @@ def freeze_pruned(
 
 
 def set_mask(opt_state: PyTree, mask: PyTree) -> PyTree:
-    """Replace the mask that every `freeze_pruned` in an optimizer's state keeps.
+    """Replace the mask that every `freeze_pruned` keeps in an optimizer's state.
 
     Args:
-      opt_state: of an optimizer with a ``freeze_pruned(inner, mask)`` anywhere in it, or of many
-        members, `[P, ...]`.
-      mask: bool `[...]` (`[P, ...]` for many members), of the whole network, also where
-        `optax.partition` gives the transformation a part; copied.
+      opt_state: the state of an optimizer with `freeze_pruned(inner, mask)` anywhere in it, or of a
+        population of members, `[P, ...]`.
+      mask: bool `[...]` per leaf (`[P, ...]` for a population), copied. Always the mask of the
+        whole network, even inside `optax.partition`.
 
     Returns:
-      The state with the new mask and all else as it was: set moments to zero where you want that.
+      The state with the new mask. Nothing else changes; reset the moments yourself if you want to.
 
     Raises:
-      ValueError: a state that keeps no mask, or a mask of another structure or other shapes.
-      TypeError: a mask that is not bool.
+      ValueError: if the state keeps no mask, or if the new mask has another structure or other
+        shapes.
+      TypeError: if the mask is not boolean.
 
-    >>> optimizer = freeze_pruned(optax.sgd(1.0), mask=jnp.array([True, True]))
-    >>> weights = jnp.array([1.0, 2.0])
-    >>> state = set_mask(optimizer.init(weights), jnp.array([True, False]))
-    >>> optimizer.update(weights, state)[0].tolist()
-    [-1.0, -0.0]
+    Examples:
+      >>> optimizer = freeze_pruned(optax.sgd(1.0), mask=jnp.array([True, True]))
+      >>> weights = jnp.array([1.0, 2.0])
+      >>> state = set_mask(optimizer.init(weights), jnp.array([True, False]))
+      >>> optimizer.update(weights, state)[0].tolist()
+      [-1.0, -0.0]
     """
     found = []
 
@@ -155,7 +162,7 @@ def set_mask(opt_state: PyTree, mask: PyTree) -> PyTree:
             return node
         found.append(node)
         new = _cut_to(node.mask, mask)
-        if leaf_names(new) == leaf_names(node.mask):  # flax nnx wraps leaves of its own kind
+        if leaf_names(new) == leaf_names(node.mask):  # flax nnx wraps leaves in its own types
             new = jax.tree.unflatten(jax.tree.structure(node.mask), jax.tree.leaves(new))
         check_masks(kept=node.mask, mask=new)
         inner_state = jax.tree.map(replace, node.inner_state, is_leaf=_is_frozen)
@@ -164,7 +171,7 @@ def set_mask(opt_state: PyTree, mask: PyTree) -> PyTree:
     state = jax.tree.map(replace, opt_state, is_leaf=_is_frozen)
     if not found:
         raise ValueError(
-            "the optimizer's state keeps no mask; make the optimizer with one: "
+            "the optimizer's state keeps no mask; give freeze_pruned the mask: "
             "freeze_pruned(optimizer, mask)."
         )
     return state
@@ -190,27 +197,27 @@ def _hides(tree: PyTree) -> bool:
 
 
 def _cut_to(tree: PyTree, whole: PyTree) -> PyTree:
-    """The parts of a whole tree that optax has not hidden in another."""
+    """Return the parts of a whole tree that optax has not hidden in another tree."""
     if not _hides(tree):
         return whole
     try:
         return jax.tree.map(
             lambda node, part: node if _is_hidden(node) else part, tree, whole, is_leaf=_is_hidden
         )
-    except ValueError:  # of another network: whoever checks says where
+    except ValueError:  # another network; the check that follows says where it differs
         return whole
 
 
 def _check(mask: PyTree, **trees: PyTree) -> None:
-    """Check a mask, with a word on what often leads to a wrong one."""
+    """Check a mask, with hints on frequent causes of a wrong one."""
     ((_, tree),) = trees.items()
     if isinstance(tree, optax.LookaheadParams):
         raise TypeError(_OF_ANOTHER_STRUCTURE)
     alone = jax.tree.structure(0)
     if jax.tree.structure(tree) == alone != jax.tree.structure(mask) and tree.ndim == 1:
         raise ValueError(
-            "freeze_pruned gets one array and the mask of a tree; a transformation that changes "
-            "the tree goes inside: freeze_pruned(optax.flatten(optimizer))."
+            "freeze_pruned gets one array and the mask of a tree; put what changes the tree "
+            "inside: freeze_pruned(optax.flatten(optimizer))."
         )
     check_mask(mask, **trees)
 
@@ -220,7 +227,7 @@ def _zero_pruned(mask: PyTree, tree: PyTree) -> PyTree:
 
 
 def _masked(extra_args: dict[str, Any], mask: PyTree, params: PyTree | None) -> dict[str, Any]:
-    """Extra arguments that know nothing of pruned weights."""
+    """Mask the extra arguments, so that they do not depend on pruned weights."""
     masked = dict(extra_args)
     grad = _cut_to(mask, extra_args.get("grad"))
     if grad is not None and jax.tree.structure(grad) == jax.tree.structure(mask):

@@ -1,8 +1,8 @@
-"""What a tree of parameters is to this library: contracts, which leaves may be pruned, keys.
+"""Trees of parameters: the contracts of criteria and actions, prunable leaves, keys and layers.
 
-Every tree that describes a network, be it start weights `w_i`, final weights `w_f`, scores,
-a mask, rates or counts, has the structure of its parameters, so that every operation is one
-`jax.tree.map`. In docstrings `[...]` is the shape of a leaf.
+Every tree that describes a network has the structure of its parameters: start weights `w_i`, final
+weights `w_f`, scores, masks, rates, counts. So every operation is one `jax.tree.map`. In
+docstrings, `[...]` is the shape of a leaf.
 """
 
 import re
@@ -25,7 +25,7 @@ from supermask_jax.checks import (
 from supermask_jax.paths import LayerKey, Path, PyTree, leaf_names, path_name, words_of
 
 Key = jax.Array
-EVERY_LEAF = "on_every_leaf"  # the attribute of an action for leaves that are not prunable, too
+EVERY_LEAF = "on_every_leaf"  # the attribute that marks actions for leaves not prunable, too
 Predicate = Callable[[Path, Any], bool]
 
 _BIASES = r"b|(.*_)?bias"
@@ -33,49 +33,64 @@ _NORMALISATIONS = (
     r"(scale|offset|gamma|beta)(_\d+)?|(.*_)?(ln|bn|norm)\d*_(scale|offset|gamma|beta)"
     r"|((running|moving)_)?(mean|var|variance)"
 )
-# What a leaf that is no kernel is called, by its last word: also biases with numbers (b1, bias_0),
-# those of transformers (b_in, b_Q), of recurrent cells (bias_ih_l0) and of attention (bias_k).
+# Last words of the paths of leaves that are not kernels, including numbered biases (b1, bias_0) and
+# the biases of transformers (b_in, b_Q), recurrent cells (bias_ih_l0) and attention (bias_k).
 NOT_KERNELS = re.compile(
     rf"{_BIASES}|{_NORMALISATIONS}|b_?\d+|bias_?\d+|biases|b_(in|out|ih|hh|[qkvozrhQKVO])"
     r"|bias_(ih|hh)(_l\d+(_reverse)?)?|bias_[nkv]"
 )
-_VARIABLES = re.compile(rf"{_BIASES}|{_NORMALISATIONS}")  # in what "value" is no name of its own
+_VARIABLES = re.compile(rf"{_BIASES}|{_NORMALISATIONS}")  # names that "value" may follow
 
 
 class Criterion(Protocol):
-    """Scores weights; within a layer the highest scores are kept.
-
-    Called with the start weights `w_i` and the final weights `w_f` of a round's training and
-    the mask of that round, all `[...]` per leaf (a missing mask keeps everything). Returns
-    scores `[...]`, defined for every weight: whoever prunes skips the pruned ones.
-    """
+    """A function that scores weights; pruning keeps the highest scores."""
 
     def __call__(self, w_i: PyTree, w_f: PyTree, mask: PyTree | None = None, /) -> PyTree:
-        """Return scores `[...]` per leaf."""
+        """Return the scores of all weights, pruned ones included: pruning ignores the latter.
+
+        Args:
+          w_i: start weights of the round, `[...]` per leaf.
+          w_f: final weights of the round, `[...]` per leaf.
+          mask: the mask of the round, bool `[...]` per leaf; None keeps everything.
+
+        Returns:
+          Scores `[...]` per leaf.
+        """
         ...
 
 
 class Action(Protocol):
-    """Gives weights the values that they start the next round from.
+    """A function that gives weights the values from which they start the next round.
 
-    Called with a key, consumed whole, with the start weights `w_i` and the final weights `w_f`
-    of the round, and with a boolean tree: for a mask-1 action the weights now kept, for a
-    mask-0 action the weights pruned just now. Values elsewhere are ignored, and so are all values
-    of leaves that are not prunable, unless a mask-1 action is marked by `actions.on_every_leaf`.
+    Mask-1 actions set the weights that a round keeps; mask-0 actions set those that it prunes.
     """
 
     def __call__(self, key: Key, w_i: PyTree, w_f: PyTree, mask: PyTree, /) -> PyTree:
-        """Return values `[...]` per leaf."""
+        """Return new values for the weights where `mask` is True.
+
+        Values elsewhere are ignored. Values of leaves that are not prunable are ignored, too,
+        except those of mask-1 actions marked by `actions.on_every_leaf`.
+
+        Args:
+          key: a typed key, for this action alone.
+          w_i: start weights of the round, `[...]` per leaf.
+          w_f: final weights of the round, `[...]` per leaf.
+          mask: bool `[...]` per leaf: for a mask-1 action, the weights kept; for a mask-0 action,
+            the weights pruned in this round.
+
+        Returns:
+          Values `[...]` per leaf.
+        """
         ...
 
 
 class RoundState(NamedTuple):
-    """What a round of training starts from; every field has the structure of the parameters.
+    """The start of a round of training; every field has the structure of the parameters.
 
     Attributes:
-      w_i: start values of the kept weights `[...]`. Entries behind the mask hold no fill, so
-        that actions on whole layers never see one.
-      fill: what pruned weights are set to `[...]`, decided once, when they are pruned.
+      w_i: start values of the kept weights, `[...]`. Entries where the mask is False are no fills,
+        so that actions on whole layers never see a fill.
+      fill: the values of pruned weights, `[...]`, set once, when a weight is pruned.
       mask: bool `[...]`, True for kept weights.
     """
 
@@ -85,22 +100,28 @@ class RoundState(NamedTuple):
 
 
 def is_kernel(path: Path, leaf: Any) -> bool:
-    """Whether a leaf is a weight matrix or a convolution kernel: floating, rank 2 or more, no bias.
+    """Tell whether a leaf is a kernel, of a dense layer or a convolution: rank 2 or more, no bias.
 
-    Rank alone does not tell (biases and normalisations of stacked layers are matrices) and names
-    alone do not either, so both decide: the last word of the path (`paths.words_of`), be the tree
-    nested, flat or keyed by tuples, must be none of `NOT_KERNELS`; the ``value`` that flax nnx puts
-    behind a name does not count. This is the default answer to "what may be pruned?".
+    This is the default predicate of `prunable_leaves`. A kernel holds floats. The predicate looks
+    at the rank and at the name, because neither is enough: biases and normalisation parameters of
+    stacked layers are matrices, too. The last word of the path (`paths.words_of`), in nested, flat
+    and tuple-keyed trees alike, must not match `NOT_KERNELS`. The `value` that flax nnx appends to
+    names does not count as a word.
 
-    What names cannot tell counts as a kernel: embeddings, tokens of position and class, the stacked
-    `weight` of an equinox normalisation. `describe` shows what was chosen; a predicate of your own
-    decides otherwise:
+    Leaves that names cannot identify count as kernels: embeddings, position and class tokens, the
+    stacked `weight` of an equinox normalisation layer. Use `describe` to see the choice, and your
+    own predicate to change it.
 
-    >>> params = {"embedding": jnp.ones((9, 4)), "dense": {"kernel": jnp.ones((4, 4))}}
-    >>> def but_embeddings(path, leaf):
-    ...     return is_kernel(path, leaf) and "embedding" not in path_name(path)
-    >>> prunable_leaves(params, but_embeddings)
-    {'dense': {'kernel': True}, 'embedding': False}
+    Args:
+      path: as `jax.tree_util.tree_leaves_with_path` returns it.
+      leaf: an array or a `jax.ShapeDtypeStruct`.
+
+    Examples:
+      >>> params = {"embedding": jnp.ones((9, 4)), "dense": {"kernel": jnp.ones((4, 4))}}
+      >>> def but_embeddings(path, leaf):
+      ...     return is_kernel(path, leaf) and "embedding" not in path_name(path)
+      >>> prunable_leaves(params, but_embeddings)
+      {'dense': {'kernel': True}, 'embedding': False}
     """
     return is_floating(leaf) and leaf.ndim >= 2 and not NOT_KERNELS.fullmatch(_last_word(path))
 
@@ -115,21 +136,22 @@ def _last_word(path: Path) -> str:
 
 
 def prunable_leaves(params: PyTree, predicate: Predicate = is_kernel) -> PyTree:
-    """Which leaves may be pruned, as a tree of Python bools.
+    """Return which leaves may be pruned, as a tree of Python bools.
 
-    Static on purpose: decide it once, on one network, and close over it in jitted code.
+    The tree is static: make it once, for one network, and close over it in jitted code.
 
     Args:
       params: arrays or `jax.ShapeDtypeStruct`s (from `jax.eval_shape`).
-      predicate: called with the path and the leaf.
+      predicate: `(path, leaf) -> bool`.
 
     Raises:
-      ValueError: if no weight is prunable; lists the leaves there are.
-      TypeError: if a leaf is not an array, if the predicate says anything but True or False, or
+      ValueError: if no weight is prunable; lists the leaves.
+      TypeError: if a leaf is not an array, if the predicate returns anything but True or False, or
         if it chooses a leaf that does not hold floats.
 
-    >>> prunable_leaves({"kernel": jnp.ones((3, 2)), "bias": jnp.zeros(2)})
-    {'bias': False, 'kernel': True}
+    Examples:
+      >>> prunable_leaves({"kernel": jnp.ones((3, 2)), "bias": jnp.zeros(2)})
+      {'bias': False, 'kernel': True}
     """
     check_shaped(params=params)
     prunable = _ask("predicate", predicate, params)
@@ -139,21 +161,23 @@ def prunable_leaves(params: PyTree, predicate: Predicate = is_kernel) -> PyTree:
 
 
 def describe(params: PyTree, prunable: PyTree) -> str:
-    """A short table of the leaves: path, shape, size and whether it may be pruned.
+    """Return a table of the leaves: path, shape, size, and whether the leaf is prunable.
 
     Args:
       params: arrays or `jax.ShapeDtypeStruct`s.
       prunable: from `prunable_leaves`.
 
     Raises:
-      TypeError, ValueError: leaves that are not arrays, trees that differ.
+      TypeError: if a leaf is not an array.
+      ValueError: if the trees differ.
 
-    >>> params = {"dense": {"kernel": jnp.ones((784, 300)), "bias": jnp.zeros(300)}}
-    >>> print(describe(params, prunable_leaves(params)))
-    leaf          shape        size  prunable
-    dense/bias    300           300  no
-    dense/kernel  784 x 300  235200  yes
-    235200 of 235500 weights in 1 of 2 leaves may be pruned.
+    Examples:
+      >>> params = {"dense": {"kernel": jnp.ones((784, 300)), "bias": jnp.zeros(300)}}
+      >>> print(describe(params, prunable_leaves(params)))
+      leaf          shape        size  prunable
+      dense/bias    300           300  no
+      dense/kernel  784 x 300  235200  yes
+      235200 of 235500 weights in 1 of 2 leaves may be pruned.
     """
     check_shaped(params=params)
     check_prunable(prunable, params=params)
@@ -173,14 +197,19 @@ def describe(params: PyTree, prunable: PyTree) -> str:
 
 
 def num_prunable(tree: PyTree, prunable: PyTree) -> int:
-    """How many weights may be pruned.
+    """Count the prunable weights.
 
     Args:
-      tree: anything with the shapes of the parameters.
+      tree: any tree with the shapes of the parameters.
       prunable: from `prunable_leaves`.
 
     Raises:
-      ValueError: if there is none; lists the leaves there are.
+      ValueError: if there are none; lists the leaves.
+
+    Examples:
+      >>> params = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}
+      >>> num_prunable(params, {"kernel": True, "bias": False})
+      6
     """
     pairs = zip(jax.tree.leaves(tree), jax.tree.leaves(prunable), strict=True)
     number = sum(leaf.size for leaf, yes in pairs if yes)
@@ -193,10 +222,22 @@ def num_prunable(tree: PyTree, prunable: PyTree) -> int:
 
 
 def leaf_keys(key: Key, tree: PyTree) -> PyTree:
-    """One key per leaf, folded in by the leaf's place in the tree.
+    """Return a key for each leaf: `key` with the index of the leaf folded in.
+
+    Args:
+      key: a typed key, as `jax.random.key` makes it.
+      tree: any tree.
+
+    Returns:
+      A tree of keys.
 
     Raises:
-      TypeError: if `key` is not one typed key, as `jax.random.key` makes them.
+      TypeError: if `key` is not a single typed key.
+
+    Examples:
+      >>> keys = leaf_keys(jax.random.key(0), {"a": 1, "b": 2})
+      >>> bool(keys["a"] == keys["b"])
+      False
     """
     check_key(key)
     leaves, treedef = jax.tree.flatten(tree)
@@ -204,7 +245,7 @@ def leaf_keys(key: Key, tree: PyTree) -> PyTree:
 
 
 class Layers(tuple):
-    """The layers of one stacked leaf, in the leaf's place: a tuple that knows what it is."""
+    """The layers of one stacked leaf, in its place in the tree; a tuple of a distinct type."""
 
 
 jax.tree_util.register_pytree_with_keys(
@@ -217,53 +258,56 @@ jax.tree_util.register_pytree_with_keys(
 def unstack_layers(
     tree: PyTree, rule: Predicate, like: PyTree | None = None
 ) -> tuple[PyTree, Callable[[PyTree], PyTree]]:
-    """Give layers that share a leaf leaves of their own, so that each is treated as a layer.
+    """Split leaves that stack several layers, so that each layer has leaves of its own.
 
     Scanned and vmapped networks (flax linen `scan`, nnx `scan` and `vmap`, `eqx.filter_vmap`, haiku
-    `layer_stack`) keep L layers in one leaf `[L, ...]`. To every function of this library a leaf is
-    a layer: ranked as one, permuted as one, with one rate. Take such leaves apart, and all that
-    follows equals, to the bit, the same layers as separate leaves; stack them to train. Both ways
-    are slices and `jnp.stack`, cheap under `jit`. For layers of layers, call it once more.
+    `layer_stack`) keep L layers in one leaf `[L, ...]`. But the functions of this library treat a
+    leaf as a layer: it is ranked as one, permuted as one, and has one rate. After splitting,
+    results equal bit for bit those for the same layers in separate leaves. Stack the layers again
+    to train. Both directions are slices and `jnp.stack`, which are cheap under `jit`. For layers
+    inside layers, call the function again on its result.
 
     Args:
-      tree: any of the library: weights, a mask, scores, a `rounds.RoundState` (field by field).
-        Python's bools and numbers, of `prunable_leaves` or `rates.keep_counts` say, go to every
-        layer as they are.
-      rule: called with the path and the leaf of `like`; True for leaves `[L, ...]` of L layers.
-      like: the stacked parameters; by default `tree` itself. Needed where `tree` holds no arrays.
+      tree: weights, a mask, scores, a `rounds.RoundState` (split field by field), or any other tree
+        of this library. Python bools and numbers, as in `prunable_leaves` or `rates.keep_counts`,
+        are repeated for every layer.
+      rule: `(path, leaf) -> bool` on the leaves of `like`, True for stacked leaves `[L, ...]`.
+      like: the stacked parameters; by default, `tree` itself. Needed if `tree` holds no arrays.
 
     Returns:
-      The tree with L leaves ``path/0``, ``path/1``, ... in this order in place of each stacked
-      one, and the function that stacks the layers of any such tree again.
+      The tree, with each stacked leaf replaced by L leaves `path/0`, `path/1`, ..., and a function
+      that stacks the layers of any such tree again.
 
     Raises:
-      ValueError: a rule that chooses no leaf, a chosen leaf without layers, trees that differ; when
-        stacking, layers whose bools or numbers differ.
-      TypeError: a rule that says anything but True or False, leaves that are not arrays.
+      ValueError: if the rule chooses no leaf or a leaf without layers, or if trees differ. When
+        stacking: if the bools or numbers of the layers of a leaf differ.
+      TypeError: if the rule returns anything but True or False, or if a leaf is not an array.
 
-    >>> params = {"blocks": {"kernel": jnp.ones((2, 3, 4))}, "output": {"kernel": jnp.ones((4, 5))}}
-    >>> layers, stack = unstack_layers(params, lambda path, leaf: "blocks" in path_name(path))
-    >>> print(describe(layers, prunable_leaves(layers)))
-    leaf             shape  size  prunable
-    blocks/kernel/0  3 x 4    12  yes
-    blocks/kernel/1  3 x 4    12  yes
-    output/kernel    4 x 5    20  yes
-    44 of 44 weights in 3 of 3 leaves may be pruned.
-    >>> jax.tree.map(jnp.shape, stack(layers))["blocks"]
-    {'kernel': (2, 3, 4)}
+    Examples:
+      >>> shapes = {"blocks": (2, 3, 4), "output": (4, 5)}
+      >>> params = {name: {"kernel": jnp.ones(shape)} for name, shape in shapes.items()}
+      >>> layers, stack = unstack_layers(params, lambda path, leaf: "blocks" in path_name(path))
+      >>> print(describe(layers, prunable_leaves(layers)))
+      leaf             shape  size  prunable
+      blocks/kernel/0  3 x 4    12  yes
+      blocks/kernel/1  3 x 4    12  yes
+      output/kernel    4 x 5    20  yes
+      44 of 44 weights in 3 of 3 leaves may be pruned.
+      >>> jax.tree.map(jnp.shape, stack(layers))["blocks"]
+      {'kernel': (2, 3, 4)}
     """
     if isinstance(tree, RoundState):
         like = tree.w_i if like is None else like
         fields = [unstack_layers(field, rule, like)[0] for field in tree]
         return RoundState(*fields), _stack_layers
     if like is None and not all(hasattr(leaf, "shape") for leaf in jax.tree.leaves(tree)):
-        raise TypeError("the tree does not tell how many layers there are; pass like=params too.")
+        raise TypeError("the tree has no arrays to count layers in; pass like=params too.")
     like = tree if like is None else like
     check_shaped(like=like)
     check_structure(like=like, tree=tree)
     chosen = _ask("rule", rule, like)
     if not any(jax.tree.leaves(chosen)):
-        raise ValueError(f"the rule is True of no leaf; the leaves are: {_listed(like)}.")
+        raise ValueError(f"the rule is True for no leaf; the leaves are: {_listed(like)}.")
 
     def unstack(path: Path, leaf: Any, whole: Any, yes: bool) -> Any:
         if not yes:
@@ -271,12 +315,12 @@ def unstack_layers(
         if not (whole.shape and whole.shape[0]):
             raise ValueError(
                 f"leaf '{path_name(path)}' of shape {list(whole.shape)} has no layers; "
-                "the rule must be False of it."
+                "the rule must be False for it."
             )
         if jnp.shape(leaf) not in ((), whole.shape):
             raise ValueError(
-                f"leaf '{path_name(path)}' has shape {list(leaf.shape)}, in like "
-                f"{list(whole.shape)}; both must describe the same network."
+                f"leaf '{path_name(path)}' has shape {list(leaf.shape)} in the tree but "
+                f"{list(whole.shape)} in like; both must describe the same network."
             )
         return Layers(_layer(leaf, i) for i in range(whole.shape[0]))
 
@@ -290,7 +334,7 @@ def _layer(leaf: Any, place: int) -> Any:
 
 
 def _stack_layers(tree: PyTree) -> PyTree:
-    """Undo `unstack_layers`, for any tree of that structure."""
+    """Undo `unstack_layers`, for any tree with its structure."""
 
     def is_layers(node: Any) -> bool:
         return isinstance(node, Layers)
@@ -305,8 +349,8 @@ def _stack_layers(tree: PyTree) -> PyTree:
             return jnp.stack(layers)
         if any(layer != layers[0] for layer in layers):
             raise ValueError(
-                f"the layers of leaf '{path_name(path)}' have {shown(layers)}, which no stacked "
-                "leaf can tell apart."
+                f"the layers of leaf '{path_name(path)}' have {shown(layers)}, but a stacked leaf "
+                "holds one value for all of them."
             )
         return layers[0]
 
@@ -314,14 +358,14 @@ def _stack_layers(tree: PyTree) -> PyTree:
 
 
 def _ask(kind: str, predicate: Predicate, tree: PyTree) -> PyTree:
-    """What a predicate says of every leaf, as Python's bools."""
+    """Call a predicate on every leaf; its answers as Python bools."""
 
     def ask(path: Path, leaf: Any) -> bool:
         answer = predicate(path, leaf)
         if not isinstance(answer, bool | np.bool_):
             raise TypeError(
-                f"the {kind} says {shown(answer)} of leaf '{path_name(path)}', expected True or "
-                "False."
+                f"the {kind} returns {shown(answer)} for leaf '{path_name(path)}', expected True "
+                "or False."
             )
         return bool(answer)
 

@@ -129,15 +129,15 @@ WRONG = [
     ),
     Case(
         "types", lambda: trees.prunable_leaves(PARAMS, lambda p, w: None), TypeError,
-        "the predicate says None of leaf 'dense/bias', expected True or False",
+        "the predicate returns None for leaf 'dense/bias', expected True or False",
     ),
     Case(
         "types", lambda: trees.prunable_leaves(PARAMS, lambda p, w: "False"), TypeError,
-        "the predicate says 'False' of leaf",
+        "the predicate returns 'False' for leaf",
     ),
     Case(
         "types", lambda: trees.prunable_leaves(PARAMS, lambda p, w: w > 0), TypeError,
-        "the predicate says Array.* of leaf 'dense/bias'",
+        "the predicate returns Array.* for leaf 'dense/bias'",
     ),
     Case("types", lambda: masks.density(MASK, MASK), TypeError, TRUE_OR_FALSE),
     Case("types", lambda: masks.density(MASK, kernel("yes")), TypeError, TRUE_OR_FALSE),

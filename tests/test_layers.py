@@ -201,12 +201,12 @@ STACK = {"blocks": {"kernel": jnp.ones((3, 4, 5))}, "head": jnp.ones((5, 2))}
         (
             lambda: trees.unstack_layers(STACK, lambda path, leaf: False),
             ValueError,
-            r"the rule is True of no leaf; the leaves are: 'blocks/kernel' float32\[3, 4, 5\]",
+            r"the rule is True for no leaf; the leaves are: 'blocks/kernel' float32\[3, 4, 5\]",
         ),
         (
             lambda: trees.unstack_layers(STACK, lambda path, leaf: leaf.ndim),
             TypeError,
-            "the rule says 3 of leaf 'blocks/kernel', expected True or False",
+            "the rule returns 3 for leaf 'blocks/kernel', expected True or False",
         ),
         (
             lambda: trees.unstack_layers({"scale": jnp.float32(1)}, lambda path, leaf: True),
@@ -221,7 +221,7 @@ STACK = {"blocks": {"kernel": jnp.ones((3, 4, 5))}, "head": jnp.ones((5, 2))}
         (
             lambda: trees.unstack_layers({"kernel": True}, lambda path, leaf: True),
             TypeError,
-            "does not tell how many layers there are; pass like=params",
+            "has no arrays to count layers in; pass like=params",
         ),
         (
             lambda: trees.unstack_layers({"head": True}, lambda path, leaf: True, like=STACK),
@@ -233,12 +233,12 @@ STACK = {"blocks": {"kernel": jnp.ones((3, 4, 5))}, "head": jnp.ones((5, 2))}
                 jnp.ones((3, 2)), lambda path, leaf: True, jnp.ones((2, 2))
             ),
             ValueError,
-            r"leaf '' has shape \[3, 2\], in like \[2, 2\]",
+            r"leaf '' has shape \[3, 2\] in the tree but \[2, 2\] in like",
         ),
         (
             lambda: trees.unstack_layers(jnp.ones(4), lambda path, leaf: True, jnp.ones(6)),
             ValueError,
-            r"leaf '' has shape \[4\], in like \[6\]",
+            r"leaf '' has shape \[4\] in the tree but \[6\] in like",
         ),
     ],
 )

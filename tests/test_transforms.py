@@ -502,19 +502,19 @@ SYNCED = optax.LookaheadParams.init_synced(PARAMS)
         (
             lambda: refused(optax.flatten(freeze_pruned(optax.sgd(0.1))), mask=MASK),
             ValueError,
-            r"goes inside: freeze_pruned\(optax\.flatten",
+            r"inside: freeze_pruned\(optax\.flatten",
         ),
         (
             lambda: refused(optax.flatten(freeze_pruned(optax.sgd(0.1), MASK))),
             ValueError,
-            r"goes inside: freeze_pruned\(optax\.flatten",
+            r"inside: freeze_pruned\(optax\.flatten",
         ),
         (
             lambda: optax.flatten(freeze_pruned(optax.sgd(0.1), {"w": MASK["kernel"]})).init(
                 {"w": PARAMS["kernel"]}
             ),
             ValueError,
-            r"goes inside: freeze_pruned\(optax\.flatten",
+            r"inside: freeze_pruned\(optax\.flatten",
         ),
         (
             lambda: refused(INSIDE["partition"](freeze_pruned(optax.sgd(0.1)))),
@@ -541,7 +541,7 @@ SYNCED = optax.LookaheadParams.init_synced(PARAMS)
         (
             lambda: set_mask(optax.adam(0.1).init(PARAMS), MASK),
             ValueError,
-            r"keeps no mask; make the optimizer with one: freeze_pruned\(optimizer, mask\)",
+            r"keeps no mask; give freeze_pruned the mask: freeze_pruned\(optimizer, mask\)",
         ),
         (
             lambda: set_mask(freeze_pruned(adamw(), MASK).init(PARAMS), {"bias": MASK["bias"]}),
