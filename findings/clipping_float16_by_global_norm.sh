@@ -1,21 +1,21 @@
 #!/usr/bin/env bash
 # optax 0.2.8 (clip_by_global_norm), jax 0.10.2, on the CPU
 #
-# Expected: clip_by_global_norm(max_norm) leaves updates alone whose norm is below max_norm, and
-# shortens all others to max_norm. It never makes them shorter than that, and finite gradients of
-# some float type have a norm that is about the same in any other.
+# Expected: clip_by_global_norm(max_norm) leaves updates with a smaller norm unchanged and scales
+# all others down to max_norm, never below it. Finite gradients have about the same norm in any
+# float type.
 #
-# What happens: the norm is the root of the sum of squares in the gradients' own type. In float16 a
-# sum above 65504 is infinite, so with a norm above 256 all updates are divided by infinity: they
-# are exactly 0, with no NaN to warn of it. The limit is 256 whatever max_norm is; 1000 ought to
-# change nothing. One float16 leaf is enough to zero the float32 leaves beside it. bfloat16 is fine.
-# So training stops at the very step that clipping is there for. The weights stay where they are,
-# hence the gradients do as well, and nothing moves ever after.
+# What happens: the norm is the square root of a sum of squares in the gradients' own type. In
+# float16, a sum above 65504 is infinite. So if the norm exceeds 256, all updates are divided by
+# infinity: they become exactly 0, without a NaN as a warning. The limit is 256 for any max_norm,
+# even for 1000, which should change nothing. A single float16 leaf is enough to set the float32
+# leaves beside it to 0. bfloat16 is not affected. Training stops in the very step that clipping is
+# meant to save. The weights stay the same, so the gradients do too, and nothing moves again.
 #
-# Why it matters: a mask that keeps a share d of the weights also shortens the (masked) gradient, by
-# about sqrt(d). So there is a range in which the dense network doesn't learn at all and its ticket
-# does, with the same data, rate and clipping. That looks like the very result one is after. In a
-# population under vmap, some members simply never start.
+# Why it matters: a mask that keeps a fraction d of the weights also shrinks the (masked) gradient,
+# by about sqrt(d). So there is a range of norms where the dense network does not learn at all but
+# its ticket does, with the same data, learning rate and clipping. That looks like the very result
+# one hopes for. In a population under vmap, some members simply never start.
 #
 # Seen:
 #   norm 255 clipped by 1: float16 1.00, float32 1.00

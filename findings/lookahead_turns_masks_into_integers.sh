@@ -1,21 +1,22 @@
 #!/usr/bin/env bash
 # optax 0.2.8 (optax.lookahead), jax 0.10.2, on the CPU
 #
-# Expected: lookahead(optimizer, ..., reset_state=True) sets the optimizer's state back to that of
-# init every sync_period steps, and leaves it alone in between. It documents no limit on what that
-# state may hold.
+# Expected: lookahead(optimizer, ..., reset_state=True) resets the optimizer's state to that of init
+# every sync_period steps and does not change it in between. The documentation states no restriction
+# on what the state may hold.
 #
 # What happens: in every step, each leaf of the state becomes (1 - sync) * current + sync * init,
-# and that is one of the two for finite floats only. (1) Booleans are int32 after the first step,
-# and then ~mask is -1 or -2, true throughout. (2) What is NaN or infinite at a reset is NaN after.
-# (3) With typed PRNG keys the first step is a TypeError, so optax.noisy_sgd can't be inside. Under
-# lax.scan, (1) is an error as well; in a loop, jitted or not, there is no sign of it.
+# which equals one of the two only for finite floats. (1) Booleans are int32 after the first step;
+# then ~mask is -1 or -2, which is always true. (2) Values that are NaN or infinite at a reset are
+# NaN afterwards. (3) With typed PRNG keys, the first step raises a TypeError, so optax.noisy_sgd
+# cannot be used inside. Under lax.scan, (1) raises an error, too; in a loop, jitted or not, nothing
+# indicates it.
 #
-# Why it matters: the mask belongs in the state of the transformation that applies it, beside the
-# moments. jnp.where(mask, update, 0) lives on with integers. jnp.where(~mask, 0, update) should be
-# the same, and with reset_state=True it freezes the whole network after its first step, which looks
-# as if training had converged at once. A mask used as an index picks entries 0 and 1, not the kept
-# ones.
+# Why it matters: a mask belongs in the state of the transformation that applies it, beside the
+# moments. jnp.where(mask, update, 0) still works with integers. jnp.where(~mask, 0, update) should
+# do the same, but with reset_state=True it freezes the whole network after the first step, which
+# looks as if training had converged at once. A mask used as an index selects entries 0 and 1
+# instead of the kept ones.
 #
 # Seen, for three weights, the second pruned, with a rate of 0.1 and gradients of 1, synchronized
 # every 10 steps; the weights after 1, 2 and 5 steps:

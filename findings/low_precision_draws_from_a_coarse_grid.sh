@@ -1,20 +1,21 @@
 #!/usr/bin/env bash
 # jax 0.10.2, flax 0.12.8, on the CPU
 #
-# Expected: weights initialised in bfloat16, or masks drawn with bfloat16 probabilities, are those
-# of float32 but for rounding: well over a thousand distinct magnitudes, no exact zeros, and a rate
-# that is off by 0.4 % at most, which is how well bfloat16 holds 1e-4.
+# Expected: weights initialised in bfloat16, or masks sampled with bfloat16 probabilities, equal
+# those of float32 up to rounding: well over a thousand distinct magnitudes, no exact zeros, and a
+# rate that is off by at most 0.4 %, the precision with which bfloat16 represents 1e-4.
 #
-# What happens: the uniform numbers underneath lie on a fixed grid in [0, 1), of 128 points in
-# bfloat16 and 1024 in float16, and all else is a function of them. A million lecun_normal weights
-# in bfloat16 have 90 distinct magnitudes, and one in 128 is exactly zero. bernoulli(p) compares
-# with the same grid, so that any 0 < p <= 1/128 is drawn as 1/128. Its documentation warns of small
-# p for float32 only (below 1e-7); mode="high" mends 1e-4, with a new floor at 6e-5.
+# What happens: the underlying uniform numbers lie on a fixed grid in [0, 1), of 128 points in
+# bfloat16 and 1024 in float16, and everything else is a function of them. A million lecun_normal
+# weights in bfloat16 have 90 distinct magnitudes, and one in 128 is exactly zero. bernoulli(p)
+# compares p with the same grid, so any 0 < p <= 1/128 acts as 1/128. Its documentation warns about
+# small p for float32 only (below 1e-7); mode="high" fixes 1e-4, but has a floor of its own at 6e-5.
 #
-# Why it matters: (1) magnitude criteria on initial weights meet ties by the ten thousand:
-# thresholds keep 0.8 % or 2.3 % of a bfloat16 layer, nothing between. (2) 0.8 % of the weights are
-# zero before anything is pruned: `w != 0` isn't the mask, and these have no sign to keep. (3) A
-# supermask drawn from probabilities of 1e-4 is 77 times too dense, though their mean is right.
+# Why it matters: (1) magnitude criteria on initial weights meet tens of thousands of ties:
+# thresholds keep 0.8 % or 2.3 % of a bfloat16 layer, and nothing in between. (2) 0.8 % of the
+# weights are zero before any pruning: `w != 0` is not the mask, and these weights have no sign to
+# keep. (3) A supermask sampled with probabilities of 1e-4 is 77 times too dense, although the mean
+# of the probabilities is right.
 #
 # Seen, for 2**20 numbers and key 0:
 #   float32: 927583 magnitudes, 0.00 % zeros, thresholds around 1 % keep 1.00 % or 1.00 %

@@ -1,22 +1,22 @@
 #!/usr/bin/env bash
 # optax 0.2.8 (optax.contrib.muon), flax 0.12.8 (linen), jax 0.10.2, on the CPU
 #
-# Expected: muon orthogonalises the update of each weight matrix and hands biases and normalisation
-# scales to Adam. Writing a network's equal layers as nn.scan changes how fast it compiles, not how
-# it is trained: adam, sgd and their kind act on the stacked leaves as on the single ones.
+# Expected: muon orthogonalises the update of each weight matrix and leaves biases and normalisation
+# scales to Adam. Writing the equal layers of a network as nn.scan changes how fast the network
+# compiles, not how it trains: adam, sgd and similar optimizers treat stacked leaves like single
+# ones.
 #
-# What happens: muon decides by the rank of a leaf, and nn.scan puts a layer axis in front. All
-# kernels, now of rank 3, silently go to Adam; all biases and LayerNorm scales, now of rank 2, are
-# taken for matrices (layers x features) and orthogonalised across layers, so that the bias of one
-# layer moves by the gradients of another. hk.layer_stack and populations whose members are
-# stacked by hand give the same shapes. Cures: jax.vmap of optimizer.update over that axis, or
-# muon_weight_dimension_numbers.
+# What happens: muon decides by the rank of a leaf, and nn.scan adds a leading layer axis. All
+# kernels, now of rank 3, silently go to Adam. All biases and LayerNorm scales, now of rank 2, are
+# treated as matrices (layers x features) and orthogonalised across layers, so that the gradients of
+# one layer move the bias of another. hk.layer_stack and populations stacked by hand have the same
+# shapes. Fixes: jax.vmap of optimizer.update over that axis, or muon_weight_dimension_numbers.
 #
-# Why it matters: (1) "muon" results are those of Adam. (2) Members of a stacked population, or
-# layers pruned at rates of their own, aren't independent any more: changing the gradients of one
-# changes the others. (3) A pruned entry whose gradients are masked to 0 moves all the same, in a
-# bias or scale, where Adam would leave it. The same goes for any rule of the kind "rank 2 or more
-# is a kernel, prune it".
+# Why it matters: (1) "muon" results are really those of Adam. (2) Members of a stacked population,
+# or layers pruned at different rates, are no longer independent: changing the gradients of one
+# changes the others. (3) A pruned entry of a bias or scale whose gradient is masked to 0 moves
+# anyway; with Adam it would stay. The same holds for any rule such as "prune what has rank 2 or
+# more".
 #
 # Seen, for Dense and LayerNorm in three scanned layers:
 #   one by one: orthogonalised dense/kernel; by Adam dense/bias norm/bias norm/scale

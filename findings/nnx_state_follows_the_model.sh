@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
 # flax 0.12.8 (nnx), optax 0.2.8, jax 0.10.2, on the CPU
 #
-# Expected: nnx.state(model, nnx.Param), taken before training, holds the initial weights. It has a
-# type of its own, is a pytree of arrays, and is what one hands to jax.grad and to checkpointers.
+# Expected: nnx.state(model, nnx.Param), taken before training, holds the initial weights. It has
+# its own type, is a pytree of arrays, and is what one passes to jax.grad and to checkpointers.
 #
 # What happens: the State holds the model's own Variables. nnx.Optimizer.update writes into them,
-# under nnx.jit too, so the "initial weights" are the trained ones. nnx.split does the same. No
-# error, no warning; the docstrings of both say nothing of it. A State that went through
-# jax.tree.map is a copy, even with the identity; so are nnx.clone and nnx.to_pure_dict.
+# under nnx.jit as well, so the "initial weights" become the trained ones. nnx.split behaves the
+# same. There is no error and no warning, and neither docstring mentions it. A State that went
+# through jax.tree.map is a copy, even with the identity; so are nnx.clone and nnx.to_pure_dict.
 #
 # Why it matters: a lottery ticket needs w_0 after training. Rewinding with nnx.update(model, w_0)
 # leaves the network trained, |w_f| - |w_0| is 0 everywhere, and every weight has "kept its sign".
-# The experiment runs to its end, and tickets look as good as fine-tuned networks.
+# The experiment runs to the end, and tickets look as good as fine-tuned networks.
 #
 # Seen:
 #   jit=False: moved 0.3123, w_f - w_0 0.0, left after rewinding 0.3123, the mapped copy 0.0

@@ -1,21 +1,21 @@
 #!/usr/bin/env bash
 # jax 0.10.2 (jax.experimental.sparse), optax 0.2.8, on the CPU
 #
-# Expected: sparse.grad of a loss in a BCOO matrix is documented as the gradient within the sparsity
-# pattern. It has the tree structure of the parameters, as optax wants it. Hence a step of an
-# optimizer changes the values that are stored, and the pattern stays.
+# Expected: sparse.grad of a loss with respect to a BCOO matrix is documented as the gradient within
+# the sparsity pattern. It has the tree structure of the parameters, as optax requires. So an
+# optimizer step changes the stored values and keeps the pattern.
 #
-# What happens: the BCOO that sparse.grad returns carries the indices of the weights once more, as a
-# leaf like any other. The optimizer takes them for a gradient, and optax.apply_updates adds
-# -rate * indices to the indices and casts the result back to int32, towards 0. A small rate doesn't
-# help: 5 - 0.0001 * 5 becomes 4. So each step pulls all entries a row up and a column to the left,
-# or further, to the corner at (0, 0). Entries that meet are summed, and those that leave the matrix
-# count for nothing. nse, the shape and the dtypes stay as they were. jit makes no difference.
-# Cures: optimize W.data alone, or use equinox.filter_grad and equinox.apply_updates.
+# What happens: the BCOO that sparse.grad returns holds the indices of the weights again, as a leaf
+# like any other. The optimizer treats them as a gradient: optax.apply_updates adds -rate * indices
+# to the indices and casts the result back to int32, towards 0. A small rate does not help: 5 -
+# 0.0001 * 5 becomes 4. Each step moves all entries up by a row and left by a column, or further,
+# towards the corner at (0, 0). Entries that meet are summed, and those that leave the matrix are
+# ignored. nse, the shape and the dtypes do not change. jit makes no difference. Fixes: optimize
+# W.data alone, or use equinox.filter_grad and equinox.apply_updates.
 #
-# Why it matters: a pruned network in BCOO is the way to pay for the kept weights only, and its
-# sparsity looks safe, since nothing but the kept weights is stored. Instead the mask moves.
-# The loss falls all the same, to that of a matrix all but empty, so training seems to work, badly.
+# Why it matters: with BCOO, a pruned network pays for the kept weights only. Its sparsity looks
+# safe, because nothing but the kept weights is stored. But the mask moves. The loss still falls, to
+# that of an almost empty matrix, so training seems to work, only badly.
 #
 # Seen, for an 8 x 8 matrix with 17 entries, towards one with the same pattern, after 1, 3 and 300
 # steps:

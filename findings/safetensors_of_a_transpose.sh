@@ -1,20 +1,20 @@
 #!/usr/bin/env bash
 # safetensors 0.8.0, numpy 2.4.6, jax 0.10.2, on the CPU
 #
-# Expected: safetensors.numpy.save_file stores the values of the array it is given. It asks for
-# contiguous, dense arrays; the transpose of a matrix is dense and (Fortran-)contiguous, and
-# np.save and flax.serialization store it rightly.
+# Expected: safetensors.numpy.save_file stores the values of the array it is given. It requires
+# contiguous, dense arrays; the transpose of a matrix is dense and (Fortran-)contiguous, and np.save
+# and flax.serialization store it correctly.
 #
-# What happens: the bytes are written in the order they lie in memory, under the shape of the
-# transpose. The file is well formed and loads without a word, with the right shape and dtype and
-# the values in wrong places. safetensors 0.7.0 stored the right values. The same expression on a
-# jax array through safetensors.flax is right too, because `.T` of a jax array is a new array.
+# What happens: the bytes are written in memory order, under the shape of the transpose. The file is
+# well formed and loads without an error, with the right shape and dtype but with values in the
+# wrong places. safetensors 0.7.0 stored the right values. The same expression on a jax array
+# through safetensors.flax is correct, too, because `.T` of a jax array is a new array.
 #
-# Why it matters: the way from flax or haiku (in, out) to PyTorch (out, in) is
-# `np.asarray(kernel).T`, for the weights and for their masks. The counts that one would check a
-# pruned network by (density, norm, sorted values) are those of the true mask; its rows, hence the
-# neurons that lost their inputs, are not. Weights and mask agree with each other, being scrambled
-# alike.
+# Why it matters: `np.asarray(kernel).T` is the way from flax or haiku (in, out) to PyTorch (out,
+# in), for weights and for their masks. The statistics one would use to check a pruned network
+# (density, norm, sorted values) are those of the true mask; its rows, and so the neurons that lost
+# their inputs, are not. Weights and mask agree with each other, because both are scrambled in the
+# same way.
 #
 # Seen, for the mask [[1 0 0] [1 1 0]]:
 #   0.7.0: numpy .T [[1, 1], [0, 1], [0, 0]]   flax .T [[1, 1], [0, 1], [0, 0]]

@@ -1,20 +1,20 @@
 #!/usr/bin/env bash
 # optax 0.2.8 (optax.contrib.schedule_free_sgd and schedule_free_adamw), jax 0.10.2, on the CPU
 #
-# Expected: an optimizer whose updates are multiplied by a mask as the last step leaves pruned
-# weights where they are. That holds for every optimizer, whatever its state, since a weight only
-# moves by its update. So the weights to evaluate are pruned as well.
+# Expected: an optimizer whose updates are multiplied by a mask in the last step leaves pruned
+# weights where they are. That holds for every optimizer, whatever its state, because only its
+# update moves a weight. So the weights used for evaluation are pruned as well.
 #
-# What happens: during training the pruned weights are exactly 0. But the weights that
-# schedule-free optimizers are evaluated at are extrapolated from the state, which moves z before
-# the mask comes: eval = (w - (1 - b1) z) / b1. The gradient of a weight that is held at 0
-# need not fade: z then walks off for ever, and the weights for evaluation walk off the other way,
-# up the gradient, without bound. With the mask on the gradients, before the optimizer, they are 0.
+# What happens: during training, the pruned weights are exactly 0. But schedule-free optimizers are
+# evaluated at weights extrapolated from the state, in which z moves before the mask is applied:
+# eval = (w - (1 - b1) z) / b1. The gradient of a weight held at 0 need not vanish: then z drifts
+# away for ever, and the evaluation weights drift in the opposite direction, up the gradient,
+# without bound. If the mask is applied to the gradients, before the optimizer, they are 0.
 #
-# Why it matters: masking the updates is the usual way to keep a ticket pruned, and the safe one
-# elsewhere: masked gradients alone let momentum and weight decay move pruned weights. Here every
-# check during training passes (exact zeros, a falling loss), and the network that is evaluated and
-# saved is dense, and worse with every step.
+# Why it matters: masking the updates is the usual way to keep a ticket pruned, and elsewhere the
+# safe one: with masked gradients alone, momentum and weight decay move pruned weights. Here every
+# check during training passes (exact zeros, a falling loss), but the network that is evaluated and
+# saved is dense, and gets worse with every step.
 #
 # Seen, after 10, 100 and 1000 steps towards [1, 2, 1, -2], the last two weights pruned:
 #   sgd, updates masked: pruned 0, for evaluation [-0.11, 0.22] [-1.11, 2.22] [-11.11, 22.22]

@@ -4,16 +4,16 @@
 # Expected: jax.lax.top_k(scores, k) and the first k of jnp.argsort(scores, descending=True) are the
 # same indices. Both document that equal elements keep their order, and 0.0 == -0.0.
 #
-# What happens: top_k ranks 0.0 above -0.0, wherever they stand; jnp.argpartition, which is built on
-# it, does too. argsort and sort take them as equal, as numpy does, and go by the index. float16 and
-# bfloat16 are no different, nor is jit.
+# What happens: top_k ranks 0.0 above -0.0, wherever they are; so does jnp.argpartition, which is
+# built on it. argsort and sort treat them as equal, as numpy does, and order them by index.
+# float16, bfloat16 and jit make no difference.
 #
 # Why it matters: signed scores (movement, GraSP, SNIP before the absolute value) are products with
 # the weight, and a dead unit, a padded input or an already pruned weight makes the other factor 0:
-# w * 0 is 0.0 for a positive weight and -0.0 for a negative one. Where such ties are at the
-# margin, top_k keeps weights by their sign: only positive ones, if k allows, in a mask that should
-# be blind to signs. top_k(-scores), for the smallest, keeps only negative ones. A mask changes when
-# argsort is replaced by top_k for speed.
+# w * 0 is 0.0 for a positive weight and -0.0 for a negative one. If such ties lie at the threshold,
+# top_k chooses weights by their sign: it keeps only positive ones, if k allows, in a mask that
+# should not depend on signs. top_k(-scores), for the smallest scores, keeps only negative ones. The
+# mask changes when argsort is replaced by top_k for speed.
 #
 # Seen, for 1000 scores w * 0, of which 300 are to be kept:
 #   argsort: 155 of 300 kept weights are positive

@@ -1,21 +1,21 @@
 #!/usr/bin/env bash
 # optax 0.2.8 (optax.tree.vdot), jax 0.10.2, numpy 2.4.6, on the CPU
 #
-# Expected: optax.tree.vdot(a, b) is the inner product of two trees, which for two masks is the
-# number of weights that both keep. optax.tree.vdot(a, a) is optax.tree.norm(a, squared=True) and,
-# for a mask, optax.tree.sum(a). Its docstring promises values upcast to the highest precision.
+# Expected: optax.tree.vdot(a, b) is the inner product of two trees: for two masks, the number of
+# weights that both keep. optax.tree.vdot(a, a) equals optax.tree.norm(a, squared=True) and, for a
+# mask, optax.tree.sum(a). Its docstring promises values upcast to the highest precision.
 #
-# What happens: boolean leaves go to jnp.vdot as they are, whose sum of booleans is an "or", as
-# numpy's is. Each leaf gives True if the masks share a single weight there, and the sum over
-# leaves, which starts from Python's 0, turns these into a count: of leaves, in a plausible int32.
-# Masks in int8 are added up in int8 and wrap around at 128, to negative overlaps. sum, norm and mul
-# count both as they should, so a formula with vdot and norm mixes the two. Cures: masks in float32,
-# or optax.tree.sum(optax.tree.mul(a, b)) for booleans and int8.
+# What happens: boolean leaves go to jnp.vdot unchanged, where a sum of booleans is an "or", as in
+# numpy. Each leaf gives True if the masks share a single weight in it. The sum over leaves, which
+# starts from Python's 0, then counts these leaves, in a plausible int32. Masks in int8 are summed
+# in int8 and overflow at 128, to negative overlaps. sum, norm and mul count both types correctly,
+# so a formula with vdot and norm mixes the two. Fixes: masks in float32, or
+# optax.tree.sum(optax.tree.mul(a, b)) for booleans and int8.
 #
-# Why it matters: overlap, Jaccard index and cosine of masks are how one asks whether two seeds, or
-# two criteria, find the same ticket. Here a mask has a cosine of 0.004 with itself, and a mask
-# drawn apart from it is exactly as close. Tests with hand-made masks may well pass: one shared
-# weight in each leaf is counted rightly, and up to 127 in all are in int8.
+# Why it matters: overlap, Jaccard index and cosine similarity of masks tell whether two seeds, or
+# two criteria, find the same ticket. Here a mask has a cosine of 0.004 with itself, and exactly the
+# same with a mask sampled independently. Tests with hand-made masks may well pass: one shared
+# weight per leaf is counted correctly, and so are up to 127 in total in int8.
 #
 # Seen, for leaves of 1000, 500 and 100 weights, of which a and b keep half at random:
 #   truth: a keeps 779, a and b share 413
