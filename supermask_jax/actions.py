@@ -340,6 +340,7 @@ MASK_ONE: dict[str, Action] = {
     "constant_keep_sign": keep_sign(constant),
     "rewind_unless_shrunk": rewind_unless_shrunk,
 }
+"""Mask-1 actions, for kept weights, by name."""
 
 MASK_ZERO: dict[str, Action] = {
     "zero": zero,
@@ -348,3 +349,4 @@ MASK_ZERO: dict[str, Action] = {
     "zero_if_grown": zero_if_grown,
     "zero_shuffled": zero_shuffled,
 }
+"""Mask-0 actions, for pruned weights, by name."""

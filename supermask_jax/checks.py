@@ -331,7 +331,7 @@ def check_action(kind: str, action: Any, registry: str) -> None:
 
 
 def warn(message: str) -> None:
-    """Warn, with the line outside this package that made the call as the place."""
+    """Warn at the line that called this package from outside."""
     depth, frame = 2, sys._getframe(1)
     package = __name__.partition(".")[0]
     while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == package:

@@ -139,8 +139,11 @@ def same_sign(criterion: Criterion) -> Criterion:
     """Restrict a criterion to weights with the same sign in `w_i` and `w_f`; the sign of 0 is 0.
 
     All other weights rank last, whatever the criterion: their score is the lowest finite number of
-    its type (`masks.prune` refuses infinite scores). They are kept only if no others are left. The
-    two `magnitude_increase_*` criteria of the paper in `CRITERIA` differ: see there.
+    its type (`masks.prune` refuses infinite scores). They are kept only if no others are left.
+
+    The paper's `magnitude_increase_same_sign` and `magnitude_increase_diff_sign` in `CRITERIA`
+    differ: as in the authors' code, excluded weights score 0, and so rank above weights that
+    shrank.
 
     Args:
       criterion: a `trees.Criterion`.
@@ -271,7 +274,7 @@ def _where_signs(
 
 large_final_same_sign = same_sign(large_final)
 large_final_diff_sign = diff_sign(large_final)
-# As in the authors' code, excluded weights score 0, and so rank above weights that shrank.
+# As in the authors' code: see `same_sign`.
 magnitude_increase_same_sign = _where_signs(jnp.equal, magnitude_increase, jnp.zeros_like)
 magnitude_increase_diff_sign = _where_signs(jnp.not_equal, magnitude_increase, jnp.zeros_like)
 
@@ -290,3 +293,4 @@ CRITERIA: dict[str, Criterion] = {
     "magnitude_increase_same_sign": magnitude_increase_same_sign,
     "magnitude_increase_diff_sign": magnitude_increase_diff_sign,
 }
+"""Criteria by name."""

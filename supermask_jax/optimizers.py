@@ -103,7 +103,7 @@ def update(
 
 
 def with_schedules_at(step: int, opt_state: PyTree) -> PyTree:
-    """Advance the schedules in a new state of an optimizer to a step; all else stays new.
+    """Advance the schedules in a new optimizer state to a step; all other state stays new.
 
     Args:
       step: the number of steps done.

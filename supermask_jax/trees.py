@@ -25,7 +25,7 @@ from supermask_jax.checks import (
 from supermask_jax.paths import LayerKey, Path, PyTree, leaf_names, path_name, words_of
 
 Key = jax.Array
-EVERY_LEAF = "on_every_leaf"  # the attribute that marks actions for leaves not prunable, too
+EVERY_LEAF = "on_every_leaf"  # marks actions that also set leaves which are not prunable
 Predicate = Callable[[Path, Any], bool]
 
 _BIASES = r"b|(.*_)?bias"
