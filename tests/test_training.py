@@ -334,7 +334,7 @@ def test_every_schedule_of_optax_starts_late_or_says_that_it_cannot(name):
     try:
         state = scheduled(optimizer=optimizer).init(PARAMS, 8)
     except ValueError as error:
-        assert "together with others, so that a late start needs the state" in str(error)
+        assert "together with others, so a late start needs the state at step" in str(error)
         return
     seen.clear()
     grads = draw(PARAMS, 1)
