@@ -6,32 +6,21 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
-from jax import lax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jax.stages import Compiled
 
 from experiments import processes
-from experiments.datasets import Dataset, Split
-from experiments.engine.forecast import (
-    Forecast,
-    available_memory,
-    count_products,
-    largest_value,
-    num_bytes,
-    product_speed,
-)
+from experiments.engine.arrays import abstract, empty, write
+from experiments.engine.batches import batch_table, eval_data, get_batch
+from experiments.engine.forecast import Forecast, available_memory, product_speed
+from experiments.engine.groups import Group, Programs, Recipe
+from experiments.engine.objectives import Objective, classification
+from experiments.problems.problem import Problem
 from experiments.storage.autosave import Autosave
 from supermask_jax import population
-from supermask_jax.training import Loss, Metrics, Stream, TrainState, make_training
+from supermask_jax.training import Metrics, Stream, Training, make_training
 
 PyTree = Any
-Apply = Callable[[PyTree, jax.Array], jax.Array]
-
-EVAL_BATCH = 1000  # images, fewer if their largest layer took more than
-EVAL_BYTES = 2**25
 
 
 class Advance(Protocol):
@@ -40,19 +29,6 @@ class Advance(Protocol):
     def __call__(self, member_steps: int, /, *, before: bool = False) -> None:
         """Count them; `before`: they were done by an earlier process."""
         ...
-
-
-class Objective(NamedTuple):
-    """What a population is trained and measured by.
-
-    Attributes:
-      loss: of a batch ``{"images", "labels"}``.
-      measure: ``(params, split, context) -> metrics`` with at least loss and accuracy, over a
-        split made by `eval_batches`.
-    """
-
-    loss: Loss
-    measure: Callable[[PyTree, PyTree, Mapping[str, PyTree]], Metrics]
 
 
 class Trained(NamedTuple):
@@ -71,49 +47,29 @@ class Trained(NamedTuple):
     curves: dict[str, np.ndarray]
 
 
-class Group(NamedTuple):
-    """Members that train side by side; a population trains group by group.
+class Schedule(NamedTuple):
+    """When a training does what.
 
     Attributes:
-      members: how many; the last group may have fewer.
-      padded: the same with repetitions of the last, a multiple of devices times width.
-      mesh: the devices, of all processes.
-      width: members that a device trains at once by `vmap`; None is one after the other.
-      memory: bytes that the training holds on the devices of this process: data, states and
-        working memory together, on a CPU also the copy of the states that an autosave saves.
+      num_steps: of a training.
+      eval_every: steps between validations.
+      chunk_evals: validations between two reports of progress.
     """
 
-    members: int
-    padded: int
-    mesh: Mesh
-    width: int | None
-    memory: int
-
-
-class Programs(NamedTuple):
-    """What trains a group, compiled."""
-
-    group: Group
-    init: Callable[[PyTree], TrainState]
-    run_chunk: Callable[..., tuple[TrainState, Metrics]]
-    outputs: tuple[TrainState, Metrics]  # shapes and types of a chunk's
-    run_test: Callable[..., tuple[tuple, Metrics]]
+    num_steps: int
+    eval_every: int
+    chunk_evals: int
 
 
 class Trainer:
-    """Trains populations of any size on one data set, compiling once per size.
+    """Trains populations of any size on one problem, compiling once per size.
 
     Args:
-      apply: ``(params, images) -> logits``.
-      dataset: train, validation and test.
+      problem: what is learned.
       optimizer: from optax; gets the members' context as extra arguments.
-      params: shapes and types of one member's parameters.
+      schedule: of every training.
       context: shapes and types of one member's context.
       num_orders: orders of batches, one per seed.
-      num_steps: steps of a training.
-      batch_size: images per step.
-      eval_every: steps between validations.
-      chunk_evals: validations between two reports of progress.
       members_at_once: 1 maps members one by one, k by vmap; 0 chooses for the backend.
       objective: by default that of `classification`.
       keep_best: return the parameters with the lowest validation loss, not the last.
@@ -121,57 +77,39 @@ class Trainer:
 
     def __init__(
         self,
-        apply: Apply,
-        dataset: Dataset,
+        problem: Problem,
         optimizer: optax.GradientTransformation,
+        schedule: Schedule,
         *,
-        params: PyTree,
         context: Mapping[str, PyTree],
         num_orders: int,
-        num_steps: int,
-        batch_size: int,
-        eval_every: int,
-        chunk_evals: int,
         members_at_once: int,
         objective: Objective | None = None,
         keep_best: bool = False,
     ) -> None:
-        self._objective = objective or classification(apply)
+        apply, dataset, params = problem.network.apply, problem.dataset, problem.params
+        objective = objective or classification(apply)
         self._keep_best = keep_best
-        self._params = params
-        self._context = context
-        self._members_at_once = members_at_once
-        self._training = make_training(
-            self._objective.loss,
-            lambda params, data, context: self._objective.measure(
-                params, data["validation"], context
-            ),
-            optimizer,
-            get_batch,
-            num_steps=num_steps,
-            eval_every=eval_every,
-            chunk_evals=chunk_evals,
+        self._training = _make_training(objective, optimizer, schedule)
+        self._data = {"train": dataset.train._asdict(), **eval_data(apply, params, dataset)}
+        self._place_data = functools.lru_cache(maxsize=1)(
+            functools.partial(population.replicate, self._data)
         )
-        self._data: dict[str, PyTree] = {
-            "train": dataset.train._asdict(),
-            **eval_data(apply, params, dataset),
-        }
-        num_examples = len(dataset.train.labels)
-        self._make_batches = jax.jit(
-            functools.partial(
-                batch_table,
-                num_examples=num_examples,
-                num_steps=num_steps,
-                batch_size=batch_size,
-            )
+        table = functools.partial(
+            batch_table,
+            num_examples=len(dataset.train.labels),
+            num_steps=schedule.num_steps,
+            batch_size=problem.batch_size,
         )
-        table = num_orders, num_steps, batch_size
-        self._batches = jax.ShapeDtypeStruct(table, _index_type(num_examples))
-        place = functools.partial(population.replicate, self._data)
-        self._place_data = functools.lru_cache(maxsize=1)(place)
+        self._make_batches = jax.jit(table)
+        keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), num_orders))
+        data = self._data | {"batches": jax.eval_shape(table, keys)}
+        self._recipe = Recipe(
+            self._training, objective, params, context, abstract(data), members_at_once
+        )
         self._programs: dict[int, Programs] = {}
-        ends = np.arange(self._training.num_evals) * eval_every
-        self.eval_steps = np.minimum(ends, num_steps)
+        ends = np.arange(self._training.num_evals) * schedule.eval_every
+        self.eval_steps = np.minimum(ends, schedule.num_steps)
 
     def prepare(self, members: int, max_memory: float = math.inf) -> Group:
         """Compile the training of P members: all, or else half, a quarter, ... as many at a time.
@@ -186,7 +124,7 @@ class Trainer:
           MemoryError: if the smallest group does not fit.
         """
         max_memory = processes.least(max_memory)
-        programs = self._programs.get(members) or self._compile(members)
+        programs = self._programs.get(members) or self._recipe.compile(members)
         count = programs.group.members
         while programs.group.memory > max_memory:
             if count <= programs.group.mesh.size:
@@ -196,7 +134,7 @@ class Trainer:
                     f"{max(max_memory, 0) / 1e9:.2f} GB are left for it; raise --max_memory."
                 )
             count = -(-count // 2)
-            programs = self._compile(count)
+            programs = self._recipe.compile(count)
         self._programs[members] = programs
         return programs.group
 
@@ -222,22 +160,14 @@ class Trainer:
             devices=group.mesh.size,
             memory=on_host + max(group.memory for group in groups.values()),
             budget=budget,
-            flops=sum(populations) * self.operations(),
+            flops=sum(populations) * self._operations(),
             speed=product_speed(group.mesh),
         )
 
-    def operations(self) -> float:
+    def _operations(self) -> float:
         """Floating-point operations of the products in one member's training."""
-        data = self._data | {"batches": self._batches}
-        order, step, key = np.int32(0), np.int32(0), jax.random.key(0)
-        batch = jax.eval_shape(get_batch, data, order, step)
-        grad = jax.grad(self._objective.loss, has_aux=True)
-        per_step = count_products(grad, self._params, batch, key, self._context)
-        per_eval = count_products(
-            self._objective.measure, self._params, data["validation"], self._context
-        )
-        _, num_steps, _ = self._batches.shape
-        return num_steps * per_step + len(self.eval_steps) * per_eval
+        per_step, per_eval = self._recipe.operations()
+        return self.eval_steps[-1] * per_step + len(self.eval_steps) * per_eval
 
     def train(
         self,
@@ -356,53 +286,6 @@ class Trainer:
         table = {name: np.where(finite, x, np.float32(np.nan)) for name, x in measured.items()}
         return Trained(params, {"early_stop_step": best_step, **table}, curves)
 
-    def _share(self, members: int) -> tuple[Mesh, int | None]:
-        """The devices of so many members, and how many of them a device trains at once."""
-        devices = jax.devices()
-        if jax.process_count() == 1:
-            devices = devices[:members]
-        local = -(-members // len(devices))
-        if self._members_at_once:
-            width = min(self._members_at_once, local)
-        else:
-            width = 1 if jax.default_backend() == "cpu" else local
-        return population.make_mesh(devices), None if width == 1 else width
-
-    def _compile(self, members: int) -> Programs:
-        mesh, width = self._share(members)
-        multiple = mesh.size * (width or 1)
-        padded = -(-members // multiple) * multiple
-        sharded, whole = population.member_sharding(mesh), NamedSharding(mesh, PartitionSpec())
-        key = jax.eval_shape(jax.random.key, 0)
-        stream = Stream(jax.eval_shape(jnp.int32, 0), key, self._context)
-        params, streams = (abstract(tree, sharded, (padded,)) for tree in (self._params, stream))
-        data = abstract(self._data | {"batches": self._batches}, whole)
-        first = jax.ShapeDtypeStruct((), np.int32, sharding=whole)
-
-        def mapped(fn: Callable) -> Callable:
-            return population.map_members(fn, batch_size=width, mesh=mesh)
-
-        init = jax.jit(jax.vmap(self._training.init), out_shardings=sharded, donate_argnums=0)
-        states = abstract(jax.eval_shape(init, params), sharded)
-        run_chunk = jax.jit(mapped(self._training.run_chunk), donate_argnums=0)
-        lowered = run_chunk.lower(states, streams, first, data)
-        run_chunk = lowered.compile()
-        ends = params, params, streams.context
-        run_test = jax.jit(mapped(self._test)).lower((), ends, data).compile()
-        memory = len(mesh.local_devices) * _memory(run_chunk)
-        if jax.default_backend() == "cpu":
-            memory += num_bytes(states)
-        group = Group(members, padded, mesh, width, memory)
-        return Programs(group, init, run_chunk, lowered.out_info, run_test)
-
-    def _test(self, nothing: tuple, ends: tuple[PyTree, PyTree, Any], data: PyTree):
-        best, last, context = ends
-        tested = {}
-        for prefix, params in (("test", best), ("final_test", last)):
-            metrics = self._objective.measure(params, data["test"], context)
-            tested |= {f"{prefix}_{name}": jnp.float32(x) for name, x in metrics.items()}
-        return nothing, tested
-
     def _under_way(self, programs: Programs, members: int) -> PyTree:
         """Shapes and types of what an autosave saves of a group, without padding."""
         states, _ = programs.outputs
@@ -421,87 +304,21 @@ class Trainer:
         return int(self.eval_steps[min(done, len(self.eval_steps) - 1)])
 
 
-def classification(apply: Apply) -> Objective:
-    """Mean softmax cross-entropy and accuracy of the network itself."""
-    return Objective(make_loss(apply), lambda params, split, context: measure(apply, params, split))
+def _make_training(
+    objective: Objective, optimizer: optax.GradientTransformation, schedule: Schedule
+) -> Training:
+    def validate(params: PyTree, data: PyTree, context: Mapping[str, PyTree]) -> Metrics:
+        return objective.measure(params, data["validation"], context)
 
-
-def make_loss(apply: Apply) -> Loss:
-    """Mean softmax cross-entropy of a batch ``{"images", "labels"}``, with the accuracy."""
-
-    def loss(params: PyTree, batch: PyTree, key: jax.Array, context: Any, /):
-        logits = apply(params, normalise(batch["images"]))
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["labels"])
-        return jnp.mean(losses), {"accuracy": _accuracy(logits, batch["labels"])}
-
-    return loss
-
-
-def measure(apply: Apply, params: PyTree, split: PyTree) -> Metrics:
-    """Mean loss and accuracy over a split made by `eval_batches`."""
-    loss = make_loss(apply)
-    unused = jax.random.key(0)
-
-    def add(total: Metrics, batch: PyTree) -> tuple[Metrics, None]:
-        value, metrics = loss(params, batch, unused, {})
-        return jax.tree.map(jnp.add, total, {"loss": value, **metrics}), None
-
-    zeros = {"loss": jnp.float32(0), "accuracy": jnp.float32(0)}
-    total, _ = lax.scan(add, zeros, split)
-    return jax.tree.map(lambda x: x / len(split["labels"]), total)
-
-
-def get_batch(data: PyTree, order: jax.Array, step: jax.Array) -> PyTree:
-    """The training images and labels of a step of one order of batches."""
-    chosen = data["batches"][order, step]
-    return jax.tree.map(lambda x: x[chosen], data["train"])
-
-
-def batch_table(
-    keys: jax.Array, *, num_examples: int, num_steps: int, batch_size: int
-) -> jax.Array:
-    """Which examples every step sees: integers `[S, num_steps, batch_size]` for keys `[S]`.
-
-    A fresh permutation each epoch; the examples left over at its end are dropped.
-    """
-    per_epoch = num_examples // batch_size
-
-    def epoch(key: jax.Array) -> jax.Array:
-        order = jax.random.permutation(key, num_examples)[: per_epoch * batch_size]
-        return order.reshape(per_epoch, batch_size).astype(_index_type(num_examples))
-
-    def whole(key: jax.Array) -> jax.Array:
-        epochs = jnp.arange(-(-num_steps // per_epoch))
-        orders = lax.map(lambda i: epoch(jax.random.fold_in(key, i)), epochs)
-        return orders.reshape(-1, batch_size)[:num_steps]
-
-    return lax.map(whole, keys)
-
-
-def normalise(images: jax.Array) -> jax.Array:
-    """Pixels of 0 to 255 as float32 of 0 to 1."""
-    return images.astype(jnp.float32) / 255
-
-
-def eval_data(apply: Apply, params: PyTree, dataset: Dataset) -> dict[str, PyTree]:
-    """Validation and test in batches whose largest layer takes no more than `EVAL_BYTES`."""
-    image = np.empty((1, *dataset.image_shape), np.float32)
-    size = min(EVAL_BATCH, max(1, EVAL_BYTES // largest_value(apply, params, image)))
-    return {
-        "validation": eval_batches(dataset.validation, size),
-        "test": eval_batches(dataset.test, size),
-    }
-
-
-def eval_batches(split: Split, most: int = EVAL_BATCH) -> PyTree:
-    """A split cut into equal batches `[N, B, ...]` of at most so many images."""
-    count = len(split.labels)
-    size = max(b for b in range(1, min(count, most) + 1) if count % b == 0)
-    return {name: x.reshape(-1, size, *x.shape[1:]) for name, x in split._asdict().items()}
-
-
-def _accuracy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    return jnp.mean(jnp.argmax(logits, axis=-1) == labels, dtype=jnp.float32)
+    return make_training(
+        objective.loss,
+        validate,
+        optimizer,
+        get_batch,
+        num_steps=schedule.num_steps,
+        eval_every=schedule.eval_every,
+        chunk_evals=schedule.chunk_evals,
+    )
 
 
 def _all_finite(params: PyTree) -> np.ndarray:
@@ -510,48 +327,5 @@ def _all_finite(params: PyTree) -> np.ndarray:
     return np.all(leaves, axis=0)
 
 
-def abstract(
-    tree: PyTree,
-    sharding: NamedSharding | None = None,
-    leading: tuple[int, ...] = (),
-    dtype: Any = None,
-) -> PyTree:
-    """Shapes, types and places of arrays, each with more axes in front, or of another type."""
-
-    def leaf(x: Any) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((*leading, *x.shape), dtype or x.dtype, sharding=sharding)
-
-    return jax.tree.map(leaf, tree)
-
-
-def _memory(program: Compiled) -> int:
-    """Bytes that a compiled program holds on each device while it runs; 0 if XLA does not tell."""
-    sizes = program.memory_analysis()
-    if sizes is None:
-        return 0
-    return (
-        sizes.argument_size_in_bytes
-        + sizes.output_size_in_bytes
-        - sizes.alias_size_in_bytes
-        + sizes.temp_size_in_bytes
-    )
-
-
 def _group_name(members: slice) -> str:
     return f"members_{members.start}_to_{members.stop}"
-
-
-def empty(like: PyTree) -> PyTree:
-    """Numpy arrays of the shapes and types of a tree, to be written member by member."""
-    return jax.tree.map(lambda x: np.empty(x.shape, x.dtype), like)
-
-
-def write(whole: PyTree, index: Any, members: PyTree) -> None:
-    """Put members in the places of a population of numpy arrays."""
-    for leaf, part in zip(jax.tree.leaves(whole), jax.tree.leaves(members), strict=True):
-        leaf[index] = part
-
-
-def _index_type(num_examples: int) -> type:
-    """The smallest type of an index into a training set; tables of batches are long."""
-    return np.uint16 if num_examples <= 2**16 else np.int32

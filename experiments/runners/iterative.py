@@ -22,9 +22,10 @@ from jax import lax
 from ml_collections import ConfigDict
 
 from experiments import processes
+from experiments.engine.arrays import abstract, empty, write
 from experiments.engine.forecast import Forecast, num_bytes
 from experiments.engine.progress import RoundProgress
-from experiments.engine.trainer import Advance, Trained, Trainer, abstract, empty, write
+from experiments.engine.trainer import Advance, Schedule, Trained, Trainer
 from experiments.problems.problem import Problem, load_problem
 from experiments.problems.seeds import ADVANCE, BATCHES, INIT, LOSS, places, seed_keys
 from experiments.runners import mask_analysis
@@ -285,16 +286,11 @@ class Laboratory:
         config = plan.config
         self._plan = plan
         self._trainer = Trainer(
-            plan.problem.network.apply,
-            plan.problem.dataset,
+            plan.problem,
             freeze_pruned(optax.adam(config.learning_rate)),
-            params=plan.problem.params,
+            Schedule(plan.num_steps, config.eval_every, config.chunk_evals),
             context={"mask": abstract(plan.problem.params, dtype=bool)},
             num_orders=len(plan.seeds),
-            num_steps=plan.num_steps,
-            batch_size=config.batch_size,
-            eval_every=config.eval_every,
-            chunk_evals=config.chunk_evals,
             members_at_once=config.members_at_once,
         )
         self._advance = {variant: self._compile_advance(variant) for variant in plan.variants}

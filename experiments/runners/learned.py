@@ -19,18 +19,11 @@ from jax import lax
 from ml_collections import ConfigDict
 
 from experiments import processes
+from experiments.engine.arrays import abstract
 from experiments.engine.forecast import Forecast, num_bytes
+from experiments.engine.objectives import Apply, Objective, make_loss, measure
 from experiments.engine.progress import RoundProgress
-from experiments.engine.trainer import (
-    Advance,
-    Apply,
-    Objective,
-    Trained,
-    Trainer,
-    abstract,
-    make_loss,
-    measure,
-)
+from experiments.engine.trainer import Advance, Schedule, Trained, Trainer
 from experiments.problems.problem import Problem, load_problem
 from experiments.problems.seeds import ADVANCE, BATCHES, DRAWS, INIT, LOSS, places, seed_keys
 from experiments.runners.retraining import Retrainer
@@ -251,20 +244,15 @@ class Learner:
         config, problem = plan.config, plan.problem
         key = jax.eval_shape(jax.random.key, 0)
         self._trainer = Trainer(
-            problem.network.apply,
-            problem.dataset,
+            problem,
             optax.sgd(config.learning_rate, momentum=config.momentum),
-            params=problem.params,
+            Schedule(plan.num_steps, config.eval_every, config.chunk_evals),
             context={
                 "weights": problem.params,
                 "rescale": jax.ShapeDtypeStruct((), bool),
                 "draws": key,
             },
             num_orders=len(plan.seeds),
-            num_steps=plan.num_steps,
-            batch_size=config.batch_size,
-            eval_every=config.eval_every,
-            chunk_evals=config.chunk_evals,
             members_at_once=config.members_at_once,
             objective=masked_classification(
                 problem.network.apply, problem.prunable, config.num_draws, config.count_gradient

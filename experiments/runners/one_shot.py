@@ -16,8 +16,9 @@ import numpy as np
 from jax import lax
 from ml_collections import ConfigDict
 
+from experiments.engine.batches import eval_data
+from experiments.engine.objectives import measure
 from experiments.engine.progress import RoundProgress
-from experiments.engine.trainer import eval_data, measure
 from experiments.problems.problem import Problem
 from experiments.problems.seeds import ADVANCE, seed_keys
 from experiments.runners import iterative

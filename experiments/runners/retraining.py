@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from experiments.engine.arrays import abstract
 from experiments.engine.forecast import available_memory, num_bytes
-from experiments.engine.trainer import Advance, Trainer, abstract
+from experiments.engine.trainer import Advance, Schedule, Trainer
 from experiments.problems.problem import Problem
 from experiments.problems.seeds import BATCHES, LOSS, places, seed_keys
 from experiments.storage.autosave import Autosave
@@ -48,16 +49,11 @@ class Retrainer:
         self._state = jax.eval_shape(rounds.begin, problem.params, mask)
         self._start_params = jax.jit(jax.vmap(rounds.start_params))
         self._trainer = Trainer(
-            problem.network.apply,
-            problem.dataset,
+            problem,
             freeze_pruned(optax.adam(learning_rate)),
-            params=problem.params,
+            Schedule(epochs * problem.steps_per_epoch, eval_every, chunk_evals=1),
             context={"mask": mask},
             num_orders=num_seeds,
-            num_steps=epochs * problem.steps_per_epoch,
-            batch_size=problem.batch_size,
-            eval_every=eval_every,
-            chunk_evals=1,
             members_at_once=members_at_once,
         )
 

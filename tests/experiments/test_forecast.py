@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import pytest
 
 from experiments.engine import forecast
-from experiments.engine.trainer import make_loss
+from experiments.engine.objectives import make_loss
 from experiments.problems.networks import make_network
 from supermask_jax import population
 

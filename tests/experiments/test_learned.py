@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.engine.trainer import batch_table
+from experiments.engine.batches import batch_table
 from experiments.problems.seeds import BATCHES, DRAWS, INIT, LOSS, seed_keys
 from experiments.runners import learned
 from experiments.runners.learned import Variant

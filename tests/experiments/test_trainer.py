@@ -8,7 +8,9 @@ import pytest
 
 from experiments import datasets
 from experiments.datasets import Split
-from experiments.engine import trainer
+from experiments.engine import batches, objectives, trainer
+from experiments.problems.networks import Network
+from experiments.problems.problem import Problem
 from supermask_jax import population
 from supermask_jax.training import Stream
 
@@ -32,30 +34,30 @@ def dataset():
 
 def test_an_epoch_sees_every_example_at_most_once_and_drops_the_rest():
     keys = jax.random.split(jax.random.key(0), 2)
-    table = trainer.batch_table(keys, num_examples=23, num_steps=10, batch_size=5)
+    table = batches.batch_table(keys, num_examples=23, num_steps=10, batch_size=5)
     assert table.shape == (2, 10, 5) and table.dtype == jnp.uint16
     epochs = np.asarray(table[:, :8]).reshape(2, 2, 20)
     assert (epochs < 23).all()
     assert all(len(set(order)) == 20 for seed in epochs for order in seed)
     assert len(np.unique(epochs.reshape(4, 20), axis=0)) == 4, "orders repeat"
-    longer = trainer.batch_table(keys[1:], num_examples=23, num_steps=12, batch_size=5)
+    longer = batches.batch_table(keys[1:], num_examples=23, num_steps=12, batch_size=5)
     np.testing.assert_array_equal(longer[0, :10], table[1])
 
 
 @pytest.mark.parametrize(("count", "size"), [(300, 300), (1000, 1000), (2500, 625), (1009, 1)])
 def test_eval_batches_hold_each_example_once(count, size):
     split = Split(np.zeros((count, 2, 2, 1), np.uint8), np.arange(count, dtype=np.int32))
-    batches = trainer.eval_batches(split)
-    assert batches["images"].shape == (count // size, size, 2, 2, 1)
-    assert batches["labels"].shape == (count // size, size)
-    np.testing.assert_array_equal(batches["labels"].ravel(), split.labels)
+    cut = batches.eval_batches(split)
+    assert cut["images"].shape == (count // size, size, 2, 2, 1)
+    assert cut["labels"].shape == (count // size, size)
+    np.testing.assert_array_equal(cut["labels"].ravel(), split.labels)
 
 
 def test_get_batch_takes_the_images_and_labels_of_a_step():
     images, labels = jnp.arange(12).reshape(6, 2), jnp.arange(6)
     chosen = jnp.array([[[0, 1], [2, 3]], [[5, 0], [4, 2]]])
     data = {"batches": chosen, "train": {"images": images, "labels": labels}}
-    batch = trainer.get_batch(data, jnp.int32(1), jnp.int32(1))
+    batch = batches.get_batch(data, jnp.int32(1), jnp.int32(1))
     assert batch["labels"].tolist() == [4, 2]
     assert batch["images"].tolist() == [[8, 9], [4, 5]]
 
@@ -76,25 +78,22 @@ def make_params(seed, scale=1.0):
 
 
 def test_measure_is_the_mean_over_the_split(dataset):
-    batches = trainer.eval_batches(dataset.test, 16)
-    assert batches["labels"].shape == (5, 14)
-    measured = trainer.measure(apply, make_params(0), batches)
+    cut = batches.eval_batches(dataset.test, 16)
+    assert cut["labels"].shape == (5, 14)
+    measured = objectives.measure(apply, make_params(0), cut)
     expected = numpy_measure(make_params(0), dataset.test)
     np.testing.assert_allclose([measured["loss"], measured["accuracy"]], expected, rtol=1e-5)
 
 
 def make_trainer(dataset, members_at_once):
+    params = make_params(0)
+    network = Network(lambda key: params, apply, dataset.image_shape)
     return trainer.Trainer(
-        apply,
-        dataset,
+        Problem(dataset, network, params, jax.tree.map(lambda _: True, params), BATCH),
         OPTIMIZER,
-        params=make_params(0),
+        trainer.Schedule(STEPS, EVAL_EVERY, chunk_evals=2),
         context={},
         num_orders=SEEDS,
-        num_steps=STEPS,
-        batch_size=BATCH,
-        eval_every=EVAL_EVERY,
-        chunk_evals=2,
         members_at_once=members_at_once,
     )
 
@@ -126,7 +125,7 @@ def by_hand(dataset):
     """The same training as a plain loop: per member the parameters at every evaluation."""
     keys = jax.random.split(jax.random.key(2), SEEDS)
     table = np.asarray(
-        trainer.batch_table(keys, num_examples=60, num_steps=STEPS, batch_size=BATCH)
+        batches.batch_table(keys, num_examples=60, num_steps=STEPS, batch_size=BATCH)
     )
 
     @jax.jit

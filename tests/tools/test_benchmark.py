@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.engine.trainer import make_loss
+from experiments.engine.objectives import make_loss
 from experiments.problems import networks
 from experiments.storage.files import read_json
 from tools import benchmark_accelerator

@@ -15,16 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.datasets import Split
+from experiments.engine.batches import EVAL_BATCH, EVAL_BYTES, batch_table, eval_batches, get_batch
 from experiments.engine.forecast import largest_value
-from experiments.engine.trainer import (
-    EVAL_BATCH,
-    EVAL_BYTES,
-    batch_table,
-    eval_batches,
-    get_batch,
-    make_loss,
-    measure,
-)
+from experiments.engine.objectives import make_loss, measure
 from experiments.problems import networks
 from supermask_jax import population
 from supermask_jax.training import Stream, Training, make_training

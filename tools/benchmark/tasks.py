@@ -10,7 +10,7 @@ import optax
 from jax import lax
 
 from experiments.datasets import Split
-from experiments.engine.trainer import EVAL_BATCH
+from experiments.engine.batches import EVAL_BATCH
 from experiments.problems import convolutions, networks
 
 BATCH_SIZE = 60
