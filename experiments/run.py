@@ -22,14 +22,13 @@ from rich.console import Console
 
 from experiments import processes, stopping
 from experiments.command_line import fail, last_line, parse_flags, refuse_nan
-from experiments.plots import FIGURES, learning_curves, save
+from experiments.plots import FIGURES, find_figure, learning_curves, save
 from experiments.plots import mask_analysis as mask_figure
 from experiments.runners import learned, mask_analysis
 from experiments.runners.registry import find_runner
 from experiments.storage import locks, results, run_folder
 from experiments.storage.autosave import SAVE_EVERY
 from experiments.tables.summary import summary
-from supermask_jax.checks import lookup
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "FILE.py:NETWORK or FILE.py:NETWORK,tiny; see experiments/configs."
@@ -109,8 +108,7 @@ def main(arguments: list[str]) -> None:
             _use_compilation_cache()
             runner = find_runner(config)
             plan = runner.make_plan(config, DATA_DIR.value, SLICE.value)
-            figures = {name: FIGURES[name] for name in runner.FIGURES}
-            draw = lookup("figure", config.figure, figures)
+            draw = find_figure(config.figure, runner.COLUMNS)
             if WORKDIR.value and processes.is_first():
                 stack.enter_context(locks.hold(Path(WORKDIR.value)))
             data = plan.problem.dataset.checksum()

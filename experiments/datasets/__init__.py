@@ -9,10 +9,12 @@ or else `~/tensorflow_datasets`. Once, with a network, this fills such a folder:
 `[N, H, W, C]` is number of images, height, width, channels.
 """
 
+import functools
 import hashlib
 import io
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,8 +22,8 @@ import numpy as np
 
 from supermask_jax.checks import lookup
 
-NUM_VALIDATION = {"digits": 200, "mnist": 5_000, "cifar10": 5_000}
-NUM_DIGITS_TEST = 300
+NUM_VALIDATION = {"mnist": 5_000, "cifar10": 5_000}  # images, of each prepared data set
+NUM_DIGITS_VALIDATION, NUM_DIGITS_TEST = 200, 300
 SPLIT_SEED = 2019
 BLOCK = 1_000  # records read at once; one by one would take twice as long
 
@@ -73,8 +75,7 @@ def load(name: str, data_dir: str | None = None) -> Dataset:
         TensorFlow reads.
       FileNotFoundError: the folder does not have it.
     """
-    lookup("data set", name, NUM_VALIDATION)
-    return _load_digits() if name == "digits" else _load_prepared(name, data_root(data_dir))
+    return lookup("data set", name, LOADERS)(data_root(data_dir))
 
 
 def data_root(data_dir: str | None) -> Path:
@@ -84,13 +85,13 @@ def data_root(data_dir: str | None) -> Path:
     return Path(named).expanduser()
 
 
-def _load_digits() -> Dataset:
+def _load_digits(root: Path) -> Dataset:
     from sklearn.datasets import load_digits
 
     digits: Any = load_digits()
     images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., None]
     shuffled = _shuffled(Split(images, digits.target.astype(np.int32)))
-    validation, rest = _cut(shuffled, NUM_VALIDATION["digits"])
+    validation, rest = _cut(shuffled, NUM_DIGITS_VALIDATION)
     test, train = _cut(rest, NUM_DIGITS_TEST)
     return Dataset("digits", train, validation, test, num_classes=10)
 
@@ -167,3 +168,10 @@ def _read(builder: Any, split: str) -> Split:
             images[i] = np.asarray(Image.open(io.BytesIO(record["image"]))).reshape(shape)
             labels[i] = record["label"]
     return Split(images, labels)
+
+
+# Each is given the folder of TensorFlow Datasets, whether it needs it or not.
+LOADERS: dict[str, Callable[[Path], Dataset]] = {
+    "digits": _load_digits,
+    **{name: functools.partial(_load_prepared, name) for name in NUM_VALIDATION},
+}

@@ -5,8 +5,9 @@ save(figure, workdir / "mask_criteria.png")
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
@@ -19,17 +20,53 @@ from experiments.plots import (
 )
 from experiments.storage.files import replace_file
 from experiments.tables.curves import EARLY_STOP, Row
+from supermask_jax.checks import lookup
 
-FIGURES: dict[str, Callable[[Sequence[Row]], Figure]] = {
-    "heuristic_supermasks": heuristic_supermasks.draw,
-    "learned_supermasks": learned_supermasks.draw,
-    "mask_criteria": mask_criteria.draw,
-    "mask_criteria_convergence": functools.partial(mask_criteria.draw, measure=EARLY_STOP),
-    "mask_one_actions": mask_one_actions.draw,
-    "mask_one_actions_convergence": functools.partial(mask_one_actions.draw, measure=EARLY_STOP),
-    "mask_zero_actions": mask_zero_actions.draw,
-    "mask_zero_actions_convergence": functools.partial(mask_zero_actions.draw, measure=EARLY_STOP),
+
+class Drawing(NamedTuple):
+    """A figure of a table of results.
+
+    Attributes:
+      draw: rows -> figure.
+      needs: columns that the table must have.
+    """
+
+    draw: Callable[[Sequence[Row]], Figure]
+    needs: tuple[str, ...]
+
+    def __call__(self, rows: Sequence[Row]) -> Figure:
+        """Draw the figure."""
+        return self.draw(rows)
+
+
+def _of_rounds(name: str, draw: Callable[..., Figure], part: str) -> dict[str, Drawing]:
+    """A figure of accuracies over rounds, and the same of when the validation loss is lowest."""
+    needs = ("round", "variant", part)
+    convergence = functools.partial(draw, measure=EARLY_STOP)
+    return {name: Drawing(draw, needs), f"{name}_convergence": Drawing(convergence, needs)}
+
+
+FIGURES: dict[str, Drawing] = {
+    "heuristic_supermasks": Drawing(heuristic_supermasks.draw, ("power", "criterion", "weights")),
+    "learned_supermasks": Drawing(learned_supermasks.draw, ("initial_logit", "weights", "rescale")),
+    **_of_rounds("mask_criteria", mask_criteria.draw, "criterion"),
+    **_of_rounds("mask_one_actions", mask_one_actions.draw, "mask_one"),
+    **_of_rounds("mask_zero_actions", mask_zero_actions.draw, "mask_zero"),
 }
+
+
+def find_figure(name: str, columns: Iterable[str]) -> Drawing:
+    """A figure that can be drawn of a table.
+
+    Args:
+      name: of the figure.
+      columns: of the table.
+
+    Raises:
+      ValueError: if there is no such figure, or none of such a table.
+    """
+    columns = set(columns)
+    return lookup("figure", name, {k: v for k, v in FIGURES.items() if columns.issuperset(v.needs)})
 
 
 def save(figure: Figure, path: Path) -> None:

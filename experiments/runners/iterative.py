@@ -8,11 +8,12 @@ A round is a pure function of the configuration, the seed and the round's number
 finished round on disk is not done again.
 """
 
+import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,20 +28,12 @@ from experiments.engine.forecast import Forecast, num_bytes
 from experiments.engine.progress import RoundProgress
 from experiments.engine.trainer import Advance, Schedule, Trained, Trainer
 from experiments.problems.problem import Problem, load_problem
-from experiments.problems.seeds import ADVANCE, BATCHES, INIT, LOSS, places, seed_keys
-from experiments.runners import mask_analysis
-from experiments.runners.settings import (
-    check_integer,
-    check_list,
-    check_names,
-    check_positive,
-    check_precision,
-    check_seeds,
-    check_share,
-    check_text,
-)
-from experiments.runners.slices import Slice
-from experiments.storage import environment, results
+from experiments.problems.seeds import ADVANCE, BATCHES, INIT, LOSS, seed_keys
+from experiments.runners import mask_analysis, settings
+from experiments.runners.rows import Origin, in_order, make_row
+from experiments.runners.settings import SWEEP, integer, list_of
+from experiments.runners.sweeps import parse_variants, seed_places, seeds_of, take_part
+from experiments.storage import results
 from experiments.storage.autosave import SAVE_EVERY, Autosave
 from experiments.storage.checkpoints import Checkpoints
 from experiments.storage.records import RESULTS, Records
@@ -53,16 +46,7 @@ from supermask_jax.transforms import freeze_pruned
 
 PyTree = Any
 
-# Settings that decide which members are trained, when they are saved and how they are shown,
-# but not the numbers of any one of them.
-SCOPE = (
-    "runner", "experiment", "figure", "variants", "seeds", "num_rounds", "chunk_evals",
-    "keep_checkpoints",
-)  # fmt: skip
 LISTS = ("variants", "seeds")
-FIGURES = ("mask_criteria", "mask_one_actions", "mask_zero_actions")
-POSITIVE = ("epochs", "batch_size", "eval_every", "chunk_evals", "keep_checkpoints")
-
 
 COLUMNS: results.Columns = {
     "id": str,
@@ -123,27 +107,21 @@ class Member(NamedTuple):
     seed: int
 
 
-class Settings(NamedTuple):
-    """A configuration with its types; `experiments.configs.base` has the values."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PruningSettings(settings.Settings):
+    """What is set of all pruning: how much, and how many checkpoints stay."""
 
-    runner: str
-    experiment: str
-    figure: str
-    network: str
-    dataset: str
-    variants: Sequence[str]
-    seeds: Sequence[int]
-    num_rounds: int
-    learning_rate: float
-    epochs: int
-    batch_size: int
-    eval_every: int
-    default_rate: float
-    rates: Sequence[tuple[str, float]]
-    matmul_precision: str
-    members_at_once: int
-    chunk_evals: int
-    keep_checkpoints: int
+    default_rate: Annotated[float, settings.fraction]
+    rates: Sequence[tuple[str, float]]  # of leaves whose path a pattern matches
+    keep_checkpoints: Annotated[int, integer(1), SWEEP]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings(PruningSettings):
+    """What is set of iterative pruning."""
+
+    variants: Annotated[Sequence[str], list_of(), SWEEP]
+    num_rounds: Annotated[int, integer(0), SWEEP]
 
 
 class Plan(NamedTuple):
@@ -158,7 +136,7 @@ class Plan(NamedTuple):
     @property
     def seeds(self) -> list[int]:
         """The seeds of the members, in order of first appearance."""
-        return list(dict.fromkeys(member.seed for member in self.pruned))
+        return seeds_of(self.pruned)
 
     @property
     def variants(self) -> list[Variant]:
@@ -189,30 +167,35 @@ def make_plan(config: ConfigDict, data_dir: str | None = None, part: str | None 
       ValueError: a wrong setting, with what is allowed.
       FileNotFoundError: data that is not there, with how to get it.
     """
-    check_names(config.to_dict(), Settings._fields)
-    settings = Settings(**config.to_dict())
-    _check_settings(settings)
-    variants = tuple(Variant.parse(text) for text in settings.variants)
-    check_list("variants", [str(variant) for variant in variants])
-    members = [Member(variant, seed) for variant in variants for seed in settings.seeds]
-    problem = load_problem(settings.network, settings.dataset, settings.batch_size, data_dir)
-    params = problem.params
+    return plan(settings.read(Settings, config.to_dict()), data_dir, part)
+
+
+def plan(config: Settings, data_dir: str | None = None, part: str | None = None) -> Plan:
+    """The plan of checked settings; see `make_plan`."""
+    variants = parse_variants(Variant.parse, config.variants)
+    members = [Member(variant, seed) for variant in variants for seed in config.seeds]
+    problem = load_problem(config.network, config.dataset, config.batch_size, data_dir)
+    return Plan(
+        config=config,
+        pruned=take_part(part, members),
+        problem=problem,
+        rates=_rates(config, problem.params),
+        num_steps=config.epochs * problem.steps_per_epoch,
+    )
+
+
+def _rates(config: Settings, params: PyTree) -> PyTree:
+    """The pruning rate of every leaf."""
     try:
-        rate_tree = rates.rates_by_path(params, settings.rates, settings.default_rate)
+        tree = rates.rates_by_path(params, config.rates, config.default_rate)
     except (ValueError, TypeError) as error:
         raise ValueError(f"config.rates: {error}") from None
-    if "conv1" in params and not any("conv" in pattern for pattern, _ in settings.rates):
+    if "conv1" in params and not any("conv" in pattern for pattern, _ in config.rates):
         raise ValueError(
-            f"config.rates has no rule for the convolutions of {settings.network}; choose the "
-            f"network after the colon: --config=FILE.py:{settings.network}."
+            f"config.rates has no rule for the convolutions of {config.network}; choose the "
+            f"network after the colon: --config=FILE.py:{config.network}."
         )
-    return Plan(
-        config=settings,
-        pruned=Slice.parse("0/1" if part is None else part).take(members),
-        problem=problem,
-        rates=rate_tree,
-        num_steps=settings.epochs * problem.steps_per_epoch,
-    )
+    return tree
 
 
 def run(
@@ -240,14 +223,9 @@ def run(
     """
     config = plan.config
     laboratory = Laboratory(plan)
-    checkpoints = Checkpoints(workdir / "checkpoints", config.keep_checkpoints)
-    records = Records(workdir / RESULTS, COLUMNS, row_key(config._asdict()))
-    analyses = Records(
-        workdir / mask_analysis.FILE, mask_analysis.COLUMNS, lambda row: row["round"]
-    )
-    first, outcome = _resume(plan, records, analyses, checkpoints)
+    notes = Notes(plan, workdir, command, laboratory.eval_steps)
+    first, outcome = notes.resume()
     todo = range(first, config.num_rounds + 1)
-    code_version = environment.code_version()
     member_steps = plan.num_steps * sum(len(plan.members(round)) for round in todo)
     with (
         RoundProgress(config.num_rounds, member_steps) as progress,
@@ -257,26 +235,74 @@ def run(
             progress.announce(str(laboratory.prepare(todo, max_memory)))
         for round in todo:
             progress.start_round(round)
-            name = part_name(round)
-            autosave = Autosave(workdir, code_version, name, save_every)
+            autosave = Autosave(workdir, notes.origin.code_version, part_name(round), save_every)
             state = laboratory.start(round, outcome)
             analysed = laboratory.analyse(round, outcome, state) if outcome else []
-            outcome = None
+            outcome = None  # its memory is the training's
             trained = laboratory.train(round, state, progress.advance, autosave)
             outcome = Outcome(state, trained.params)
-            new = _make_rows(plan, round, outcome.state.mask, trained.table, code_version, command)
-            if processes.is_first():
-                curves = workdir / "curves" / f"{name}.parquet"
-                results.write_curves(
-                    curves, new, ("variant", "seed", "round"), laboratory.eval_steps, trained.curves
-                )
-            if round:
-                analyses.add(name, analysed)
-            records.add(name, new)
-            checkpoints.save(round, outcome)
+            new = notes.add(round, outcome, trained, analysed)
             autosave.clear()
             progress.finish_round(round, new)
-    return records.rows()
+    return notes.rows()
+
+
+class Notes:
+    """What a run writes down of its rounds, and reads when it is taken up again.
+
+    Args:
+      plan: from `make_plan`.
+      workdir: of the run.
+      command: what was typed.
+      eval_steps: the steps of all evaluations.
+    """
+
+    def __init__(self, plan: Plan, workdir: Path, command: str, eval_steps: np.ndarray) -> None:
+        self.origin = Origin.now(command)
+        self._plan, self._workdir, self._eval_steps = plan, workdir, eval_steps
+        self._checkpoints = Checkpoints(workdir / "checkpoints", plan.config.keep_checkpoints)
+        order = row_key(dataclasses.asdict(plan.config))
+        self._records = Records(workdir / RESULTS, COLUMNS, order)
+        self._analyses = Records(
+            workdir / mask_analysis.FILE, mask_analysis.COLUMNS, lambda row: row["round"]
+        )
+
+    def resume(self) -> tuple[int, Outcome | None]:
+        """The round to go on with, and the outcome of the one before.
+
+        That one is the newest whose checkpoint is whole and that has, like all before it, its rows.
+        """
+        whole = next(round for round in itertools.count() if not self._has_rows(round))
+        found = self._checkpoints.load_newest(
+            whole, lambda round: abstract_outcome(self._plan, round)
+        )
+        return (found[0] + 1, found[1]) if found else (0, None)
+
+    def add(
+        self, round: int, outcome: Outcome, trained: Trained, analysed: list[results.Row]
+    ) -> list[results.Row]:
+        """Write a finished round, its checkpoint last; its rows."""
+        name = part_name(round)
+        new = _make_rows(self._plan, round, outcome.state.mask, trained.table, self.origin)
+        if processes.is_first():
+            curves = self._workdir / "curves" / f"{name}.parquet"
+            results.write_curves(
+                curves, new, ("variant", "seed", "round"), self._eval_steps, trained.curves
+            )
+        if round:
+            self._analyses.add(name, analysed)
+        self._records.add(name, new)
+        self._checkpoints.save(round, outcome)
+        return new
+
+    def rows(self) -> list[results.Row]:
+        """The rows of all rounds."""
+        return self._records.rows()
+
+    def _has_rows(self, round: int) -> bool:
+        name = part_name(round)
+        analysed = round == 0 or name in self._analyses
+        return analysed and len(self._records.part(name)) == len(self._plan.members(round))
 
 
 class Laboratory:
@@ -333,9 +359,14 @@ class Laboratory:
         members = [(str(member.variant), member.seed) for member in self._plan.members(round)]
         parents = self._places(round) if round == 1 else np.arange(len(members))
         rows = self._analysis.rows(members, parents, previous.state, previous.w_f, state)
-        config = self._plan.config._asdict()
-        shared = {name: config[name] for name in ("experiment", "network", "dataset")}
-        return [shared | {"round": round} | row for row in rows]
+        config = self._plan.config
+        shared = {
+            "experiment": config.experiment,
+            "network": config.network,
+            "dataset": config.dataset,
+            "round": round,
+        }
+        return [shared | row for row in rows]
 
     def train(
         self,
@@ -384,7 +415,7 @@ class Laboratory:
 
     def _places(self, round: int) -> np.ndarray:
         """The place of every member's seed among the seeds, `[P]`."""
-        return places([m.seed for m in self._plan.members(round)], self._plan.seeds)
+        return seed_places(self._plan.members(round), self._plan.seeds)
 
     def _compile_advance(self, variant: Variant) -> Callable[..., rounds.RoundState]:
         advance = functools.partial(
@@ -414,11 +445,8 @@ class Laboratory:
 def row_key(config: Mapping[str, Any]) -> Callable[[results.Row], tuple]:
     """The order of a table's rows: by round, variant and seed, as configured."""
     variants = ["dense", *(str(Variant.parse(text)) for text in config["variants"])]
-    return lambda row: (
-        row["round"],
-        variants.index(row["variant"]),
-        config["seeds"].index(row["seed"]),
-    )
+    of_member = in_order({"variant": variants, "seed": config["seeds"]})
+    return lambda row: (row["round"], *of_member(row))
 
 
 def alone(config: ConfigDict, row: results.Row) -> ConfigDict:
@@ -442,28 +470,9 @@ def abstract_outcome(plan: Plan, round: int) -> Outcome:
     return Outcome(rounds.RoundState(weights, weights, mask), weights)
 
 
-def _resume(
-    plan: Plan, records: Records, analyses: Records, checkpoints: Checkpoints
-) -> tuple[int, Outcome | None]:
-    """The round to go on with, and the outcome of the one before.
-
-    That one is the newest whose checkpoint is whole and that has, like all before it, its rows.
-    """
-
-    def is_told(round: int) -> bool:
-        name = part_name(round)
-        analysed = round == 0 or name in analyses
-        return analysed and len(records.part(name)) == len(plan.members(round))
-
-    whole = next(round for round in itertools.count() if not is_told(round))
-    found = checkpoints.load_newest(whole, lambda round: abstract_outcome(plan, round))
-    return (found[0] + 1, found[1]) if found else (0, None)
-
-
 def _make_rows(
-    plan: Plan, round: int, mask: PyTree, table: dict, code_version: str, command: str
+    plan: Plan, round: int, mask: PyTree, table: dict[str, np.ndarray], origin: Origin
 ) -> list[results.Row]:
-    settings = {k: v for k, v in plan.config._asdict().items() if k not in SCOPE}
     densities = _densities(mask, plan.problem.prunable)
     rows = []
     for i, member in enumerate(plan.members(round)):
@@ -475,20 +484,11 @@ def _make_rows(
             "seed": member.seed,
             "round": round,
         }
-        rows.append(
-            {
-                "id": results.row_id(settings, own, code_version),
-                "experiment": plan.config.experiment,
-                "network": plan.config.network,
-                "dataset": plan.config.dataset,
-                "variant": str(member.variant or "dense"),
-                **own,
-                "density": densities[i],
-                **results.measured(table, i, COLUMNS),
-                "code_version": code_version,
-                "command": command,
-            }
-        )
+        values = results.measured(table, i, COLUMNS) | {
+            "variant": str(member.variant or "dense"),
+            "density": densities[i],
+        }
+        rows.append(make_row(COLUMNS, plan.config, origin, own, values))
     return rows
 
 
@@ -497,16 +497,3 @@ def _densities(mask: PyTree, prunable: PyTree) -> list[float]:
     pairs = zip(jax.tree.leaves(mask), jax.tree.leaves(prunable), strict=True)
     leaves = [leaf.reshape(len(leaf), -1) for leaf, yes in pairs if yes]
     return np.concatenate(leaves, axis=1).mean(axis=1, dtype=np.float64).tolist()
-
-
-def _check_settings(config: Settings) -> None:
-    for name in POSITIVE:
-        check_integer(name, getattr(config, name), 1)
-    for name in ("num_rounds", "members_at_once"):
-        check_integer(name, getattr(config, name), 0)
-    check_text("experiment", config.experiment)
-    check_seeds(config.seeds)
-    check_precision(config.matmul_precision)
-    check_positive("learning_rate", config.learning_rate)
-    check_share("default_rate", config.default_rate)
-    check_list("variants", config.variants)

@@ -6,10 +6,11 @@ optionally: the most probable masks and their weights -> trained as tickets
 -> rows, curves, checkpoint (the logits)
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,22 +26,14 @@ from experiments.engine.objectives import Apply, Objective, make_loss, measure
 from experiments.engine.progress import RoundProgress
 from experiments.engine.trainer import Advance, Schedule, Trained, Trainer
 from experiments.problems.problem import Problem, load_problem
-from experiments.problems.seeds import ADVANCE, BATCHES, DRAWS, INIT, LOSS, places, seed_keys
+from experiments.problems.seeds import ADVANCE, BATCHES, DRAWS, INIT, LOSS, seed_keys
+from experiments.runners import settings
 from experiments.runners.retraining import Retrainer
-from experiments.runners.settings import (
-    check_finite,
-    check_integer,
-    check_list,
-    check_names,
-    check_positive,
-    check_precision,
-    check_seeds,
-    check_share,
-    check_text,
-)
-from experiments.runners.slices import Slice
+from experiments.runners.rows import Origin, in_order, make_row
+from experiments.runners.settings import SWEEP, boolean, finite, integer, list_of, positive
+from experiments.runners.sweeps import parse_variants, seed_places, seeds_of, take_part
 from experiments.runners.untrained_weights import WEIGHTS, untrained_weights
-from experiments.storage import environment, results
+from experiments.storage import results
 from experiments.storage.autosave import SAVE_EVERY, Autosave
 from experiments.storage.checkpoints import Checkpoints
 from experiments.storage.records import RESULTS, Records
@@ -50,11 +43,7 @@ from supermask_jax.training import Metrics, Stream
 
 PyTree = Any
 
-POSITIVE = ("epochs", "batch_size", "eval_every", "chunk_evals", "num_draws")
-# Settings that decide which members are trained and how they are shown, but no member's numbers.
-SCOPE = ("runner", "experiment", "figure", "variants", "initial_logits", "seeds", "chunk_evals")
 LISTS = ("variants", "initial_logits", "seeds")
-FIGURES = ("learned_supermasks",)
 PART = "learning"
 CURVES = Path("curves") / f"{PART}.parquet"  # in the folder of a run
 
@@ -114,29 +103,17 @@ class Member(NamedTuple):
     seed: int
 
 
-class Settings(NamedTuple):
-    """A configuration with its types; `experiments.configs.base` has the values."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings(settings.Settings):
+    """What is set of learned supermasks."""
 
-    runner: str
-    experiment: str
-    figure: str
-    network: str
-    dataset: str
-    variants: Sequence[str]
-    initial_logits: Sequence[float]
-    seeds: Sequence[int]
-    learning_rate: float
-    momentum: float
-    epochs: int
-    batch_size: int
-    eval_every: int
-    num_draws: int
-    count_gradient: bool
-    retrain_epochs: int
-    retrain_learning_rate: float
-    matmul_precision: str
-    members_at_once: int
-    chunk_evals: int
+    variants: Annotated[Sequence[str], list_of(), SWEEP]
+    initial_logits: Annotated[Sequence[float], list_of(finite), SWEEP]
+    momentum: Annotated[float, settings.fraction]
+    num_draws: Annotated[int, integer(1)]
+    count_gradient: Annotated[bool, boolean]
+    retrain_epochs: Annotated[int, integer(0)]
+    retrain_learning_rate: Annotated[float, positive]
 
 
 class Plan(NamedTuple):
@@ -149,7 +126,7 @@ class Plan(NamedTuple):
     @property
     def seeds(self) -> list[int]:
         """The seeds of the members, in order of first appearance."""
-        return list(dict.fromkeys(member.seed for member in self.members))
+        return seeds_of(self.members)
 
     @property
     def num_steps(self) -> int:
@@ -169,19 +146,16 @@ def make_plan(config: ConfigDict, data_dir: str | None = None, part: str | None 
       ValueError: a wrong setting, with what is allowed.
       FileNotFoundError: data that is not there, with how to get it.
     """
-    check_names(config.to_dict(), Settings._fields)
-    settings = Settings(**config.to_dict())
-    _check_settings(settings)
-    variants = [Variant.parse(text) for text in settings.variants]
-    check_list("variants", [str(variant) for variant in variants])
+    checked = settings.read(Settings, config.to_dict())
+    variants = parse_variants(Variant.parse, checked.variants)
     members = [
         Member(variant, float(logit), seed)
         for variant in variants
-        for logit in settings.initial_logits
-        for seed in settings.seeds
+        for logit in checked.initial_logits
+        for seed in checked.seeds
     ]
-    problem = load_problem(settings.network, settings.dataset, settings.batch_size, data_dir)
-    return Plan(settings, Slice.parse("0/1" if part is None else part).take(members), problem)
+    problem = load_problem(checked.network, checked.dataset, checked.batch_size, data_dir)
+    return Plan(checked, take_part(part, members), problem)
 
 
 def run(
@@ -204,12 +178,12 @@ def run(
       Stopped: by a signal, see `stopping`.
       MemoryError: if what is allowed does not suffice.
     """
-    records = Records(workdir / RESULTS, COLUMNS, row_key(plan.config._asdict()))
+    records = Records(workdir / RESULTS, COLUMNS, row_key(dataclasses.asdict(plan.config)))
     if PART in records:
         return records.rows()
     checkpoints = Checkpoints(workdir / "checkpoints", keep=1)
     learner = Learner(plan)
-    code_version = environment.code_version()
+    origin = Origin.now(command)
     total = len(plan.members) * (plan.num_steps + _retrain_steps(plan))
     with (
         RoundProgress(1, total, noun="training") as progress,
@@ -218,14 +192,15 @@ def run(
         progress.announce(str(learner.forecast(max_memory)))
         progress.start_round(1)
         autosaves = [
-            Autosave(workdir, code_version, name, save_every) for name in (PART, "retraining")
+            Autosave(workdir, origin.code_version, name, save_every)
+            for name in (PART, "retraining")
         ]
         found = learner.train(progress.advance, autosaves[0])
         if plan.config.retrain_epochs:
             found.table["retrained_test_accuracy"] = learner.retrain(
                 found.params, progress.advance, max_memory, autosaves[1]
             )
-        rows = _make_rows(plan, found.table, code_version, command)
+        rows = _make_rows(plan, found.table, origin)
         if processes.is_first():
             names = ("variant", "initial_logit", "seed")
             results.write_curves(workdir / CURVES, rows, names, learner.eval_steps, found.curves)
@@ -363,7 +338,7 @@ class Learner:
 
     def _places(self) -> np.ndarray:
         """The place of every member's seed among the seeds, `[P]`."""
-        return places([member.seed for member in self._plan.members], self._plan.seeds)
+        return seed_places(self._plan.members, self._plan.seeds)
 
 
 def masked_classification(
@@ -410,10 +385,8 @@ def masked_classification(
 def row_key(config: Mapping[str, Any]) -> Callable[[results.Row], tuple]:
     """The order of a table's rows: by variant, initial logit and seed, as configured."""
     variants = [str(Variant.parse(text)) for text in config["variants"]]
-    return lambda row: (
-        variants.index(row["variant"]),
-        config["initial_logits"].index(row["initial_logit"]),
-        config["seeds"].index(row["seed"]),
+    return in_order(
+        {"variant": variants, "initial_logit": config["initial_logits"], "seed": config["seeds"]}
     )
 
 
@@ -426,10 +399,7 @@ def alone(config: ConfigDict, row: results.Row) -> ConfigDict:
     return config
 
 
-def _make_rows(
-    plan: Plan, table: dict[str, np.ndarray], code_version: str, command: str
-) -> list[results.Row]:
-    settings = {k: v for k, v in plan.config._asdict().items() if k not in SCOPE}
+def _make_rows(plan: Plan, table: dict[str, np.ndarray], origin: Origin) -> list[results.Row]:
     table = {"retrained_test_accuracy": np.full(len(plan.members), np.float32(np.nan)), **table}
     rows = []
     for i, member in enumerate(plan.members):
@@ -439,43 +409,13 @@ def _make_rows(
             "initial_logit": member.initial_logit,
             "seed": member.seed,
         }
-        rows.append(
-            {
-                "id": results.row_id(settings, own, code_version),
-                "experiment": plan.config.experiment,
-                "network": plan.config.network,
-                "dataset": plan.config.dataset,
-                "variant": str(member.variant),
-                **own,
-                "density": float(str(table["test_density"][i])),
-                **results.measured(table, i, COLUMNS),
-                "code_version": code_version,
-                "command": command,
-            }
-        )
+        values = results.measured(table, i, COLUMNS) | {
+            "variant": str(member.variant),
+            "density": float(str(table["test_density"][i])),
+        }
+        rows.append(make_row(COLUMNS, plan.config, origin, own, values))
     return rows
 
 
 def _retrain_steps(plan: Plan) -> int:
     return plan.config.retrain_epochs * plan.problem.steps_per_epoch
-
-
-def _check_settings(config: Settings) -> None:
-    for name in POSITIVE:
-        check_integer(name, getattr(config, name), 1)
-    for name in ("members_at_once", "retrain_epochs"):
-        check_integer(name, getattr(config, name), 0)
-    check_text("experiment", config.experiment)
-    check_seeds(config.seeds)
-    check_precision(config.matmul_precision)
-    check_positive("learning_rate", config.learning_rate)
-    check_positive("retrain_learning_rate", config.retrain_learning_rate)
-    check_list("initial_logits", config.initial_logits)
-    for logit in config.initial_logits:
-        check_finite("initial_logits", logit)
-    check_share("momentum", config.momentum)
-    check_list("variants", config.variants)
-    if not isinstance(config.count_gradient, bool):
-        raise ValueError(
-            f"config.count_gradient is {shown(config.count_gradient)}, expected a bool."
-        )

@@ -5,11 +5,13 @@ seed by seed: scores of all criteria -> one program makes a mask for every power
 and measures it on every kind of untrained weights -> rows; no mask is kept
 """
 
+import dataclasses
 import functools
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import numpy as np
@@ -21,28 +23,23 @@ from experiments.engine.objectives import measure
 from experiments.engine.progress import RoundProgress
 from experiments.problems.problem import Problem
 from experiments.problems.seeds import ADVANCE, seed_keys
-from experiments.runners import iterative
+from experiments.runners import iterative, settings
 from experiments.runners.iterative import abstract_outcome
 from experiments.runners.retraining import Retrainer
-from experiments.runners.settings import check_integer, check_list, check_names
+from experiments.runners.rows import Origin, in_order, make_row
+from experiments.runners.settings import SWEEP, integer, list_of, one_of
 from experiments.runners.untrained_weights import WEIGHTS, untrained_weights
 from experiments.stopping import check_stop
-from experiments.storage import environment, results
+from experiments.storage import results
 from experiments.storage.autosave import SAVE_EVERY, Autosave
 from experiments.storage.checkpoints import Checkpoints
 from experiments.storage.records import RESULTS, Records
 from supermask_jax import masks, population, rates
-from supermask_jax.checks import lookup
 from supermask_jax.criteria import CRITERIA
 
 PyTree = Any
 
 LISTS = ("powers", "criteria", "weights", "seeds")
-FIGURES = ("heuristic_supermasks",)
-# Settings of the one-shot masks; the others are those of the dense network's training.
-OWN = ("criteria", "weights", "powers", "retrain_power", "retrain_epochs")
-SET_HERE = ("variants", "num_rounds")  # of the dense network's training
-
 COLUMNS: results.Columns = {
     "id": str,
     "experiment": str,
@@ -61,15 +58,30 @@ COLUMNS: results.Columns = {
 }
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings(iterative.PruningSettings):
+    """What is set of one-shot masks and of the dense networks that they come from."""
+
+    criteria: Annotated[Sequence[str], list_of(one_of("criterion", CRITERIA)), SWEEP]
+    weights: Annotated[Sequence[str], list_of(one_of("kind of weights", WEIGHTS)), SWEEP]
+    powers: Annotated[Sequence[int], list_of(integer(0)), SWEEP]
+    retrain_power: Annotated[int, integer(-1), SWEEP]  # -1: nothing is trained again
+    retrain_epochs: Annotated[int, integer(1)]
+
+    def of_dense(self) -> iterative.Settings:
+        """The settings of the dense networks' training."""
+        shared = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(iterative.PruningSettings)
+        }
+        return iterative.Settings(**shared, variants=self.criteria, num_rounds=0)
+
+
 class Plan(NamedTuple):
     """A checked configuration: that of the dense networks and what is done with them."""
 
+    config: Settings
     dense: iterative.Plan
-    criteria: Sequence[str]
-    weights: Sequence[str]
-    powers: Sequence[int]
-    retrain_power: int
-    retrain_epochs: int
 
     @property
     def problem(self) -> Problem:
@@ -93,26 +105,12 @@ def make_plan(config: ConfigDict, data_dir: str | None = None, part: str | None 
       ValueError: a wrong setting, with what is allowed.
       FileNotFoundError: data that is not there, with how to get it.
     """
-    settings = config.to_dict()
-    dense_names = [name for name in iterative.Settings._fields if name not in SET_HERE]
-    check_names(settings, (*dense_names, *OWN))
-    own = {name: settings.pop(name) for name in OWN}
-    for name in ("criteria", "weights", "powers"):
-        check_list(name, own[name])
-    for name in own["criteria"]:
-        lookup("criterion", name, CRITERIA)
-    for name in own["weights"]:
-        lookup("kind of weights", name, WEIGHTS)
-    for power in own["powers"]:
-        check_integer("powers", power, 0)
-    check_integer("retrain_power", own["retrain_power"], -1)
-    check_integer("retrain_epochs", own["retrain_epochs"], 1)
-    if own["retrain_power"] not in (-1, *own["powers"]):
+    checked = settings.read(Settings, config.to_dict())
+    if checked.retrain_power not in (-1, *checked.powers):
         raise ValueError(
-            f"config.retrain_power is {own['retrain_power']}, expected -1 or one of the powers."
+            f"config.retrain_power is {checked.retrain_power}, expected -1 or one of the powers."
         )
-    dense = ConfigDict(settings | {"variants": own["criteria"], "num_rounds": 0})
-    return Plan(iterative.make_plan(dense, data_dir, part), **own)
+    return Plan(checked, iterative.plan(checked.of_dense(), data_dir, part))
 
 
 def run(
@@ -135,28 +133,28 @@ def run(
       Stopped: by a signal, see `stopping`.
       MemoryError: if what is allowed does not suffice.
     """
-    records = Records(workdir / RESULTS, COLUMNS, row_key(_lists(plan)))
+    records = Records(workdir / RESULTS, COLUMNS, row_key(dataclasses.asdict(plan.config)))
     todo = [seed for seed in plan.dense.seeds if _part_name(seed) not in records]
     if not todo:
         return records.rows()
     iterative.run(plan.dense, workdir / "dense", command, max_memory, save_every)
-    checkpoints = Checkpoints(workdir / "dense" / "checkpoints", plan.dense.config.keep_checkpoints)
+    checkpoints = Checkpoints(workdir / "dense" / "checkpoints", plan.config.keep_checkpoints)
     dense = checkpoints.load(0, abstract_outcome(plan.dense, 0))
     bench = Bench(plan, max_memory)
-    code_version = environment.code_version()
-    num_masks = {seed: len(plan.members(seed)) * len(plan.powers) for seed in todo}
+    origin = Origin.now(command)
+    num_masks = {seed: len(plan.members(seed)) * len(plan.config.powers) for seed in todo}
     with (
         RoundProgress(len(todo), sum(num_masks.values()), noun="seed", unit="mask") as progress,
-        jax.default_matmul_precision(plan.dense.config.matmul_precision),
+        jax.default_matmul_precision(plan.config.matmul_precision),
     ):
         for number, seed in enumerate(todo, 1):
             check_stop()
             progress.start_round(number)
             place = plan.dense.seeds.index(seed)
             outcome: iterative.Outcome = population.take(dense, place)
-            autosave = Autosave(workdir, code_version, _part_name(seed), save_every)
+            autosave = Autosave(workdir, origin.code_version, _part_name(seed), save_every)
             measured = bench.measure(seed, outcome.state.w_i, outcome.w_f, autosave)
-            new = _make_rows(plan, seed, measured, code_version, command)
+            new = _make_rows(plan, seed, measured, origin)
             records.add(_part_name(seed), new)
             autosave.clear()
             progress.advance(num_masks[seed])
@@ -197,17 +195,18 @@ class Bench:
             eval_data(problem.network.apply, problem.params, problem.dataset), self._mesh
         )
         counts = [
-            rates.keep_counts(problem.params, plan.dense.rates, power) for power in plan.powers
+            rates.keep_counts(problem.params, plan.dense.rates, power)
+            for power in plan.config.powers
         ]
         self._counts = jax.tree.map(lambda *n: np.array(n, np.int32), *counts)
         self._program = jax.jit(population.map_members(self._measure_one, mesh=self._mesh))
         self._retrainer = Retrainer(
             problem,
             num_seeds=1,
-            learning_rate=plan.dense.config.learning_rate,
-            epochs=plan.retrain_epochs,
-            eval_every=plan.dense.config.eval_every,
-            members_at_once=plan.dense.config.members_at_once,
+            learning_rate=plan.config.learning_rate,
+            epochs=plan.config.retrain_epochs,
+            eval_every=plan.config.eval_every,
+            members_at_once=plan.config.members_at_once,
         )
 
     def measure(
@@ -234,8 +233,8 @@ class Bench:
         _, accuracies = self._program((), population.shard(scores, self._mesh), *shared, self._data)
         validation, test = population.take(population.gather(accuracies), slice(len(criteria)))
         retrained = np.full_like(test, np.nan)
-        if self._plan.retrain_power >= 0:
-            place = list(self._plan.powers).index(self._plan.retrain_power)
+        if self._plan.config.retrain_power >= 0:
+            place = list(self._plan.config.powers).index(self._plan.config.retrain_power)
             retrained[:, place] = self._retrain(
                 seed, key, w_i, population.take(scores, slice(len(criteria))), place, autosave
             )
@@ -271,12 +270,13 @@ class Bench:
         pruned = masks.prune(prune_key, scores, everything, num_keep)
         mask = jax.tree.map(lambda yes, m, one: m if yes else one, prunable, pruned, everything)
         weights = [
-            untrained_weights(kind, weights_key, w_i, prunable, mask) for kind in self._plan.weights
+            untrained_weights(kind, weights_key, w_i, prunable, mask)
+            for kind in self._plan.config.weights
         ]
         return mask, weights
 
     def _nothing(self, criteria: int) -> Measured:
-        shape = criteria, len(self._plan.powers), len(self._plan.weights)
+        shape = criteria, len(self._plan.config.powers), len(self._plan.config.weights)
         return Measured(self._densities(), *[np.full(shape, np.float32(np.nan))] * 3)
 
     def _retrain(
@@ -297,7 +297,7 @@ class Bench:
 
         mask, weights = jax.jit(lambda x: lax.map(tickets, x))(scores)
         flat = functools.partial(jax.tree.map, lambda x: x.reshape(-1, *x.shape[2:]))
-        shape = population.num_members(scores), len(self._plan.weights)
+        shape = population.num_members(scores), len(self._plan.config.weights)
         accuracies = self._retrainer.train(
             flat(weights),
             flat(mask),
@@ -309,7 +309,7 @@ class Bench:
 
     def _densities(self) -> np.ndarray:
         problem = self._plan.problem
-        kept, total = np.zeros(len(self._plan.powers), np.int64), 0
+        kept, total = np.zeros(len(self._plan.config.powers), np.int64), 0
         for counts, leaf, yes in zip(
             *(jax.tree.leaves(x) for x in (self._counts, problem.params, problem.prunable)),
             strict=True,
@@ -321,9 +321,8 @@ class Bench:
 
 def row_key(config: Mapping[str, Any]) -> Callable[[results.Row], tuple]:
     """The order of a table's rows: by power, criterion, weights and seed, as configured."""
-    names = {"powers": "power", "criteria": "criterion", "weights": "weights", "seeds": "seed"}
-    orders = {column: list(config[name]) for name, column in names.items()}
-    return lambda row: tuple(order.index(row[column]) for column, order in orders.items())
+    names = {"power": "powers", "criterion": "criteria", "weights": "weights", "seed": "seeds"}
+    return in_order({column: config[name] for column, name in names.items()})
 
 
 def alone(config: ConfigDict, row: results.Row) -> ConfigDict:
@@ -344,37 +343,16 @@ def _part_name(seed: int) -> str:
     return f"seed_{seed}"
 
 
-def _lists(plan: Plan) -> dict[str, Any]:
-    own = {name: getattr(plan, name) for name in ("powers", "criteria", "weights")}
-    return own | {"seeds": plan.dense.config.seeds}
-
-
-def _make_rows(
-    plan: Plan, seed: int, measured: Measured, code_version: str, command: str
-) -> list[results.Row]:
-    config = plan.dense.config
-    settings = {k: v for k, v in config._asdict().items() if k not in iterative.SCOPE}
-    settings["retrain_epochs"] = plan.retrain_epochs
+def _make_rows(plan: Plan, seed: int, measured: Measured, origin: Origin) -> list[results.Row]:
+    config, criteria = plan.config, plan.members(seed)
+    places = itertools.product(*map(enumerate, (criteria, config.powers, config.weights)))
     rows = []
-    for c, criterion in enumerate(plan.members(seed)):
-        for n, power in enumerate(plan.powers):
-            for k, weights in enumerate(plan.weights):
-                own = {"criterion": criterion, "weights": weights, "seed": seed, "power": power}
-                values = {
-                    name: getattr(measured, name)[c : c + 1, n, k]
-                    for name in ("validation_accuracy", "test_accuracy", "retrained_test_accuracy")
-                }
-                rows.append(
-                    {
-                        "id": results.row_id(settings, own, code_version),
-                        "experiment": config.experiment,
-                        "network": config.network,
-                        "dataset": config.dataset,
-                        **own,
-                        "density": float(measured.density[n]),
-                        **results.measured(values, 0, COLUMNS),
-                        "code_version": code_version,
-                        "command": command,
-                    }
-                )
+    for (c, criterion), (n, power), (k, weights) in places:
+        own = {"criterion": criterion, "weights": weights, "seed": seed, "power": power}
+        table = {
+            name: getattr(measured, name)[c : c + 1, n, k]
+            for name in ("validation_accuracy", "test_accuracy", "retrained_test_accuracy")
+        }
+        values = results.measured(table, 0, COLUMNS) | {"density": float(measured.density[n])}
+        rows.append(make_row(COLUMNS, config, origin, own, values))
     return rows

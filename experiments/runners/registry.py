@@ -36,11 +36,6 @@ class Runner(Protocol):
         """Settings that list members; runs of different lists may be joined into one table."""
         ...
 
-    @property
-    def FIGURES(self) -> tuple[str, ...]:
-        """Names in `plots.FIGURES` of what its table can be drawn as."""
-        ...
-
     def make_plan(
         self, config: ConfigDict, data_dir: str | None = None, part: str | None = None
     ) -> Plan:

@@ -8,7 +8,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from experiments.runners.registry import RUNNERS, find_runner
-from experiments.runners.slices import Slice
+from experiments.runners.sweeps import Slice
 from tests import test_bad_input as library
 from tests.bad_input import KINDS, ROOT, Case, check_error
 from tests.experiments import command_lines, tiny

@@ -82,7 +82,7 @@ def test_every_full_config_is_valid(name, monkeypatch):
         plan = RUNNERS[config.runner].make_plan(config)
         if config.runner == "one_shot":
             assert plan.dense.num_steps == PAPER_STEPS[network]
-            assert tuple(plan.powers) == tuple(range(25)) and len(plan.dense.seeds) == 5
+            assert tuple(plan.config.powers) == tuple(range(25)) and len(plan.dense.seeds) == 5
         elif config.runner == "learned":
             assert plan.problem.steps_per_epoch == {"lenet300": 220}.get(network, 180)
         elif name != "quickstart":

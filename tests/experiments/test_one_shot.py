@@ -34,8 +34,8 @@ def test_one_row_per_criterion_power_weights_and_seed(plan, rows):
     assert [(r["power"], r["criterion"], r["weights"], r["seed"]) for r in rows] == [
         (power, criterion, weights, seed)
         for power in (0, 2)
-        for criterion in plan.criteria
-        for weights in plan.weights
+        for criterion in plan.config.criteria
+        for weights in plan.config.weights
         for seed in (0, 1)
     ]
     assert len({row["id"] for row in rows}) == len(rows)

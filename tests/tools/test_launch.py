@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from experiments.runners import iterative
 from experiments.runners.iterative import Member, Variant
-from experiments.runners.slices import Slice
+from experiments.runners.sweeps import Slice
 from experiments.storage import environment, results
 from experiments.storage.files import read_json
 from tests.bad_input import check_one_line

@@ -1,14 +1,18 @@
-"""Parts of a sweep for many machines: each takes some of its members."""
+"""The members of a sweep: their variants, their seeds, and the part that one machine takes."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
+import numpy as np
+
+from experiments.problems.seeds import places
+from experiments.runners.settings import refuse_repetitions
 from supermask_jax.checks import shown
 
 
 class HasSeed(Protocol):
-    """A member of a sweep, as far as slices look at it."""
+    """A member of a sweep, as far as this module looks at it."""
 
     @property
     def seed(self) -> int:
@@ -18,6 +22,41 @@ class HasSeed(Protocol):
 
 NUMBER = "0|[1-9][0-9]{0,8}"
 M = TypeVar("M", bound=HasSeed)
+V = TypeVar("V")
+
+
+def parse_variants(parse: Callable[[str], V], texts: Sequence[str]) -> list[V]:
+    """The variants that a setting names.
+
+    Args:
+      parse: reads one.
+      texts: ``config.variants``.
+
+    Raises:
+      ValueError: a text that `parse` refuses, or two that mean the same.
+    """
+    variants = [parse(text) for text in texts]
+    refuse_repetitions("variants", [str(variant) for variant in variants])
+    return variants
+
+
+def seeds_of(members: Sequence[HasSeed]) -> list[int]:
+    """The seeds of members, each once, in order of first appearance."""
+    return list(dict.fromkeys(member.seed for member in members))
+
+
+def seed_places(members: Sequence[HasSeed], seeds: Sequence[int]) -> np.ndarray:
+    """The place of every member's seed among the seeds, int32 `[P]`."""
+    return places([member.seed for member in members], seeds)
+
+
+def take_part(part: str | None, members: Sequence[M]) -> tuple[M, ...]:
+    """The members of a slice ``i/n``; all of them for None.
+
+    Raises:
+      ValueError: a text that `Slice.parse` refuses, or more slices than members.
+    """
+    return Slice.parse("0/1" if part is None else part).take(members)
 
 
 class Slice(NamedTuple):

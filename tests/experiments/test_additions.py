@@ -1,0 +1,88 @@
+"""One criterion, action, network, data set, experiment and figure of one's own, from one file."""
+
+import math
+
+import pytest
+
+from experiments.runners.registry import read_table
+from tests.experiments import command_lines
+from tests.tools import simulated
+from tools.report.claims import Claim, Margin, Pruned
+from tools.report.verdicts import REPRODUCED, judge
+
+OWN = """\
+
+import jax
+import jax.numpy as jnp
+from matplotlib.figure import Figure
+
+from experiments import datasets, plots
+from experiments.configs import base
+from experiments.problems.networks import NETWORKS, Widths
+from supermask_jax.actions import MASK_ONE, MASK_ZERO
+from supermask_jax.criteria import CRITERIA
+
+
+def later_columns(w_i, w_f, mask=None):
+    return jax.tree.map(lambda w: jnp.arange(w.size, dtype=w.dtype).reshape(w.shape), w_f)
+
+
+def halved(key, w_i, w_f, mask):
+    return jax.tree.map(lambda w: w / 2, w_i)
+
+
+def bright_digits(root):
+    digits = datasets.load("digits")
+    splits = digits.train, digits.validation, digits.test
+    brighter = [split._replace(images=255 - split.images) for split in splits]
+    return datasets.Dataset("bright_digits", *brighter, num_classes=10)
+
+
+def draw(rows):
+    figure = Figure()
+    figure.subplots().plot([row["test_accuracy"] for row in rows])
+    return figure
+
+
+CRITERIA["later_columns"] = later_columns
+MASK_ONE["halved"] = MASK_ZERO["halved"] = halved
+NETWORKS["narrow"] = Widths(pairs=(), hidden=(7,))
+datasets.LOADERS["bright_digits"] = bright_digits
+plots.FIGURES["accuracies"] = plots.Drawing(draw, needs=("test_accuracy",))
+
+
+def get_config(argument=None):
+    variants = ("later_columns:halved:halved", "random")
+    config = base.iterative("lenet300,tiny", experiment="own", variants=variants)
+    config.update(network="narrow", dataset="bright_digits", figure="accuracies", seeds=(3,))
+    return config
+"""
+
+
+def test_one_of_each_kind_is_added_by_a_file_outside_the_repository(tmp_path):
+    (tmp_path / "own.py").write_text(OWN)
+    run = tmp_path / "run"
+    command = ["experiments.run", f"--config={tmp_path}/own.py", f"--workdir={run}"]
+    [(status, output)] = command_lines.answers([command])
+    assert status == 0, output
+    rows = read_table(run / "results.csv")
+    assert [row["variant"] for row in rows if row["round"] == 1] == [
+        "later_columns:halved:halved",
+        "random",
+    ]
+    assert {(row["network"], row["dataset"]) for row in rows} == {("narrow", "bright_digits")}
+    assert all(math.isfinite(row["test_accuracy"]) for row in rows)
+    assert (run / "figures" / "accuracies.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_claim_is_judged_by_being_listed():
+    left, right = (Pruned(variant, 0.1, 0.3) for variant in ("movement", "random"))
+    text, why = "movement does better than random", "any difference counts"
+    claim = Claim("lenet300", "own", text, "nobody", "M", left, ">", right, Margin(0.0, why))
+
+    def accuracy(variant, seed, *_):
+        return (95.0 if variant == "movement" else 90.0) + 0.1 * seed
+
+    rows = simulated.pruning_rows(accuracy, variants=("movement", "random"))
+    [verdict] = judge([claim], rows)
+    assert verdict.status == REPRODUCED and verdict.differences.mean() == pytest.approx(5)
