@@ -16,7 +16,7 @@ TEXTS = {
     path.relative_to(ROOT).as_posix(): path.read_text()
     for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md")))
 }
-EXAMPLES = [name for name, text in TEXTS.items() if name != "README.md" and "```python" in text]
+EXAMPLES = [name for name, text in TEXTS.items() if "```python" in text]
 MAY_BE_MISSING = r"^(?:import|from) (flax|equinox|pandas|polars)\b"
 MAKEFILE = (ROOT / "Makefile").read_text()
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]

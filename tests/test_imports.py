@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -59,6 +60,12 @@ def imported(source, package="supermask_jax"):
 def test_the_library_keeps_to_its_table(path):
     allowed = MAY_IMPORT.get(path.stem, set()) | {"numpy"} | sys.stdlib_module_names
     assert imported(path.read_text()) <= allowed
+
+
+def test_the_table_is_that_of_the_documentation():
+    page = (ROOT / "docs/architecture.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| .* \| (.*) \|$", page, flags=re.M)
+    assert {module: set(names.split(", ")) for module, names in rows} == MAY_IMPORT
 
 
 def test_every_module_has_an_entry():

@@ -12,7 +12,7 @@ from tools.report.evidence import (
     rows_behind,
     rule,
     summary,
-    table_1_in_short,
+    table_1_in_words,
 )
 from tools.report.pages import Block, Bullets, Code, Heading, Inline, Link, Paragraph, Text, anchor
 from tools.report.provenance import all_experiments, by_experiment
@@ -64,11 +64,8 @@ def readme(tables: Sequence[Table]) -> list[Block]:
         for found in by_experiment(tables)
         if found.name in claims.PRUNING and not found.note
     ]
-    return [
-        Bullets([*in_words(verdicts), post_hoc(verdicts)]),
-        *(b for network in _run(verdicts) for b in table_1_in_short(network, verdicts)),
-        Bullets(curves),
-    ]
+    table_1 = [table_1_in_words(network, verdicts) for network in _run(verdicts)]
+    return [Bullets([in_words(verdicts), post_hoc(verdicts), *table_1, *curves])]
 
 
 def _run(verdicts: Sequence[Verdict]) -> list[str]:

@@ -61,8 +61,8 @@ def summary(verdicts: Sequence[Verdict]) -> Table:
     return Table(["claims of the paper on", *STATUSES], lines)
 
 
-def in_words(verdicts: Sequence[Verdict]) -> list[str]:
-    """The same in a sentence per network that has been run, and one on all others."""
+def in_words(verdicts: Sequence[Verdict]) -> str:
+    """The same in sentences: one per network that has been run, one on all others."""
     sentences, others, num_claims = [], [], 0
     for network, dataset in NETWORKS.items():
         counts = Counter(v.status for v in verdicts if v.claim.network == network)
@@ -74,7 +74,7 @@ def in_words(verdicts: Sequence[Verdict]) -> list[str]:
             sentences.append(f"Claims on {network} ({dataset}): {found}.")
     if others:
         sentences.append(f"Not run: all {num_claims} claims on {', '.join(others)}.")
-    return sentences
+    return " ".join(sentences)
 
 
 def post_hoc(verdicts: Sequence[Verdict]) -> str:
@@ -135,17 +135,17 @@ def table_1(network: str, verdicts: Sequence[Verdict], rows: Sequence[results.Ro
     ]  # fmt: skip
 
 
-def table_1_in_short(network: str, verdicts: Sequence[Verdict]) -> list[Block]:
-    """Every cell as reported and our mean, and what settings differ."""
-    cells = _cells(network, verdicts)
-    reported = [f"{verdict.claim.right} [{verdict.claim.trust}]" for _, verdict in cells]
-    here = [f"{verdict.left.mean():.2f}" if verdict.left.size else "" for _, verdict in cells]
-    head = [f"Table 1, {network}: test accuracy (%)", *(column for column, _ in cells)]
-    blocks: list[Block] = [Table(head, [["reported", *reported], ["here", *here]])]
-    differing = sorted({words for _, verdict in cells for words in _deviations(verdict)})
-    if differing:
-        blocks.append(Paragraph(f"Settings that differ from the paper's: {'; '.join(differing)}."))
-    return blocks
+def table_1_in_words(network: str, verdicts: Sequence[Verdict]) -> str:
+    """Every cell in a sentence: our mean, and what was reported; and what settings differ."""
+    cells = [(column, v) for column, v in _cells(network, verdicts) if v.left.size]
+    numbers = [
+        f"{column} {verdict.left.mean():.2f} ({verdict.claim.right} [{verdict.claim.trust}])"
+        for column, verdict in cells
+    ]
+    text = f"Table 1 on {network}, test accuracy in % here (and as reported): {'; '.join(numbers)}."
+    if differing := sorted({words for _, verdict in cells for words in _deviations(verdict)}):
+        text += f" Settings that differ from the paper's: {'; '.join(differing)}."
+    return text
 
 
 def not_run(verdicts: Sequence[Verdict]) -> list[Block]:
