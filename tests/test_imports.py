@@ -9,27 +9,31 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
+PAGE = (ROOT / "docs" / "architecture.md").read_text()
 LIBRARY = sorted((ROOT / "supermask_jax").glob("*.py"))
-LABORATORY = sorted((ROOT / "experiments").rglob("*.py"))
+ROOMS = [
+    pytest.param(floor, path, id=f"{floor}.{path.name}")
+    for floor in ("experiments", "tools")
+    for path in sorted((ROOT / floor).iterdir())
+    if path.suffix == ".py" or (path / "__init__.py").exists()
+]
 
-# Beside numpy and the standard library; a module without an entry may import nothing else.
+
+def table(chapter):
+    """What every room of a chapter of docs/architecture.md may import: the rules themselves."""
+    _, _, text = PAGE.partition(f"## {chapter}\n")
+    text, _, _ = text.partition("\n## ")
+    rows = re.findall(r"^\| `(\w+)` \| .* \| ?(.*) \|$", text, flags=re.M)
+    return {room: {name for name in names.split(", ") if name} for room, names in rows}
+
+
 MAY_IMPORT = {
-    "paths": {"jax"},
-    "checks": {"jax", "paths"},
-    "trees": {"jax", "checks", "paths"},
-    "criteria": {"jax", "checks", "paths", "trees"},
-    "actions": {"jax", "checks", "paths", "trees"},
-    "masks": {"jax", "checks", "paths", "trees"},
-    "mask_files": {"jax", "checks", "paths"},
-    "analysis": {"jax", "checks", "paths", "trees", "masks"},
-    "rates": {"jax", "checks", "paths", "trees"},
-    "rounds": {"jax", "checks", "paths", "trees", "masks"},
-    "supermasks": {"jax", "checks", "paths", "trees"},
-    "optimizers": {"jax", "optax", "checks", "paths"},
-    "transforms": {"jax", "optax", "checks", "paths", "optimizers"},
-    "training": {"jax", "optax", "checks", "paths", "optimizers"},
-    "population": {"jax", "checks", "paths"},
+    "supermask_jax": table("The library"),
+    "experiments": table("The laboratory"),
+    "tools": table("The tools"),
 }
+BELOW = {"experiments": {"supermask_jax"}, "tools": {"supermask_jax", "experiments"}}
+FLOORS = {"supermask_jax", "experiments", "tools", "tests"}
 
 ONLY_IN = {
     "flax": "problems/networks.py",
@@ -58,18 +62,29 @@ def imported(source, package="supermask_jax"):
 
 @pytest.mark.parametrize("path", LIBRARY, ids=lambda path: path.stem)
 def test_the_library_keeps_to_its_table(path):
-    allowed = MAY_IMPORT.get(path.stem, set()) | {"numpy"} | sys.stdlib_module_names
-    assert imported(path.read_text()) <= allowed
+    allowed = MAY_IMPORT["supermask_jax"].get(path.stem, set()) | {"numpy"}
+    assert imported(path.read_text()) <= allowed | sys.stdlib_module_names
 
 
-def test_the_table_is_that_of_the_documentation():
-    page = (ROOT / "docs/architecture.md").read_text()
-    rows = re.findall(r"^\| `(\w+)` \| .* \| (.*) \|$", page, flags=re.M)
-    assert {module: set(names.split(", ")) for module, names in rows} == MAY_IMPORT
+@pytest.mark.parametrize(("floor", "room"), ROOMS)
+def test_a_room_keeps_to_its_table(floor, room):
+    allowed = MAY_IMPORT[floor].get(room.stem, set()) | {room.stem}
+    for path in [room] if room.is_file() else room.rglob("*.py"):
+        names = imported(path.read_text(), floor)
+        others = names & FLOORS - BELOW[floor]
+        inside = {name for name in names if (ROOT / floor / name).with_suffix(".py").exists()}
+        inside |= {name for name in names if (ROOT / floor / name / "__init__.py").exists()}
+        assert inside <= allowed and not others, path
 
 
-def test_every_module_has_an_entry():
-    assert {path.stem for path in LIBRARY} - {"__init__"} <= set(MAY_IMPORT)
+@pytest.mark.parametrize("floor", MAY_IMPORT)
+def test_every_room_has_a_rule_and_every_rule_a_room(floor):
+    paths = (ROOT / floor).iterdir()
+    rooms = {p.stem for p in paths if p.suffix == ".py" or (p / "__init__.py").exists()}
+    assert rooms - {"__init__"} == set(MAY_IMPORT[floor])
+
+
+LABORATORY = sorted((ROOT / "experiments").rglob("*.py"))
 
 
 @pytest.mark.parametrize("path", LABORATORY, ids=lambda path: path.stem)

@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from experiments.plots.panels import finish
 from experiments.plots.rounds import weights_axis
 from experiments.plots.styles import OTHERS, Style, styles_for
-from experiments.runners.mask_analysis import OVERALL
+from experiments.storage.results import ALL_LAYERS
 from experiments.tables.curves import Row, num_seeds, setting
 
 REFERENCE = "large_final"
@@ -84,7 +84,7 @@ def _finish_layers(axes: Axes) -> None:
 
 
 def _panels(rows: Sequence[Row], variants: Sequence[str]) -> list[Panel]:
-    overall = [row for row in rows if row["layer"] == OVERALL]
+    overall = [row for row in rows if row["layer"] == ALL_LAYERS]
     reference = REFERENCE if REFERENCE in variants else variants[0]
     panels = [
         Panel(title, _by_variant([row for row in overall if row["quantity"] == quantity]))
@@ -106,7 +106,7 @@ def _panels(rows: Sequence[Row], variants: Sequence[str]) -> list[Panel]:
     layers = defaultdict(list)
     for row in rows:
         if row["quantity"] == "density" and row["variant"] == variants[0]:
-            layers["all layers" if row["layer"] == OVERALL else row["layer"]].append(row)
+            layers["all layers" if row["layer"] == ALL_LAYERS else row["layer"]].append(row)
     return [
         *panels,
         Panel(f"mask: overlap with {reference}, same seed", between, "overlap"),
@@ -145,6 +145,6 @@ def _weights_left(rows: Sequence[Row]) -> dict[int, float]:
     """Percent of the prunable weights by round."""
     densities = defaultdict(list)
     for row in rows:
-        if row["quantity"] == "density" and row["layer"] == OVERALL:
+        if row["quantity"] == "density" and row["layer"] == ALL_LAYERS:
             densities[row["round"]].append(100 * row["value"])
     return {number: float(np.mean(values)) for number, values in densities.items()}

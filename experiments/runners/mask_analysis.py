@@ -26,7 +26,6 @@ from supermask_jax import analysis, masks, population, rounds
 PyTree = Any
 
 FILE = "analysis.csv"
-OVERALL = "all"  # in the column `layer`
 
 COLUMNS: results.Columns = {
     "experiment": str,
@@ -104,7 +103,7 @@ def _rows(
 ) -> Iterator[results.Row]:
     other_variant, other_seed = other or ("", None)
     for quantity, (layers, overall) in jax.device_get(quantities).items():
-        for layer, value in (layers | {OVERALL: overall}).items():
+        for layer, value in (layers | {results.ALL_LAYERS: overall}).items():
             if not np.isnan(value):
                 yield {
                     "variant": member[0],

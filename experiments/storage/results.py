@@ -20,6 +20,8 @@ Row = dict[str, Any]
 
 Columns = Mapping[str, Callable[[str], Any]]
 
+ALL_LAYERS = "all"  # in a column `layer`: all of them together
+
 
 def row_id(settings: Mapping[str, Any], member: Mapping[str, Any], code_version: str) -> str:
     """Twelve hexadecimal digits that name a row by all that decides its numbers.

@@ -78,7 +78,7 @@ def test_convergence_and_the_analysis_of_masks_are_shown_where_they_are_known(fo
         | {"layer": layer, "quantity": quantity, "value": 0.5}
         for round in (1, 2)
         for seed in (0, 1)
-        for layer in ("dense1/kernel", mask_analysis.OVERALL)
+        for layer in ("dense1/kernel", results.ALL_LAYERS)
         for quantity in ("density", "shrunk_pruned", "sign_agreement_kept")
     ]
     results.write_rows(folder / f"{PRUNING}.analysis.csv", analysed, mask_analysis.COLUMNS)
