@@ -1,10 +1,12 @@
 """One criterion, action, network, data set, experiment and figure of one's own, from one file."""
 
 import math
+import re
 
 import pytest
 
 from experiments.runners.registry import read_table
+from tests.bad_input import ROOT
 from tests.experiments import command_lines
 from tests.tools import simulated
 from tools.report.claims import Claim, Margin, Pruned
@@ -86,3 +88,10 @@ def test_a_claim_is_judged_by_being_listed():
     rows = simulated.pruning_rows(accuracy, variants=("movement", "random"))
     [verdict] = judge([claim], rows)
     assert verdict.status == REPRODUCED and verdict.differences.mean() == pytest.approx(5)
+
+
+def test_the_guide_names_what_exists():
+    guide = (ROOT / "CONTRIBUTING.md").read_text()
+    paths = re.findall(r"`((?:supermask_jax|experiments|tools|tests|docs)/[\w./]*)[:`]", guide)
+    assert len(paths) > 15
+    assert [path for path in paths if "NAME" not in path and not (ROOT / path).exists()] == []
