@@ -26,7 +26,7 @@ report: $(VENV)/experiments.stamp  ## verdicts, tables and figures of results/ a
 	$(BIN)/python -m tools.report results --readme=README.md
 
 docs: $(VENV)/docs.stamp  ## the documentation as a site: site/index.html
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 test: $(VENV)/test.stamp  ## the tests that take seconds each
 	$(BIN)/python -m pytest -n auto

@@ -1,8 +1,8 @@
-"""What MkDocs needs to know of this repository: pages outside of docs/, and doctests in docstrings.
+"""What MkDocs needs to know: pages outside of docs/, and doctests in docstrings.
 
-Pages link to each other, to results and to scripts by relative paths, so that the links work in a
-checkout too. A few files outside of docs/ become part of the site under the paths they have in the
-repository; links to them are rewritten to the site's own.
+Pages link to each other, to results and to scripts by relative paths, so the links work in
+a checkout too. Some files outside of docs/ become part of the site under the paths they have
+in the repository; links to them are rewritten to the site's own.
 """
 
 import os
@@ -36,14 +36,16 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Turn links and bars that are right in the repository into what is right in the site."""
+    """Turn links and bars that are right in the repository into those of the site."""
     site_path = page.file.src_uri
     if site_path == "results/README.md":
         page.meta["hide"] = ["toc"]  # its tables are wide
     in_repository = site_path if _is_outside(page.file) else f"docs/{site_path}"
 
     def rewritten(link: re.Match[str]) -> str:
-        target = posixpath.normpath(posixpath.join(posixpath.dirname(in_repository), link[1]))
+        target = posixpath.normpath(
+            posixpath.join(posixpath.dirname(in_repository), link[1])
+        )
         on_site = target.removeprefix("docs/")
         return posixpath.relpath(on_site, posixpath.dirname(site_path) or ".")
 
@@ -66,5 +68,7 @@ class Doctests(griffe.Extension):
 def fenced(docstring: str) -> str:
     """The docstring with every unindented doctest in a fence of its own."""
     return re.sub(
-        r"(?m)^>>> (?:.+\n?)+", lambda found: f"```pycon\n{found[0].rstrip()}\n```\n", docstring
+        r"(?m)^>>> (?:.+\n?)+",
+        lambda found: f"```pycon\n{found[0].rstrip()}\n```\n",
+        docstring,
     )
