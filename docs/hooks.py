@@ -1,8 +1,8 @@
 """What MkDocs needs to know: pages outside of docs/, and doctests in docstrings.
 
 Pages link to each other, to results and to scripts by relative paths, so the links work in
-a checkout too. Some files outside of docs/ become part of the site under the paths they have
-in the repository; links to them are rewritten to the site's own.
+a checkout too. Some files outside of docs/ join the site under the paths they have in
+the repository. Links to them are rewritten to the site's own.
 """
 
 import os
