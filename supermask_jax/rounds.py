@@ -121,7 +121,7 @@ def advance(
         any case, an int or one per leaf.
 
     Returns:
-      The next state, of the same types: the values of actions are cast to the types of the weights.
+      The next state, of the same types. The values of actions are cast to the types of the weights.
 
     Warns:
       UserWarning: as `masks.prune_global`.
