@@ -28,6 +28,7 @@ from experiments.runners import learned, mask_analysis
 from experiments.runners.registry import find_runner
 from experiments.storage import locks, results, run_folder
 from experiments.storage.autosave import SAVE_EVERY
+from experiments.tables.curves import setting
 from experiments.tables.summary import summary
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -145,7 +146,8 @@ def _report(rows: list[results.Row], workdir: Path, name: str, draw: Callable) -
     if analysed := results.read_rows(workdir / mask_analysis.FILE, mask_analysis.COLUMNS):
         save(mask_figure.draw(analysed), figure.with_stem("mask_analysis"))
     if (curves := workdir / learned.CURVES).exists():
-        drawn = learning_curves.draw(results.read_curves(curves))
+        about = " on ".join(setting(rows))
+        drawn = learning_curves.draw(results.read_curves(curves), about)
         save(drawn, workdir / "figures" / "learning_curves.png")
     console = Console()
     console.print(summary(rows, console.width))

@@ -8,6 +8,7 @@ also those of learned supermasks, which are drawn on top), `mask_analysis`, foll
 how to draw: .png, .svg or .pdf.
 """
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +19,9 @@ from experiments.command_line import fail, given, parse_flags
 from experiments.plots import FIGURES, learning_curves, mask_analysis, save
 from experiments.runners.registry import read_table
 from experiments.storage import results
+from experiments.storage.files import read_json
 from supermask_jax.checks import lookup
+from tools.table_files import config_of_curves
 
 CURVES = "learning_curves"
 PICTURE = flags.DEFINE_string("picture", None, "Path of the figure to write.", required=True)
@@ -31,6 +34,7 @@ def main(arguments: list[str]) -> None:
             raise ValueError("name a figure and at least one table.")
         picture = Path(given(PICTURE))
         save(draw(arguments[1], [Path(name) for name in arguments[2:]]), picture)
+        print(picture)
     except (ValueError, OSError) as error:
         fail(error)
 
@@ -45,13 +49,24 @@ def draw(name: str, paths: Sequence[Path]) -> Figure:
     if name == CURVES:
         if len(paths) != 1:
             raise ValueError(f"{CURVES} shows one .curves.parquet, not {len(paths)}.")
-        return learning_curves.draw(results.read_curves(paths[0]))
-    figure = lookup("figure", name, FIGURES | {"mask_analysis": mask_analysis.draw})
-    rows = [row for path in paths for row in read_table(path)]
+        table, about = results.read_curves(paths[0]), _about(paths[0])
+        figure = functools.partial(learning_curves.draw, about=about)
+    else:
+        figure = lookup("figure", name, FIGURES | {"mask_analysis": mask_analysis.draw})
+        table = [row for path in paths for row in read_table(path)]
     try:
-        return figure(rows)
+        return figure(table)
     except KeyError as error:
-        raise ValueError(f"{name} cannot show such a table, for lack of {error}.") from None
+        raise ValueError(f"{name} cannot show a table that lacks the column {error}.") from None
+
+
+def _about(curves: Path) -> str:
+    """The network and the data set of learning curves; the file's name without its settings."""
+    try:
+        config = read_json(config_of_curves(curves))
+        return f"{config['network']} on {config['dataset']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return curves.name
 
 
 if __name__ == "__main__":

@@ -48,6 +48,7 @@ def main(arguments: list[str]) -> None:
             weights = load(Path(arguments[1]), LAYER.value, SEED.value)
             figure = plane.draw_weights(*weights[:2], keep, weights[2])
         save(figure, picture)
+        print(picture)
     except (ValueError, OSError) as error:
         fail(error)
 

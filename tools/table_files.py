@@ -9,6 +9,7 @@ from experiments.storage import records, run_folder
 from experiments.storage.environment import ENVIRONMENT
 
 _SETTINGS = ".config.json"
+_CURVES = ".curves.parquet"
 
 
 class Files(NamedTuple):
@@ -47,8 +48,21 @@ def of_table(table: Path) -> Files:
         config=beside(_SETTINGS),
         environment=beside(".environment.json"),
         analysis=beside(".analysis.csv"),
-        curves=beside(".curves.parquet"),
+        curves=beside(_CURVES),
     )
+
+
+def config_of_curves(curves: Path) -> Path:
+    """The settings that learning curves were made with, in the folder of a run or beside a table.
+
+    >>> config_of_curves(Path("runs/masks/curves/learning.parquet")).as_posix()
+    'runs/masks/config.json'
+    >>> config_of_curves(Path("results/masks.curves.parquet")).as_posix()
+    'results/masks.config.json'
+    """
+    if curves.name.endswith(_CURVES):
+        return of_table(curves.with_name(curves.name.removesuffix(_CURVES))).config
+    return of_run(curves.parent.parent).config
 
 
 def of_tables(folder: Path) -> list[Files]:

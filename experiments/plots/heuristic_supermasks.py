@@ -1,6 +1,8 @@
 """Figure 7 of Zhou et al. 2019: untrained networks under one-shot masks, by mask criterion."""
 
 import math
+import textwrap
+from collections import defaultdict
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
@@ -9,19 +11,25 @@ from matplotlib.figure import Figure
 from experiments.plots import learned_supermasks
 from experiments.plots.panels import draw_points, finish, range_note
 from experiments.plots.rounds import weights_axis
-from experiments.plots.styles import styles_for
+from experiments.plots.styles import SOLID, Style, styles_for
 from experiments.tables.curves import Row, num_seeds, setting
 
 TITLES = {
     "init": "initial weights",
     "signed_constant": "signed constants",
-    "reinit": "initial weights, drawn again",
-    "reshuffle": "kept initial weights, reshuffled",
+    "reinit": "initial weights, permuted within a layer",
+    "reshuffle": "kept initial weights, permuted within a layer",
 }
+LOW = 20.0  # percent, twice the chance of ten classes: criteria never above it are drawn in grey
+GREY = Style("#b0b0b0", "", SOLID)
+NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+LINE_LENGTH = 125  # characters of a note
 
 
 def draw(rows: Sequence[Row]) -> Figure:
     """Draw a panel per kind of weights, a line per criterion, a point per power.
+
+    Criteria that stay near chance everywhere share one entry of the legend.
 
     Args:
       rows: a table of `runners.one_shot`; rows of `runners.learned` may be among them and are
@@ -36,12 +44,17 @@ def draw(rows: Sequence[Row]) -> Figure:
     if not heuristic:
         raise ValueError("The table has no heuristic masks.")
     kinds = list(dict.fromkeys(row["weights"] for row in heuristic))
-    height = math.ceil(len(kinds) / 2)
-    figure = Figure(figsize=(9.5, 0.8 + 3.2 * height), layout="constrained")
-    panels = list(figure.subplots(height, min(len(kinds), 2), sharey=True, squeeze=False).flat)
+    best = best_means(heuristic)
+    named, others = ([c for c in best if (best[c] > LOW) == high] for high in (True, False))
+    heights = [_height(heuristic, kinds[i : i + 2]) for i in range(0, len(kinds), 2)]
+    figure = Figure(figsize=(9.5, 0.9 + sum(heights)), layout="constrained")
+    size = {"nrows": len(heights), "ncols": min(len(kinds), 2), "height_ratios": heights}
+    panels = list(figure.subplots(**size, sharey=True, squeeze=False).flat)
     for axes, kind in zip(panels, kinds, strict=False):
-        _draw_panel(axes, [row for row in heuristic if row["weights"] == kind])
+        own = [row for row in heuristic if row["weights"] == kind]
         _draw_learned(axes, [row for row in learned if row["weights"] == kind])
+        _draw_named(axes, own, named)
+        _draw_others(axes, own, others, _name(others, best))
         finish(axes, TITLES[kind])
         weights_axis(axes, 100 * min(row["density"] for row in heuristic))
     for axes in panels[len(kinds) :]:
@@ -50,24 +63,48 @@ def draw(rows: Sequence[Row]) -> Figure:
         axes.set_ylabel("test accuracy (%), untrained", fontsize=9.5)
     seeds = num_seeds(heuristic)
     figure.suptitle(f"heuristic supermasks, {network} on {dataset}, {seeds}", fontsize=10.5)
-    figure.supxlabel(range_note(seeds), x=0.01, ha="left", fontsize=7.5, color="#555555")
-    names = {
-        name: line
-        for axes in panels[: len(kinds)]
-        for line, name in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
-    figure.legend(
-        list(names.values()), list(names), loc="outside right upper", fontsize=8, frameon=False
-    )
+    figure.supxlabel(_note(seeds, others), x=0.01, ha="left", fontsize=7.5, color="#555555")
+    _legend(figure, panels[: len(kinds)])
     return figure
 
 
-def _draw_panel(axes: Axes, rows: Sequence[Row]) -> None:
-    criteria = {row["criterion"]: 0.0 for row in rows}
+def best_means(rows: Sequence[Row]) -> dict[str, float]:
+    """The best mean over seeds of a criterion, percent, over all densities and weights.
+
+    From the best criterion to the worst; seeds that diverged are left out.
+    """
+    groups = defaultdict(list)
     for row in rows:
-        criteria[row["criterion"]] = max(criteria[row["criterion"]], row["test_accuracy"])
-    ranked = sorted(criteria, key=lambda name: -criteria[name])
-    for criterion, style in zip(ranked, styles_for(ranked), strict=True):
+        if math.isfinite(row["test_accuracy"]):
+            groups[row["criterion"], row["weights"], row["power"]].append(row["test_accuracy"])
+    best = {row["criterion"]: 0.0 for row in rows}
+    for (criterion, *_), values in groups.items():
+        best[criterion] = max(best[criterion], 100 * sum(values) / len(values))
+    return {name: best[name] for name in sorted(best, key=lambda name: -best[name])}
+
+
+def _height(rows: Sequence[Row], kinds: Sequence[str]) -> float:
+    """Inches of panels side by side: less where nothing leaves chance."""
+    best = best_means([row for row in rows if row["weights"] in kinds])
+    return 3.2 if max(best.values()) > LOW else 1.9
+
+
+def _name(others: Sequence[str], best: dict[str, float]) -> str:
+    """What the legend calls the criteria near chance."""
+    if not others:
+        return ""
+    count = NUMBERS[len(others)] if len(others) < len(NUMBERS) else str(len(others))
+    return f"{count} other{'s' * (len(others) > 1)},\nat most {best[others[0]]:.1f} %"
+
+
+def _draw_others(axes: Axes, rows: Sequence[Row], others: Sequence[str], name: str) -> None:
+    for criterion in others:
+        own = [row for row in rows if row["criterion"] == criterion]
+        draw_points(axes, own, "power", GREY, name, is_faint=True)
+
+
+def _draw_named(axes: Axes, rows: Sequence[Row], named: Sequence[str]) -> None:
+    for criterion, style in zip(named, styles_for(named), strict=True):
         own = [row for row in rows if row["criterion"] == criterion]
         draw_points(axes, own, "power", style, criterion)
 
@@ -78,3 +115,26 @@ def _draw_learned(axes: Axes, rows: Sequence[Row]) -> None:
         style = learned_supermasks.STYLES[f"signed_constant{':rescale' * rescale}"]
         name = "learned, rescaled" if rescale else "learned"
         draw_points(axes, own, "initial_logit", style._replace(color="#e60000"), name)
+
+
+def _note(seeds: str, others: Sequence[str]) -> str:
+    lines = [range_note(seeds)]
+    if others:
+        lines += textwrap.wrap(f"Grey, without bars: {', '.join(others)}.", LINE_LENGTH)
+    return "\n".join(lines).strip()
+
+
+def _legend(figure: Figure, panels: Sequence[Axes]) -> None:
+    """Learned masks, the named criteria from the best to the worst, the others."""
+    entries = {
+        name: line
+        for axes in panels
+        for line, name in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(
+        list(entries.values()),
+        list(entries),
+        loc="outside right upper",
+        fontsize=8,
+        frameon=False,
+    )

@@ -27,7 +27,7 @@ STYLES = {
 
 
 def label(variant: str) -> str:
-    """What a figure calls a variant."""
+    """What a figure calls a learned-supermask variant, ``weights[:rescale]``."""
     return variant.replace("_", " ").replace(":rescale", ", rescaled")
 
 
@@ -62,11 +62,20 @@ def draw(rows: Sequence[Row]) -> Figure:
         alignment="left",
         frameon=False,
     )
-    note = "Means over drawn masks; lines join the initial logits in order. "
-    figure.supxlabel(
-        note + range_note(num_seeds(rows)), x=0.01, ha="left", fontsize=7.5, color="#555555"
-    )
+    figure.supxlabel(_note(rows, len(panels)), x=0.01, ha="left", fontsize=7.5, color="#555555")
     return figure
+
+
+def _note(rows: Sequence[Row], num_panels: int) -> str:
+    """What points, bars, lines and panels are: of those that are drawn."""
+    sentences = [range_note(num_seeds(rows)), "Accuracies are means over drawn masks."]
+    logits = sorted({row["initial_logit"] for row in rows})
+    if len(logits) > 1:
+        listed = ", ".join(f"{logit:g}" for logit in logits)
+        sentences.append(f"Lines join the initial logits in order: {listed}.")
+    if num_panels > 1:
+        sentences.append("Upper panel: the best masks, enlarged.")
+    return "\n".join([" ".join(sentences[:2]).strip(), " ".join(sentences[2:])]).strip()
 
 
 def _panels(figure: Figure, percents: Sequence[float]) -> list[Axes]:

@@ -8,6 +8,8 @@ from matplotlib.figure import Figure
 
 from experiments.plots.learned_supermasks import STYLES, label
 from experiments.plots.rounds import SIZE
+from experiments.plots.styles import band_options
+from experiments.tables.curves import Row, num_seeds
 
 ENLARGED = 12  # percentage points below the best
 PANELS = {
@@ -16,13 +18,16 @@ PANELS = {
 }
 
 
-def draw(curves: Mapping[str, np.ndarray]) -> Figure:
+def draw(curves: Mapping[str, np.ndarray], about: str) -> Figure:
     """Draw the curves that a run of `experiments.runners.learned` wrote.
 
     Args:
-      curves: columns, one entry per member and evaluation. A line per variant and initial logit:
-        the mean over seeds, and a band of their range.
+      curves: columns, one entry per member and evaluation. A line per variant (`weights[:rescale]`)
+        and initial logit: the mean over seeds, and a band of their range.
+      about: the network and the data set, or whatever tells what the curves are of; the title.
     """
+    members = _members(curves)
+    seeds = num_seeds(members)
     figure = Figure(figsize=SIZE, layout="constrained")
     panels = figure.subplots(2, sharex=True, height_ratios=(3, 2))
     for axes, (name, title) in zip(panels, PANELS.items(), strict=True):
@@ -43,9 +48,30 @@ def draw(curves: Mapping[str, np.ndarray]) -> Figure:
         loc="outside upper center",
         ncols=4,
         fontsize=8.5,
+        title=f"learned supermasks, {about}, {seeds}",
+        title_fontsize=10.5,
         frameon=False,
     )
+    figure.supxlabel(_note(members, seeds), x=0.01, ha="left", fontsize=7.5, color="#555555")
     return figure
+
+
+def _members(curves: Mapping[str, np.ndarray]) -> list[Row]:
+    """Who was trained, once each."""
+    names = ("variant", "initial_logit", "seed")
+    columns = zip(*(curves[name].tolist() for name in names), strict=True)
+    return [dict(zip(names, member, strict=True)) for member in dict.fromkeys(columns)]
+
+
+def _note(members: list[Row], seeds: str) -> str:
+    """What lines, bands and panels are: of those that are drawn."""
+    logits = sorted({row["initial_logit"] for row in members})
+    listed = ", ".join(f"{logit:g}" for logit in logits)
+    each = f"A line per initial logit: {listed}" if len(logits) > 1 else f"Initial logit: {listed}"
+    sentences = [f"{each}; the density starts at its sigmoid."]
+    if seeds != "1 seed":
+        sentences.append(f"Lines: mean over {seeds}; bands: minimum to maximum.")
+    return "\n".join([" ".join(sentences), "Upper panel: enlarged near the best accuracy."])
 
 
 def _limits(percents: np.ndarray, steps: np.ndarray) -> tuple[float, float]:
@@ -63,8 +89,8 @@ def _draw_line(
     steps = np.unique(curves["step"][own])
     values = np.array([100 * curves[name][own & (curves["step"] == step)] for step in steps])
     style = STYLES[variant]
-    axes.fill_between(
-        steps, values.min(axis=1), values.max(axis=1), color=style.color, alpha=0.16, linewidth=0
-    )
+    if values.shape[1] > 1:
+        band = band_options(style.color)
+        axes.fill_between(steps, values.min(axis=1), values.max(axis=1), **band)
     options = {k: v for k, v in style.line_options().items() if not k.startswith("marker")}
     axes.plot(steps, values.mean(axis=1), label=label(variant), linewidth=1.2, **options)

@@ -1,21 +1,26 @@
 """What masks share and what training did to kept and pruned weights, over the rounds."""
 
+import itertools
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from experiments.plots.panels import finish
 from experiments.plots.rounds import weights_axis
-from experiments.plots.styles import OTHERS, Style, styles_for
+from experiments.plots.styles import DASHED, Style, band_options, styles_for
 from experiments.storage.results import ALL_LAYERS
 from experiments.tables.curves import Row, num_seeds, setting
 
 REFERENCE = "large_final"
+OVERALL = "all layers"  # in the legend
+LAYER_MARKERS = "o^sDvP*<>hpX"
 
 
 class Panel(NamedTuple):
@@ -48,8 +53,7 @@ def draw(rows: Sequence[Row]) -> Figure:
     *panels, layers = _panels(rows, variants)
     for axes, panel in zip(grid.flat, panels, strict=False):
         _draw_panel(axes, panel, styles, weights_left)
-    layer_styles = dict(zip(layers.lines, OTHERS, strict=False))
-    _draw_panel(grid[3, 0], layers, layer_styles, weights_left)
+    _draw_panel(grid[3, 0], layers, layer_styles(list(layers.lines)), weights_left)
     _finish_layers(grid[3, 0])
     for axes in grid[:2].flat:
         axes.set_xlabel("")
@@ -65,15 +69,35 @@ def draw(rows: Sequence[Row]) -> Figure:
         title_fontsize=10.5,
         **legend,
     )
+    notes = [
+        "Overlap: 1 for equal masks, 0 for independent ones of the same densities per layer, less "
+        "for masks that\nshare fewer weights than these."
+    ]
+    if num_seeds(rows) != "1 seed":
+        notes.insert(0, "Lines: means over seeds, or pairs of seeds; bands: minimum to maximum.")
     figure.supxlabel(
-        "Lines: means over seeds, or pairs of seeds; bands: minimum to maximum.\n"
-        "Overlap: 0 for independent masks of the same densities per layer, 1 for equal ones.",
+        "\n".join(notes),
         x=0.01,
         ha="left",
         fontsize=7.5,
         color="#555555",
     )
     return figure
+
+
+def layer_styles(names: Sequence[str]) -> dict[str, Style]:
+    """A style per layer, from the input dark to the output light, of no colour of a variant's.
+
+    All layers together are a grey line without markers.
+    """
+    layers = [name for name in names if name != OVERALL]
+    shades = colormaps["viridis"](np.linspace(0.05, 0.9, len(layers)))
+    markers = itertools.cycle(LAYER_MARKERS)
+    styles = {
+        name: Style(to_hex(shade), marker)
+        for name, shade, marker in zip(layers, shades, markers, strict=False)
+    }
+    return styles | {OVERALL: Style("#6e6e6e", "", DASHED)}
 
 
 def _finish_layers(axes: Axes) -> None:
@@ -106,11 +130,11 @@ def _panels(rows: Sequence[Row], variants: Sequence[str]) -> list[Panel]:
     layers = defaultdict(list)
     for row in rows:
         if row["quantity"] == "density" and row["variant"] == variants[0]:
-            layers["all layers" if row["layer"] == ALL_LAYERS else row["layer"]].append(row)
+            layers[OVERALL if row["layer"] == ALL_LAYERS else row["layer"]].append(row)
     return [
         *panels,
         Panel(f"mask: overlap with {reference}, same seed", between, "overlap"),
-        Panel("mask: overlap between seeds, same variant", seeds, "overlap"),
+        Panel("mask: overlap between seeds", seeds, "overlap"),
         Panel(f"% of weights left in a layer, {variants[0]}", layers),
     ]
 
@@ -126,12 +150,15 @@ def _draw_panel(
     axes: Axes, panel: Panel, styles: dict[str, Style], weights_left: dict[int, float]
 ) -> None:
     scale = 100 if panel.unit == "%" else 1
+    if not panel.lines:
+        where = {"transform": axes.transAxes, "ha": "center", "va": "center"}
+        axes.text(0.5, 0.5, "nothing to compare", color="#555555", fontsize=8.5, **where)
     for name, rows in panel.lines.items():
         rounds = sorted({row["round"] for row in rows})
         groups = [[scale * r["value"] for r in rows if r["round"] == number] for number in rounds]
         x = [weights_left[number] for number in rounds]
         lows, highs = ([f(group) for group in groups] for f in (min, max))
-        axes.fill_between(x, lows, highs, color=styles[name].color, alpha=0.14, linewidth=0)
+        axes.fill_between(x, lows, highs, **band_options(styles[name].color))
         options = styles[name].line_options()
         means = [np.mean(group) for group in groups]
         axes.plot(x, means, label=name, linewidth=1.1, markersize=3.4, **options)

@@ -11,10 +11,13 @@ from experiments.plots.styles import Style
 from experiments.tables.curves import Row
 
 
-def draw_points(axes: Axes, rows: Iterable[Row], by: str, style: Style, label: str) -> None:
+def draw_points(
+    axes: Axes, rows: Iterable[Row], by: str, style: Style, label: str, *, is_faint: bool = False
+) -> None:
     """A point per value of the column `by`, in its order: the mean over seeds, and their range.
 
-    Seeds that diverged are left out.
+    Seeds that diverged are left out. A line joins the points if there are several; a faint one is
+    thin, lies below the others and has no bars.
     """
     groups = defaultdict(list)
     for row in rows:
@@ -22,9 +25,12 @@ def draw_points(axes: Axes, rows: Iterable[Row], by: str, style: Style, label: s
             groups[row[by]].append((100 * row["density"], 100 * row["test_accuracy"]))
     groups = [np.array(groups[value]) for value in sorted(groups)]
     densities, means = np.array([group.mean(axis=0) for group in groups]).reshape(-1, 2).T
-    lows, highs = (np.array([f(group[:, 1]) for group in groups]) for f in (np.min, np.max))
-    axes.vlines(densities, lows, highs, color=style.color, alpha=0.35, linewidth=2)
-    axes.plot(densities, means, label=label, linewidth=1.2, markersize=3.8, **style.line_options())
+    options = {"linewidth": 0.7, "zorder": 1} if is_faint else {"linewidth": 1.2, "zorder": 2}
+    options |= style.line_options() | ({"linestyle": "none"} if len(groups) == 1 else {})
+    axes.plot(densities, means, label=label, markersize=3.8, **options)
+    if not is_faint:
+        lows, highs = (np.array([f(group[:, 1]) for group in groups]) for f in (np.min, np.max))
+        axes.vlines(densities, lows, highs, color=style.color, alpha=0.35, linewidth=2)
 
 
 def finish(axes: Axes, title: str) -> None:

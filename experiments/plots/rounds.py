@@ -3,7 +3,6 @@
 Figures are objects without pyplot: no global state, no backend, nothing to close.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from experiments.plots.styles import Style, styles_for
+from experiments.plots.styles import DOTTED, Style, band_options, styles_for
 from experiments.tables.curves import (
     ACCURACY,
     Curve,
@@ -28,7 +27,6 @@ from experiments.tables.curves import (
 )
 
 SIZE = (6.5, 4.5)  # inches: the text width of a page
-MOST_MARKERS = 13
 DENSE_COLOR = "#707070"
 
 
@@ -125,36 +123,34 @@ def _heights(curves: Sequence[Curve]) -> tuple[float, float, float]:
 
 
 def _draw_line(axes: Axes, line: Line) -> None:
-    curve, step = line.curve, math.ceil(len(line.curve.rounds) / MOST_MARKERS)
-    axes.fill_between(
-        curve.weights_left, curve.low, curve.high, color=line.style.color, alpha=0.16, linewidth=0
-    )
+    curve = line.curve
+    band = band_options(line.style.color)
+    axes.fill_between(curve.weights_left, curve.low, curve.high, **band)
     axes.plot(
         curve.weights_left,
         curve.mean,
         label=line.label,
         linewidth=1.3,
-        markersize=4.2,
-        markeredgewidth=0.9,
-        # Neighbours in rank are neighbours on the page: their markers take turns.
-        markevery=(line.place % step, step),
+        markersize=3.4,
+        markeredgewidth=0.8,
         zorder=3 - 0.01 * line.place,
         **line.style.line_options(),
     )
 
 
 def _draw_dense(axes: Axes, dense: Curve) -> None:
-    axes.axhspan(dense.low[0], dense.high[0], color=DENSE_COLOR, alpha=0.22, linewidth=0, zorder=1)
+    axes.axhspan(dense.low[0], dense.high[0], **band_options(DENSE_COLOR, DOTTED), zorder=1)
     axes.axhline(dense.mean[0], color=DENSE_COLOR, linewidth=0.9, zorder=1, label=dense.variant)
 
 
 def weights_axis(axes: Axes, least: float) -> None:
-    """A logarithmic axis that falls to the right, from 100 % to `least` or beyond."""
-    right = min(least, 50.0) / 1.08
-    digits = (1, 2, 3, 5, 7) if right > 9 else (1, 2, 5)
+    """A logarithmic axis that falls to the right, from 100 % to `least`."""
+    margin = min(max((100 / least) ** 0.04, 1.01), 1.08)
+    right = least / margin
+    digits = (1, 5, 6, 7, 8, 9) if right > 40 else (1, 2, 3, 5, 7) if right > 9 else (1, 2, 5)
     ticks = [digit * 10.0**power for power in range(-4, 3) for digit in digits]
     axes.set_xscale("log")
-    axes.set_xlim(100 * 1.08, right)
+    axes.set_xlim(100 * margin, right)
     axes.xaxis.set_major_locator(FixedLocator([tick for tick in ticks if right <= tick <= 100]))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda percent, _: f"{percent:g}"))
@@ -186,7 +182,8 @@ def _legend(figure: Figure, lines: Sequence[Line], dense: Curve | None, title: s
         for curve, label, style, _ in lines
     ]
     if dense:
-        handle = (Patch(color=DENSE_COLOR, alpha=0.22), Line2D([], [], color=DENSE_COLOR))
+        band = Patch(**band_options(DENSE_COLOR, DOTTED))
+        handle = (band, Line2D([], [], color=DENSE_COLOR, linewidth=0.9))
         last_round = max((curve.end[0] for curve, *_ in lines), default=0)
         entries.append(((last_round, dense.end[1]), dense.variant, handle))
     entries.sort(key=lambda entry: entry[0], reverse=True)

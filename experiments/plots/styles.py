@@ -8,6 +8,8 @@ blindness. `rewind` and `zero` are what `large_final` does by default, hence its
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from matplotlib.colors import to_rgba
+
 SOLID, DASHED, DOTTED, DASH_DOTTED = "-", (0, (4, 1.6)), (0, (1, 1.4)), (0, (5, 1.4, 1, 1.4))
 
 
@@ -61,6 +63,22 @@ STYLES: dict[str, Style] = {
     "zero_if_grown": Style("#56b4e9", "v", DASHED, filled=False),
     "zero_shuffled": Style("#c2478b", "x", DOTTED),
 }
+
+
+def band_options(color: str, line: Any = SOLID) -> dict[str, Any]:
+    """Keyword arguments for a band: faint inside, so that its thin edges show where bands overlap.
+
+    Args:
+      color: of the curve.
+      line: of the edges.
+    """
+    return {
+        "facecolor": to_rgba(color, 0.09),
+        "edgecolor": to_rgba(color, 0.5),
+        "linewidth": 0.6,
+        "linestyle": line,
+    }
+
 
 # For functions of a user's own: hues of the table above with markers it does not use.
 OTHERS = tuple(

@@ -5,6 +5,7 @@ out.
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ import numpy as np
 
 Row = Mapping[str, Any]
 DENSE = "dense"
+LINE = ("variant", "criterion", "weights", "initial_logit")  # columns that tell lines apart
 LONGEST_NAME = 33  # characters; longer ones take two lines
 
 
@@ -101,8 +103,12 @@ def setting(rows: Sequence[Row]) -> tuple[str, str]:
 
 
 def num_seeds(rows: Sequence[Row]) -> str:
-    """How many seeds a table has, in words: ``1 seed``, ``5 seeds``."""
-    return _count(len({row["seed"] for row in rows}), "seed")
+    """How many seeds each line of a figure has, in words: ``1 seed``, ``3 to 5 seeds``."""
+    seeds = defaultdict(set)
+    for row in rows:
+        seeds[tuple(row.get(name) for name in LINE)].add(row["seed"])
+    least, most = (f(map(len, seeds.values())) for f in (min, max))
+    return _count(most, "seed") if least == most else f"{least} to {most} seeds"
 
 
 def in_lines(variant: str) -> list[str]:

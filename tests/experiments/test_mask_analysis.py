@@ -6,6 +6,7 @@ import pytest
 from sklearn.metrics import cohen_kappa_score
 
 from experiments.plots import mask_analysis as figure
+from experiments.plots.styles import STYLES
 from experiments.runners import iterative, mask_analysis
 from experiments.runners.registry import read_table
 from experiments.storage import results
@@ -171,6 +172,23 @@ def test_nothing_overlaps_on_the_page(rows):
     for place, box in enumerate(boxes):
         assert drawn.bbox.x0 <= box.x0 and box.x1 <= drawn.bbox.x1
         assert not any(box.overlaps(other) for other in boxes[:place])
+
+
+def test_layers_have_no_colour_of_a_variant():
+    names = [f"conv{i}/kernel" for i in range(1, 7)] + [f"dense{i}/kernel" for i in range(1, 4)]
+    layers = figure.layer_styles([*names, figure.ALL_LAYERS])
+    colors = {style.color for style in layers.values()}
+    assert len(colors) == len(names) + 1
+    assert colors.isdisjoint(style.color for style in STYLES.values())
+    assert layers[figure.ALL_LAYERS].marker == ""
+
+
+def test_one_seed_and_one_variant_have_nothing_to_compare(rows):
+    own = [r for r in rows if (r["variant"], r["seed"]) == ("large_final", 0)]
+    drawn = figure.draw([r for r in own if r["quantity"] != "overlap"])
+    texts = [[text.get_text() for text in axes.texts] for axes in drawn.axes]
+    assert [bool(found) for found in texts] == [place in (4, 5) for place in range(8)]
+    assert "bands" not in drawn.get_supxlabel()
 
 
 def test_another_table_is_no_mask_analysis(workdir):

@@ -104,6 +104,48 @@ def test_lines_are_means_and_bands_are_minimum_to_maximum(panel):
             np.testing.assert_allclose(heights.max(), values.max())
 
 
+def test_bands_have_the_colour_of_their_line_and_edges_that_show():
+    variants = ("large_final", "magnitude_increase", "random")
+    axes = FIGURES["mask_criteria"](make_rows(variants, steepness=0.001)).axes[0]
+    bands = [*axes.collections, axes.patches[0]]
+    for band, name in zip(bands, (*variants, "dense"), strict=True):
+        face, edge = (np.ravel(color) for color in (band.get_facecolor(), band.get_edgecolor()))
+        assert to_hex(face) == to_hex(edge) == to_hex(lines(axes)[name].get_color())
+        assert face[3] < 0.15 < 0.4 < edge[3]
+        assert np.max(band.get_linewidth()) > 0
+    assert axes.patches[0].get_linestyle() != "-"  # as grey as the band of large_final
+
+
+@pytest.mark.parametrize("name", ["mask_criteria", "mask_criteria_convergence"])
+def test_every_point_has_a_marker(name):
+    drawn = lines(FIGURES[name](make_rows(("large_final", "random"), 24)).axes[-1])
+    for variant in ("large_final", "random"):
+        assert drawn[variant].get_marker() not in ("", "None", None)
+        assert drawn[variant].get_markevery() is None
+
+
+@pytest.mark.parametrize(
+    ("num_rounds", "ticks"),
+    [(1, {"100", "90", "80", "70", "60"}), (2, {"100", "70", "50"})],
+)
+def test_the_axis_of_a_short_run_ends_with_its_data(num_rounds, ticks):
+    rows = make_rows(("random",), num_rounds)
+    axes = FIGURES["mask_criteria"](rows).axes[-1]
+    left, right = axes.get_xlim()
+    least = 100 * 0.6**num_rounds
+    assert 0.9 * least < right < least and 100 < left < 110
+    labels = [axes.xaxis.get_major_formatter()(tick) for tick in axes.get_xticks()]
+    assert set(labels) == ticks
+
+
+def test_seeds_are_counted_by_line():
+    rows = make_rows(("large_final", "random"))
+    rows = [row for row in rows if row["variant"] != "random" or row["seed"] < 2]
+    figure = FIGURES["mask_criteria"](rows)
+    assert figure.axes[0].get_title() == "lenet300 on mnist, 2 to 3 seeds"
+    assert note(figure).startswith("Lines: mean over 2 to 3 seeds; bands")
+
+
 def test_weights_left_fall_to_the_right_on_a_logarithmic_axis():
     axes = FIGURES["mask_criteria"](make_rows(("random",))).axes[-1]
     left, right = axes.get_xlim()

@@ -1,4 +1,5 @@
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -17,14 +18,14 @@ from tools import figure
 SETTING = {"network": "lenet300", "dataset": "mnist"}
 
 
-def heuristic_rows(accuracy):
+def heuristic_rows(accuracy, criteria=("large_final", "random")):
     """Three powers, two criteria, two kinds of weights, two seeds."""
     return [
         SETTING
         | {"criterion": criterion, "weights": weights, "power": power, "seed": seed}
         | {"density": 0.5**power, **accuracy(criterion, weights, power, seed)}
         for power in (0, 1, 2)
-        for criterion in ("large_final", "random")
+        for criterion in criteria
         for weights in ("init", "signed_constant")
         for seed in (0, 1)
     ]
@@ -138,6 +139,54 @@ def test_heuristic_figure_has_a_panel_per_kind_of_weights_and_learned_masks_on_t
     np.testing.assert_allclose((x, y), ([40, 60], [88.5, 92.5]))
 
 
+def low(criterion, weights, power, seed):
+    """Three criteria near chance, and one that leaves it on signed constants only."""
+    value = {"large_final": 0.6, "small_init": 0.12, "random": 0.11, "small_final": 0.09}
+    value["movement"] = 0.14 + 0.2 * (weights == "signed_constant")
+    return dict.fromkeys(("validation_accuracy", "test_accuracy"), value[criterion])
+
+
+def legend(drawn):
+    return [text.get_text() for text in drawn.legends[0].get_texts()]
+
+
+def test_criteria_near_chance_share_a_grey_entry_that_says_how_high_they_get():
+    criteria = ("large_final", "random", "movement", "small_init", "small_final")
+    drawn = FIGURES["heuristic_supermasks"](heuristic_rows(low, criteria))
+    assert legend(drawn) == ["large_final", "movement", "three others,\nat most 12.0 %"]
+    for axes in drawn.axes:
+        grey = [line for line in axes.get_lines() if "others" in line.get_label()]
+        assert len(grey) == 3 and len({line.get_color() for line in grey}) == 1
+        assert grey[0].get_linewidth() < axes.get_lines()[0].get_linewidth()
+    assert "Grey, without bars: small_init, random, small_final." in drawn.get_supxlabel()
+
+
+def test_panels_in_which_all_is_chance_are_low():
+    rows = heuristic_rows(peaked)
+    rows += [
+        row | {"weights": kind, "test_accuracy": 0.1}
+        for row in rows
+        for kind in ("reinit", "reshuffle")
+        if row["weights"] == "init"
+    ]
+    drawn = FIGURES["heuristic_supermasks"](rows)
+    drawn.draw_without_rendering()
+    heights = [axes.get_position().height for axes in drawn.axes]
+    assert heights[0] > 1.4 * heights[2]
+    assert [axes.get_title() for axes in drawn.axes][2:] == [
+        "initial weights, permuted within a layer",
+        "kept initial weights, permuted within a layer",
+    ]
+
+
+def test_learned_figure_speaks_of_lines_only_where_there_are_any():
+    several = FIGURES["learned_supermasks"](learned_rows())
+    assert "Lines join the initial logits in order: -1, 1." in several.get_supxlabel()
+    one = FIGURES["learned_supermasks"]([r for r in learned_rows() if r["initial_logit"] == 1])
+    assert "ines" not in one.get_supxlabel()
+    assert {line.get_linestyle() for line in one.axes[0].get_lines()} == {"None"}
+
+
 def test_learned_figure_has_a_line_per_variant_through_the_logits_in_order():
     [axes] = FIGURES["learned_supermasks"](learned_rows()[::-1]).axes
     assert set(lines(axes)) == {
@@ -156,7 +205,12 @@ def test_every_kind_of_weights_has_a_style_and_a_title():
 
 def test_curves_are_drawn_over_the_steps():
     curves = results.read_curves(tiny.finished(tiny.learned) / learned.CURVES)
-    accuracy, density = learning_curves.draw(curves).axes
+    drawn = learning_curves.draw(curves, "lenet300 on digits")
+    accuracy, density = drawn.axes
+    assert drawn.legends[0].get_title().get_text() == (
+        "learned supermasks, lenet300 on digits, 2 seeds"
+    )
+    assert drawn.get_supxlabel().startswith("A line per initial logit: 0, 1; ")
     assert [len(axes.get_lines()) for axes in (accuracy, density)] == [4, 4]
     assert all(x.tolist() == [0, 3, 6, 9, 10] for x, _ in lines(density).values())
 
@@ -166,10 +220,10 @@ def test_curves_are_drawn_over_the_steps():
     [((0.1, 0.9, 0.93, 0.95), 83, 96), ((0.1, 0.12, 0.3, 0.5), 11, 51), ((0, 0, 0, 0), 0, 1)],
 )
 def test_curves_are_enlarged_near_the_best_unless_learning_is_slow(accuracies, bottom, top):
-    columns = {"variant": "init", "initial_logit": 1.0, "validation_density": 0.5}
+    columns = {"variant": "init", "initial_logit": 1.0, "seed": 0, "validation_density": 0.5}
     curves = {name: np.array([value] * 4) for name, value in columns.items()}
     curves |= {"step": np.arange(4), "validation_accuracy": np.array(accuracies)}
-    accuracy, _ = learning_curves.draw(curves).axes
+    accuracy, _ = learning_curves.draw(curves, "").axes
     np.testing.assert_allclose(accuracy.get_ylim(), (bottom, top))
 
 
@@ -187,9 +241,25 @@ def test_a_figure_is_drawn_from_a_table(name, make_config, runner, tmp_path):
     assert [axes.get_title() for axes in drawn.axes] == [axes.get_title() for axes in again.axes]
 
 
-def test_learning_curves_are_drawn_from_their_file():
-    drawn = figure.draw("learning_curves", [tiny.finished(tiny.learned) / learned.CURVES])
+def title(drawn):
+    return drawn.legends[0].get_title().get_text()
+
+
+def test_learning_curves_are_drawn_from_their_file_and_say_of_what(tmp_path):
+    workdir = tiny.finished(tiny.learned)
+    drawn = figure.draw("learning_curves", [workdir / learned.CURVES])
     assert len(drawn.axes) == 2
+    assert title(drawn) == "learned supermasks, lenet300 on digits, 2 seeds"
+    alone = shutil.copy(workdir / learned.CURVES, tmp_path / "mine.curves.parquet")
+    assert "mine.curves.parquet" in title(figure.draw("learning_curves", [alone]))
+    shutil.copy(workdir / "config.json", tmp_path / "mine.config.json")
+    assert "lenet300 on digits" in title(figure.draw("learning_curves", [alone]))
+
+
+def test_learning_curves_of_pruning_are_no_learned_supermasks():
+    [*_, curves] = sorted((tiny.finished(tiny.config) / "curves").glob("*.parquet"))
+    with pytest.raises(ValueError, match="lacks the column 'initial_logit'"):
+        figure.draw("learning_curves", [curves])
 
 
 def test_an_unknown_figure():

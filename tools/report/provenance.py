@@ -1,5 +1,6 @@
 """Experiments as blocks of a page: figure, table, and how each file was made."""
 
+import functools
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -122,11 +123,16 @@ def _convergence(experiment: Experiment) -> list[Block]:
 
 def _learning_curves(experiment: Experiment) -> list[Block]:
     """Of every table with curves beside it."""
+    about = f"{experiment.network} on {experiment.dataset}"
+
+    def draw(file: Path) -> Figure:
+        return learning_curves.draw(results.read_curves(file), about)
+
     return [
         Picture(
-            lambda file=table.files.curves: learning_curves.draw(results.read_curves(file)),
+            functools.partial(draw, table.files.curves),
             anchor(f"{table.name} curves"),
-            f"Learning curves of {table.files.rows.name}.",
+            f"Learning curves of {table.files.rows.name}, {about}.",
         )
         for table in experiment.tables
         if table.files.curves.exists()
