@@ -4,7 +4,6 @@ import shutil
 import numpy as np
 import pytest
 from rich.console import Console
-from tools.report_ import accuracy_tables, pages
 
 from experiments.plots import FIGURES, learned_supermasks, learning_curves
 from experiments.runners import learned, one_shot
@@ -14,6 +13,7 @@ from experiments.tables.selection import select_masks
 from experiments.tables.summary import summary
 from tests.experiments import tiny
 from tools import figure
+from tools.report import accuracy_tables, pages
 
 SETTING = {"network": "lenet300", "dataset": "mnist"}
 

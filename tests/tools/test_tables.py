@@ -2,12 +2,12 @@ import math
 from pathlib import Path
 
 import pytest
-from tools.report_ import tables
 
 from experiments.configs import mask_criteria
 from experiments.runners import iterative
 from experiments.storage import results
 from experiments.storage.files import write_json
+from tools.report import tables
 
 ROOT = Path(__file__).parent.parent.parent
 MEMBER = {"network": "lenet300", "dataset": "mnist", "variant": "random", "seed": 0, "round": 1}
