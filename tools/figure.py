@@ -8,7 +8,6 @@ also those of learned supermasks, which are drawn on top), `mask_analysis`, foll
 how to draw: .png, .svg or .pdf.
 """
 
-import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -46,18 +45,21 @@ def draw(name: str, paths: Sequence[Path]) -> Figure:
       ValueError: an unknown name, or tables that it cannot show.
       FileNotFoundError: a table that is not there.
     """
-    if name == CURVES:
-        if len(paths) != 1:
-            raise ValueError(f"{CURVES} shows one .curves.parquet, not {len(paths)}.")
-        table, about = results.read_curves(paths[0]), _about(paths[0])
-        figure = functools.partial(learning_curves.draw, about=about)
-    else:
-        figure = lookup("figure", name, FIGURES | {"mask_analysis": mask_analysis.draw})
-        table = [row for path in paths for row in read_table(path)]
     try:
-        return figure(table)
+        return _draw_curves(paths) if name == CURVES else _draw_rows(name, paths)
     except KeyError as error:
         raise ValueError(f"{name} cannot show a table that lacks the column {error}.") from None
+
+
+def _draw_curves(paths: Sequence[Path]) -> Figure:
+    if len(paths) != 1:
+        raise ValueError(f"{CURVES} shows one .curves.parquet, not {len(paths)}.")
+    return learning_curves.draw(results.read_curves(paths[0]), about=_about(paths[0]))
+
+
+def _draw_rows(name: str, paths: Sequence[Path]) -> Figure:
+    figure = lookup("figure", name, FIGURES | {"mask_analysis": mask_analysis.draw})
+    return figure([row for path in paths for row in read_table(path)])
 
 
 def _about(curves: Path) -> str:

@@ -176,11 +176,11 @@ def test_nothing_overlaps_on_the_page(rows):
 
 def test_layers_have_no_colour_of_a_variant():
     names = [f"conv{i}/kernel" for i in range(1, 7)] + [f"dense{i}/kernel" for i in range(1, 4)]
-    layers = figure.layer_styles([*names, figure.ALL_LAYERS])
+    layers = figure.layer_styles([*names, figure.OVERALL])
     colors = {style.color for style in layers.values()}
     assert len(colors) == len(names) + 1
     assert colors.isdisjoint(style.color for style in STYLES.values())
-    assert layers[figure.ALL_LAYERS].marker == ""
+    assert layers[figure.OVERALL].marker == ""
 
 
 def test_one_seed_and_one_variant_have_nothing_to_compare(rows):
