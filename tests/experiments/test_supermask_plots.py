@@ -5,7 +5,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from experiments.plots import FIGURES, learned_supermasks, learning_curves
+from experiments.plots import (
+    FIGURES,
+    heuristic_supermasks,
+    learned_supermasks,
+    learning_curves,
+)
 from experiments.runners import learned, one_shot
 from experiments.runners.untrained_weights import WEIGHTS
 from experiments.storage import results
@@ -200,7 +205,7 @@ def test_every_kind_of_weights_has_a_style_and_a_title():
     assert set(learned_supermasks.STYLES) == {
         name + rescale for name in WEIGHTS for rescale in ("", ":rescale")
     }
-    assert set(FIGURES["heuristic_supermasks"].__globals__["TITLES"]) == set(WEIGHTS)
+    assert set(heuristic_supermasks.TITLES) == set(WEIGHTS)
 
 
 def test_curves_are_drawn_over_the_steps():
