@@ -1,1 +1,1 @@
-"""The laboratory: experiments of Zhou et al. 2019 on the library."""
+"""The laboratory: the experiments of Zhou et al. 2019, built on the library."""

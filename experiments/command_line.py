@@ -1,4 +1,4 @@
-"""What all programs share: how flags are read, and how a user's mistake ends in one line."""
+"""Flag parsing for all programs, and one-line errors for wrong input."""
 
 import math
 import sys
@@ -8,17 +8,23 @@ from typing import Any, NoReturn, TypeVar
 from absl import flags, logging
 
 T = TypeVar("T")
-CONFIG_MODULE = "config_config"  # as ml_collections names the file of a flag --config
+CONFIG_MODULE = "config_config"  # the module name that ml_collections gives the file of --config
 
 
 def parse_flags(arguments: list[str]) -> list[str]:
-    """What is left of the arguments when all flags are read; a wrong one ends the program."""
+    """Parse all flags and return the remaining arguments.
+
+    A wrong flag, or an error in the file of ``--config``, ends the program with a one-line error.
+
+    Args:
+      arguments: the command line, program name first.
+    """
     logging.set_verbosity(logging.ERROR)
     try:
         return flags.FLAGS(arguments)
     except (flags.Error, OSError) as error:
         fail(error)
-    except Exception as error:  # whatever a configuration's file does
+    except Exception as error:  # a configuration file runs arbitrary code
         if getattr(error, "name", None) == "get_config":
             sys.exit("error: --config: the file has no function get_config.")
         place = _place(error)
@@ -28,21 +34,21 @@ def parse_flags(arguments: list[str]) -> list[str]:
 
 
 def fail(error: Exception) -> NoReturn:
-    """End with an error in one line."""
+    """End the program with a one-line error and exit status 1."""
     sys.exit(f"error: {last_line(error)}")
 
 
 def last_line(error: Exception) -> str:
-    """What happened: config_flags puts tracebacks in front of it."""
+    """Return the last line of an error's message: config_flags puts a traceback before it."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[-1].strip().removeprefix("ValueError: ")
 
 
 def given(flag: flags.FlagHolder[T]) -> T:
-    """What a flag holds, a text or a list.
+    """Return the value of a flag, a string or a list.
 
     Raises:
-      ValueError: if that is empty.
+      ValueError: if the value is empty.
     """
     if not flag.value:
         raise ValueError(f"--{flag.name} is empty, expected: {flags.FLAGS[flag.name].help}")
@@ -50,7 +56,7 @@ def given(flag: flags.FlagHolder[T]) -> T:
 
 
 def refuse_nan(*holders: flags.FlagHolder[Any]) -> None:
-    """Let NaN, which no bound refuses, be no value of some flags."""
+    """Make flags reject NaN, which passes every bound check."""
     for holder in holders:
         flags.register_validator(
             holder, lambda value: value is None or not math.isnan(value), "expected a number."
@@ -58,7 +64,7 @@ def refuse_nan(*holders: flags.FlagHolder[Any]) -> None:
 
 
 def _place(error: Exception) -> str:
-    """Where in a configuration's file an error came up; empty if it was elsewhere."""
+    """Return the place of an error in a configuration file; empty if it was raised elsewhere."""
     if isinstance(error, SyntaxError):
         return f"{error.filename}, line {error.lineno}: "
     for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
@@ -68,7 +74,7 @@ def _place(error: Exception) -> str:
 
 
 def _missing(error: Exception) -> str:
-    """What ml_collections says of a setting that is not there."""
+    """Return the message of ml_collections about an unknown setting, as one line."""
     while error.args and isinstance(error.args[0], Exception):
         error = error.args[0]
     return "; ".join(line.strip() for line in str(error.args[0]).splitlines())

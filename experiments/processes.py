@@ -1,4 +1,4 @@
-"""One experiment over many processes: who they are, and which of them speaks."""
+"""Multi-process runs: startup, synchronisation, and output by process 0 only."""
 
 import re
 import sys
@@ -9,17 +9,18 @@ from jax.experimental import multihost_utils
 
 
 def start(coordinator: str | None, count: int | None, index: int | None) -> None:
-    """Join the processes of a run; must precede any other use of JAX.
+    """Connect this process to the others of the run; must precede any other use of JAX.
 
-    On SLURM, Kubernetes, Open MPI and TPU pods JAX finds all three arguments itself.
+    On SLURM, Kubernetes, Open MPI and TPU pods, JAX detects all three arguments.
 
     Args:
-      coordinator: ``host:port`` of process 0.
-      count: how many processes there are.
-      index: which of them this is.
+      coordinator: ``host:port`` of process 0, or None to detect it.
+      count: the number of processes, or None to detect it.
+      index: the index of this process, from 0, or None to detect it.
 
     Raises:
-      ValueError: if something is missing that JAX cannot find, or does not fit together.
+      ValueError: if the arguments contradict each other, or one is missing and JAX cannot detect
+        it.
     """
     if coordinator is not None and not re.fullmatch(r".+:[0-9]+", coordinator):
         raise ValueError(f"--coordinator is {coordinator!r}, expected HOST:PORT.")
@@ -29,18 +30,18 @@ def start(coordinator: str | None, count: int | None, index: int | None) -> None
         jax.distributed.initialize(coordinator, count, index)
     except (ValueError, RuntimeError) as error:
         raise ValueError(
-            f"--distributed: {error} Outside of a cluster that JAX knows give --coordinator, "
+            f"--distributed: {error} If JAX does not detect your cluster, give --coordinator, "
             "--num_processes and --process_index."
         ) from error
 
 
 def any_of(answer: bool) -> bool:
-    """Whether the answer of any process is yes; all of them must ask."""
+    """Return whether `answer` is True on any process; all processes must call this."""
     return bool(max(_answers(float(answer))))
 
 
 def least(number: float) -> float:
-    """The smallest number of all processes; all of them must ask."""
+    """Return the smallest `number` of all processes; all processes must call this."""
     return min(_answers(number))
 
 
@@ -51,17 +52,17 @@ def _answers(number: float) -> list[float]:
 
 
 def meet() -> None:
-    """Wait until all processes are here."""
+    """Wait until all processes have called this."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("meet")
 
 
 def is_first() -> bool:
-    """Whether this process prints and writes tables; there is one such in every run."""
+    """Return whether this is process 0, the only one that prints and writes tables."""
     return jax.process_index() == 0
 
 
 def say(text: str) -> None:
-    """A line for the user, from one process only, on standard error."""
+    """Print a line to standard error, on process 0 only."""
     if is_first():
         print(text, file=sys.stderr, flush=True)

@@ -1,10 +1,10 @@
-"""Launch an experiment.
+"""Run an experiment.
 
     python -m experiments.run --config=experiments/configs/mask_criteria.py:lenet300 \\
         --workdir=runs/mask_criteria [--data_dir=DIR] [--config.seeds='(0,1,2)'] [--config.x=...]
 
-The same command again continues where the last one stopped, by itself or by Ctrl-C or SIGTERM
-(exit status 75). docs/how_to/clusters.md has the flags for
+To resume a run that was stopped or killed, run the same command again. Ctrl-C and SIGTERM stop a
+run at the next chunk boundary, with exit status 75. docs/how_to/clusters.md describes the flags for
 more than one machine.
 """
 
@@ -32,57 +32,60 @@ from experiments.tables.curves import setting
 from experiments.tables.summary import summary
 
 CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "FILE.py:NETWORK or FILE.py:NETWORK,tiny; see experiments/configs."
+    "config", None, "FILE.py:NETWORK or FILE.py:NETWORK,tiny, from experiments/configs."
 )
 WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder for tables, figures and checkpoints; made if missing.", required=True
+    "workdir",
+    None,
+    "Folder for tables, figures and checkpoints, created if missing.",
+    required=True,
 )
 DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "Folder of prepared data sets; by default TFDS_DATA_DIR or that of TFDS."
+    "data_dir", None, "Folder of prepared data sets; by default TFDS_DATA_DIR, or the TFDS default."
 )
 
 SLICE = flags.DEFINE_string(
     "slice",
     None,
-    "i/n: the i-th (from 0) of n parts of variants x seeds; tools.collect joins them.",
+    "i/n: run only part i (from 0) of n of the sweep; tools.collect joins the parts.",
 )
 MAX_MEMORY = flags.DEFINE_float(
     "max_memory",
     None,
-    "GB that this process may take, by default what is free. A population that needs more trains "
-    "group by group, with the same results.",
+    "Memory limit of this process in GB, by default what is free. A population that needs more "
+    "trains in groups, with the same results.",
     lower_bound=0.0,
 )
 CHECKPOINT_MINUTES = flags.DEFINE_float(
     "checkpoint_minutes",
     SAVE_EVERY / 60,
-    "Minutes between two states of a training under way on disk: what a kill costs at most.",
+    "Minutes between autosaves of the training in progress: about as much work as a kill loses.",
     lower_bound=0.0,
 )
 COMPILATION_CACHE = flags.DEFINE_string(
     "compilation_cache",
     None,
-    "Folder that keeps compiled programs for later runs; not to be shared by unlike machines.",
+    "Folder that caches compiled programs for later runs; do not share it between unlike machines.",
 )
 DISTRIBUTED = flags.DEFINE_bool(
     "distributed",
     False,
-    "Train one population on the devices of many processes, started by the same command. On "
-    "SLURM, Kubernetes, Open MPI and TPU pods they find each other; elsewhere see --coordinator.",
+    "Train one population on the devices of several processes, all started by the same command. On "
+    "SLURM, Kubernetes, Open MPI and TPU pods they find each other; elsewhere, set --coordinator.",
 )
 COORDINATOR = flags.DEFINE_string(
-    "coordinator", None, "HOST:PORT at which process 0 can be reached, for --distributed."
+    "coordinator", None, "HOST:PORT where the other processes reach process 0, for --distributed."
 )
 NUM_PROCESSES = flags.DEFINE_integer(
-    "num_processes", None, "How many processes there are, for --distributed.", lower_bound=1
+    "num_processes", None, "Number of processes, for --distributed.", lower_bound=1
 )
 PROCESS_INDEX = flags.DEFINE_integer(
-    "process_index", None, "Which of them this is, from 0, for --distributed.", lower_bound=0
+    "process_index", None, "Index of this process, from 0, for --distributed.", lower_bound=0
 )
 
 refuse_nan(MAX_MEMORY, CHECKPOINT_MINUTES)
 
-# Where and how to run: of no influence on a row.
+# Where and how to run. These flags affect no row, so the recorded command omits them.
 PLACES = (
     WORKDIR,
     DATA_DIR,
@@ -98,10 +101,10 @@ PLACES = (
 
 
 def main(arguments: list[str]) -> None:
-    """Check everything, run, draw the figure and print the summary."""
+    """Check all input, run the experiment, draw its figures and print a summary."""
     if len(arguments) > 1:
         sys.exit(f"error: unknown argument {arguments[1]!r}; flags start with --.")
-    logging.set_verbosity(logging.FATAL)  # what a library cannot do it raises; that is told once
+    logging.set_verbosity(logging.FATAL)  # libraries also raise what they log; report it only once
     config = CONFIG.value
     with contextlib.ExitStack() as stack:
         try:
@@ -125,16 +128,16 @@ def main(arguments: list[str]) -> None:
         except MemoryError as error:
             fail(error)
         except OSError as error:
-            hint = "what is finished is kept, and the same command continues there"
+            hint = "finished work is kept; run the same command to continue"
             processes.say(f"error: {last_line(error)}; {hint}")
             sys.stdout.flush()
-            os._exit(1)  # after a failed save Orbax's threads may wait for each other for ever
+            os._exit(1)  # after a failed save, Orbax's threads may deadlock
         except KeyboardInterrupt:
-            processes.say("stopped at once; the same command continues from what is on disk")
+            processes.say("stopped at once; run the same command to continue from the last save")
             sys.stdout.flush()
             os._exit(1)
         except stopping.Stopped:
-            processes.say("stopped; the same command continues here")
+            processes.say("stopped; run the same command to continue")
             sys.exit(stopping.EXIT_CODE)
 
 
@@ -170,12 +173,17 @@ def _use_compilation_cache() -> None:
 
 
 def _max_memory() -> float | None:
-    """In bytes."""
+    """Return the value of --max_memory in bytes."""
     return None if MAX_MEMORY.value is None else 1e9 * MAX_MEMORY.value
 
 
 def without(words: Sequence[str], dropped: Sequence[flags.FlagHolder]) -> list[str]:
-    """The words of a command line but for some flags and their values."""
+    """Return the words of a command line without some flags and their values.
+
+    Args:
+      words: the command line, without the program.
+      dropped: the flags to remove, as ``--flag=value``, ``--flag value`` or a bare boolean.
+    """
     names = {flag.name for flag in dropped}
     left = iter(words)
     kept = []
@@ -189,14 +197,17 @@ def without(words: Sequence[str], dropped: Sequence[flags.FlagHolder]) -> list[s
 
 
 def _command() -> str:
-    """What was typed, without what only says where to run."""
+    """Return the command that was typed, without `PLACES`."""
     return shlex.join(["python", "-m", "experiments.run", *without(sys.argv[1:], PLACES)])
 
 
 def _one_device_per_core() -> None:
-    """Let members run side by side on a CPU; must precede any use of JAX."""
+    """Make one JAX device per CPU core, so that members train in parallel.
+
+    Must run before any other use of JAX.
+    """
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-        has_affinity = hasattr(os, "sched_getaffinity")  # which macOS has not
+        has_affinity = hasattr(os, "sched_getaffinity")  # not on macOS
         cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count()
         jax.config.update("jax_num_cpu_devices", cores or 1)
 

@@ -192,7 +192,7 @@ def test_a_signal_stops_a_run_that_the_same_command_continues(number, tmp_path):
     run.send_signal(number)
     _, errors = run.communicate()
     assert run.returncode == stopping.EXIT_CODE
-    assert errors.splitlines()[-1] == "stopped; the same command continues here"
+    assert errors.splitlines()[-1] == "stopped; run the same command to continue"
     again = subprocess.run(command, capture_output=True, text=True, check=True)
     assert not again.stderr
     tables = [read_table(path / "results.csv") for path in (tmp_path, tiny.finished())]

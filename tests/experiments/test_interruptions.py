@@ -188,7 +188,7 @@ def test_a_full_quota_is_told_and_the_run_continues_later(tmp_path, undisturbed)
     assert run.returncode == 1
     # The disk has space enough, so Orbax tries, and its threads may print too.
     assert f"error: cannot save {tmp_path}" in run.stderr
-    assert "what is finished is kept, and the same command continues there" in run.stderr
+    assert "finished work is kept; run the same command to continue" in run.stderr
     assert launch(tmp_path).returncode == 0
     assert (tmp_path / "results.csv").read_bytes() == undisturbed
 
@@ -210,7 +210,7 @@ def test_a_full_disk_is_told_and_the_run_continues_later(small_disk, undisturbed
     ballast = small_disk / "ballast"
     ballast.write_bytes(bytes(small_disk.stat().st_blksize * 16200))  # some 500 kB stay free
     run = launch(small_disk / "run")
-    check_error(run, "cannot save", "what is finished is kept, and the same command continues")
+    check_error(run, "cannot save", "finished work is kept; run the same command to continue")
     ballast.unlink()
     assert launch(small_disk / "run").returncode == 0
     assert (small_disk / "run" / "results.csv").read_bytes() == undisturbed
@@ -232,7 +232,7 @@ def test_a_closed_folder_is_told_and_the_run_continues_later(tmp_path, undisturb
     check_error(launch(tmp_path, *prefix), "Permission denied", str(tmp_path))
     tmp_path.chmod(0o700)
     (tmp_path / "run" / "checkpoints").mkdir(parents=True, mode=0o500)
-    check_error(launch(tmp_path / "run", *prefix), "cannot save", "the same command continues")
+    check_error(launch(tmp_path / "run", *prefix), "cannot save", "run the same command")
     (tmp_path / "run" / "checkpoints").chmod(0o700)
     assert launch(tmp_path / "run").returncode == 0
     assert (tmp_path / "run" / "results.csv").read_bytes() == undisturbed

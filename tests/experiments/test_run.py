@@ -107,7 +107,7 @@ MISTAKES = {
     ),
     "no coordinator": (
         [CONFIG, WORKDIR, "--distributed"],
-        "error: --distributed: coordinator_address should be defined. Outside of a cluster",
+        "error: --distributed: coordinator_address should be defined. If JAX does not",
     ),
     "below a file": ([CONFIG, "--workdir={done}/results.csv/x"], "error: [Errno 20] Not a dir"),
 }
