@@ -1,1 +1,1 @@
-"""What a run leaves on disk: rows, curves, checkpoints, settings; who may write there."""
+"""The files of a run: rows, curves, checkpoints, settings, and the lock on their folder."""

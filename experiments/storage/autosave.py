@@ -1,4 +1,4 @@
-"""Trainings under way on disk: a kill costs no more than one interval."""
+"""Autosaves of the training in progress, so that a killed run resumes from the last one."""
 
 import shutil
 import sys
@@ -16,13 +16,15 @@ SAVE_EVERY = 600.0  # seconds
 
 
 class Autosave:
-    """The newest state of one training, saved at its borders every now and then.
+    """Saves the state of one training at chunk boundaries, at regular intervals.
+
+    Only the newest state of each group of members is kept.
 
     Args:
-      workdir: of the run, which has one training at a time.
-      code_version: that trains; any other starts the training anew.
-      name: of the training.
-      save_every: seconds between two states on disk.
+      workdir: the folder of the run, which has one training at a time.
+      code_version: the version of the code; other versions do not find the state and start over.
+      name: the name of the training.
+      save_every: seconds between two saves; a save waits for the next chunk boundary.
     """
 
     def __init__(
@@ -34,21 +36,21 @@ class Autosave:
         self._last = time.monotonic()
 
     def expect(self, names: Iterable[str]) -> None:
-        """Say which groups on disk are of no use, for the population was split otherwise.
+        """Report saved groups that are useless because the population is now split differently.
 
         Args:
-          names: of the groups that will be asked for.
+          names: the groups of the present split.
         """
         for folder in sorted(self._folder.glob("*")):
             if folder.name.removesuffix(DAMAGED) not in names:
-                processes.say(f"{folder} is left out: the population is split otherwise now")
+                processes.say(f"{folder} is ignored: the population is now split differently")
 
     def load(self, name: str, like: PyTree) -> tuple[int, PyTree] | None:
-        """The newest state and how many evaluations are done; None if nothing was saved.
+        """Return the number of evaluations done and the newest state; None if nothing was saved.
 
         Args:
-          name: of a group of members.
-          like: shapes and types.
+          name: the group of members.
+          like: the shapes and types of the state.
         """
         checkpoints = Checkpoints(self._folder / name, keep=1)
         return checkpoints.load_newest(sys.maxsize, lambda done: like)
@@ -56,16 +58,17 @@ class Autosave:
     def save_if_due(
         self, name: str, done: int, make_tree: Callable[[], PyTree], *, due: bool
     ) -> None:
-        """Save if the interval is over, the state is due or a stop was asked for.
+        """Save the state if the interval is over, if it is due, or before a requested stop.
 
         Args:
-          name: of a group of members.
-          done: evaluations that are done.
-          make_tree: gives the state, as numpy arrays.
-          due: save in any case.
+          name: the group of members.
+          done: the number of evaluations done.
+          make_tree: returns the state, as numpy arrays.
+          due: save regardless of the interval.
 
         Raises:
-          Stopped: if a stop was asked for.
+          Stopped: if a signal asked for a stop; the state is on disk.
+          OSError: if the state cannot be saved.
         """
         stop = stopping.is_asked()
         late = time.monotonic() - self._last >= self._save_every
@@ -76,6 +79,6 @@ class Autosave:
             raise stopping.Stopped
 
     def clear(self) -> None:
-        """Forget all trainings under way: their results are saved elsewhere."""
+        """Delete all saved states of the run, once the results of its training are on disk."""
         if processes.is_first():
             shutil.rmtree(self._under_way, ignore_errors=True)

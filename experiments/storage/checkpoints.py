@@ -1,7 +1,8 @@
-"""Checkpoints of finished rounds: the whole population of a round at once, with checksums.
+"""Checkpoints of finished rounds, each of a whole population, with checksums.
 
-A round is a folder that Orbax writes and a file beside it with the SHA-256 of every file in that
-folder, written last: what has no such file was never finished, what differs from it is damaged.
+A checkpoint is a folder that Orbax writes, and a JSON file beside it with the SHA-256 of every file
+in that folder. The JSON file is written last: a folder without one was never completed, and a
+folder that does not match it is damaged.
 """
 
 import hashlib
@@ -20,15 +21,15 @@ from experiments import processes
 from experiments.storage.files import read_json, write_json
 
 PyTree = Any
-DAMAGED = "_damaged"  # behind the name of a folder: where its damaged rounds are moved
+DAMAGED = "_damaged"  # suffix of the folder to which damaged checkpoints are moved
 
 
 class Checkpoints:
-    """The finished rounds in a folder; the newest `keep` and round 0 stay.
+    """The checkpoints in a folder: round 0 and the newest `keep` rounds.
 
     Args:
-      folder: made by the first round.
-      keep: how many of the newest rounds to keep.
+      folder: the folder; the first save creates it.
+      keep: the number of newest rounds to keep.
     """
 
     def __init__(self, folder: Path, keep: int) -> None:
@@ -36,15 +37,21 @@ class Checkpoints:
         self._keep = keep
 
     def rounds(self) -> list[int]:
-        """The rounds that were finished, whole or damaged."""
+        """Return the rounds that have a checkpoint, intact or damaged, in ascending order."""
         names = [re.fullmatch(r"round_(\d+)\.json", p.name) for p in self._folder.glob("*")]
         return sorted(int(name[1]) for name in names if name)
 
     def save(self, round: int, tree: PyTree) -> None:
-        """Save a round's arrays, wait until they are on disk, and drop rounds not to keep.
+        """Save the arrays of a round, wait until they are on disk, and delete old rounds.
+
+        Later rounds are deleted, too: they started from the round that this one replaces.
+
+        Args:
+          round: the number of the round.
+          tree: arrays; the same on all processes.
 
         Raises:
-          OSError: if the disk does not take them; rounds saved before stay as they are.
+          OSError: if the arrays cannot be saved; rounds saved earlier stay intact.
         """
         arrays, target = self._paths(round)
         values = jax.tree.map(np.asarray, tree)
@@ -65,10 +72,14 @@ class Checkpoints:
         processes.meet()
 
     def load(self, round: int, like: PyTree) -> PyTree:
-        """Load a round as numpy arrays of the shapes and types of `like`.
+        """Load a round as numpy arrays.
+
+        Args:
+          round: the number of the round.
+          like: the expected structure, shapes and types.
 
         Raises:
-          ValueError: if the round is damaged, names the file; or if its shapes are others.
+          ValueError: if the checkpoint is damaged, naming the file, or has other shapes.
         """
         arrays, sums = self._paths(round)
         _compare(arrays, sums)
@@ -79,13 +90,16 @@ class Checkpoints:
         return loaded
 
     def load_newest(self, before: int, like: Callable[[int], PyTree]) -> tuple[int, PyTree] | None:
-        """The newest whole round below `before` and its arrays; None if there is none.
+        """Load the newest intact round below `before`; return its number and its arrays.
 
-        A damaged round is named and moved out of the way.
+        Damaged rounds found on the way are reported and moved aside.
 
         Args:
-          before: a round.
-          like: gives the shapes and types of a round.
+          before: only earlier rounds are loaded.
+          like: returns the structure, shapes and types of a round, given its number.
+
+        Returns:
+          The number of the round and its arrays; None if there is no intact round.
         """
         for round in reversed([number for number in self.rounds() if number < before]):
             try:
@@ -107,7 +121,7 @@ class Checkpoints:
         arrays, sums = self._paths(round)
         damaged = self._folder.with_name(self._folder.name + DAMAGED)
         target = damaged / arrays.name
-        processes.meet()  # until the others, too, have read what is to be moved
+        processes.meet()  # the others may still be reading these files
         if processes.is_first():
             shutil.rmtree(target, ignore_errors=True)
             target.mkdir(parents=True)
@@ -119,7 +133,7 @@ class Checkpoints:
 
 
 def _check_disk(arrays: Path, size: int) -> None:
-    """Raise here what Orbax's threads would also print, in many lines, or wait for."""
+    """Raise errors that Orbax's threads would print in many lines, or hang on."""
     free = shutil.disk_usage(arrays.parent).free
     if not os.access(arrays.parent, os.W_OK):
         raise PermissionError(f"cannot save {arrays}: no permission to write into its folder")
@@ -151,7 +165,7 @@ def _compare(folder: Path, sums: Path) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """What happened at last, of an error that libraries have wrapped in their own words."""
+    """Return the innermost cause in the message of an error that several libraries wrapped."""
     lines = str(error).strip().splitlines()
     return lines[0].rpartition(": ")[-1] if lines else type(error).__name__
 

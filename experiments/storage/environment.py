@@ -1,4 +1,4 @@
-"""What a run was made by: the code's version, the packages and the machine."""
+"""The provenance of a run: the version of the code, the packages and the machine."""
 
 import contextlib
 import hashlib
@@ -16,15 +16,16 @@ from experiments.storage.files import read_json, write_json
 
 ENVIRONMENT = "environment.json"  # in the folder of a run
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "ml-collections")
-# Widest first. XLA sums in the order that they suggest, so rows of other ones differ in rounding.
+# Widest first. They decide the order in which XLA sums, so results differ in rounding between them.
 VECTORS = ("avx512f", "avx2", "avx")
-DIRTY = "dirty"  # in the version of code that was changed after its commit
+DIRTY = "dirty"  # part of the version if the sources have uncommitted changes
 
 
 def code_version() -> str:
-    """The package's version and, in a git checkout, the commit.
+    """Return the version of the package and, in a git checkout, the commit.
 
-    If files changed since: ``.dirty`` and eight digits that tell one state of them from another.
+    Uncommitted changes append ``.dirty.`` and eight hexadecimal digits of the SHA-256 of the
+    sources.
     """
     root = Path(__file__).resolve().parents[2]
     folders = "supermask_jax", "experiments"
@@ -47,7 +48,11 @@ def code_version() -> str:
 
 
 def environment(packages: Iterable[str] = PACKAGES) -> dict[str, Any]:
-    """What a run ran on: versions of those packages that are there, platform and devices."""
+    """Return the versions of installed packages, the platform and the devices.
+
+    Args:
+      packages: the packages to look up; those that are not installed are left out.
+    """
     return {
         "code_version": code_version(),
         "python": platform.python_version(),
@@ -68,7 +73,7 @@ def _versions(packages: Iterable[str]) -> dict[str, str]:
 
 
 def _processor() -> str:
-    """Model, cores and, where Linux tells, the widest vector instructions."""
+    """Return the model, the number of cores and, on Linux, the widest vector instructions."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -82,10 +87,15 @@ def _processor() -> str:
 
 
 def note_environment(file: Path, packages: Iterable[str] = PACKAGES) -> None:
-    """Add what a run goes on with to what it ran on before."""
+    """Append the present environment to a run's file; a run may be resumed in another one.
+
+    Args:
+      file: a JSON list of environments, oldest first; created if missing, replaced if damaged.
+      packages: see `environment`.
+    """
     try:
         before = list(read_json(file))
-    except (OSError, ValueError):  # none yet, or damaged: of no influence on a row
+    except (OSError, ValueError):  # missing or damaged; no row depends on it
         before = []
     now = environment(packages)
     write_json(file, [e for e in before if e != now] + [now])

@@ -1,4 +1,4 @@
-"""Files that appear at once or not at all, and JSON."""
+"""Atomic file writes, and JSON files."""
 
 import json
 import os
@@ -8,18 +8,28 @@ from typing import Any
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file."""
+    """Read a JSON file.
+
+    Raises:
+      OSError: if the file cannot be read.
+      ValueError: if it is not JSON.
+    """
     return json.loads(path.read_text())
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file, at once or not at all."""
+    """Write a JSON file atomically."""
     text = json.dumps(content, indent=2, sort_keys=True) + "\n"
     replace_file(path, lambda temporary: temporary.write_text(text))
 
 
 def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write(temporary)` make a file and move it into place, so that nobody sees half of it."""
+    """Replace a file atomically: readers see the old content or the new, never a part of it.
+
+    Args:
+      path: the file; its folder is created if missing.
+      write: writes the new content to the temporary path that it is given.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
     write(temporary)

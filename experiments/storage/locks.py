@@ -1,4 +1,4 @@
-"""One process per folder of a run."""
+"""A lock that admits one process at a time to the folder of a run."""
 
 import contextlib
 import fcntl
@@ -13,12 +13,13 @@ FILE = "lock"
 
 @contextlib.contextmanager
 def hold(workdir: Path) -> Iterator[None]:
-    """Hold a folder, made if missing, for as long as this process lives.
+    """Lock a folder, created if missing, within the context.
 
-    The system frees it with the process, however that ends; the file itself stays.
+    The operating system releases the lock when the process ends, however it ends. The lock file
+    stays.
 
     Raises:
-      ValueError: if another process holds it, names that one; or if it is a file.
+      ValueError: if another process holds the lock, naming that process; or if `workdir` is a file.
     """
     if workdir.exists() and not workdir.is_dir():
         raise ValueError(f"--workdir: {workdir} is a file, expected a folder.")

@@ -1,7 +1,7 @@
-"""The rows of a table of a run: a file with a checksum per part, and the table made of them all.
+"""The rows of a run's table: one file with a checksum per part, and the table built from them.
 
-A part is what a runner finishes at once: a round, a seed. The files of the parts are what counts;
-the table is written anew from them after every part and whenever it is not what they say.
+A part is what a runner completes as a unit: a round or a seed. The part files are the source of
+truth. The table is rewritten from them after every part, and whenever it does not match them.
 """
 
 import hashlib
@@ -19,10 +19,13 @@ RESULTS = "results.csv"  # the table that every run has
 class Records:
     """The rows of a table, part by part.
 
+    Damaged part files are reported and ignored, so that their rows are computed again. A table that
+    does not match the part files is reported and rewritten.
+
     Args:
-      table: the CSV file in the folder of a run, which gets ``parts/`` too.
-      columns: of the table.
-      key: the order of the rows.
+      table: the CSV file in the folder of a run; its part files go to ``parts/`` in that folder.
+      columns: the columns of the table.
+      key: sorts the rows of the table.
     """
 
     def __init__(
@@ -36,25 +39,25 @@ class Records:
             try:
                 self._parts[path.stem] = _read_part(path, columns)
             except ValueError as error:
-                processes.say(f"{error}; what it told is computed again")
+                processes.say(f"{error}; its rows will be computed again")
         if self._parts and not self._table_is_right():
-            processes.say(f"{table} is not what {_folder(table)} tells; it is written anew")
+            processes.say(f"{table} does not match {_folder(table)}; it is rewritten")
             self._write_table()
 
     def __contains__(self, name: str) -> bool:
-        """Whether a part is there."""
+        """Return whether a part is complete."""
         return name in self._parts
 
     def part(self, name: str) -> list[results.Row]:
-        """The rows of a part; none if it is not there."""
+        """Return the rows of a part; an empty list if the part is missing."""
         return self._parts.get(name, [])
 
     def rows(self) -> list[results.Row]:
-        """All rows, in order."""
+        """Return all rows, sorted."""
         return sorted((row for rows in self._parts.values() for row in rows), key=self._key)
 
     def add(self, name: str, rows: list[results.Row]) -> None:
-        """Write a part, in place of one of the same name, and the table."""
+        """Write a part, replacing any of the same name, and rewrite the table."""
         self._parts[name] = rows
         if processes.is_first():
             text = results.format_rows(rows, self._columns)
@@ -72,16 +75,16 @@ class Records:
 
 
 def read_table(table: Path, columns: results.Columns) -> list[results.Row]:
-    """The rows of a run's table, if they are those that its parts tell.
+    """Read the table of a run and check it against its part files, if it has any.
 
     Raises:
-      ValueError: if a file is damaged; names it.
+      ValueError: if the table or a part file is damaged, or if they do not match; names the file.
     """
     rows = results.read_rows(table, columns)
     told = [row for path in _files(table) for row in _read_part(path, columns)]
     if told and sorted(map(repr, told)) != sorted(map(repr, rows)):
         raise ValueError(
-            f"{table} is not what {_folder(table)} tells; continue that run to have it put right."
+            f"{table} does not match {_folder(table)}; resume that run to rewrite the table."
         )
     return rows
 

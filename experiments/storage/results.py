@@ -1,7 +1,8 @@
-"""Tables of results: one row per member and round, with what is needed to make it again.
+"""Tables of results and learning curves, as CSV and Parquet files.
 
-Accuracies are fractions, losses are in nats, density is kept / prunable weights. Every runner
-has its own columns: what the row is about, the density, what was measured, and how it was made.
+Every row holds what is needed to compute it again. Accuracies are fractions, losses are in nats,
+density is kept / prunable weights. Every runner has its own columns, in this order: what the row is
+about, the density, the measurements, and the provenance.
 """
 
 import csv
@@ -24,37 +25,46 @@ ALL_LAYERS = "all"  # in a column `layer`: all of them together
 
 
 def row_id(settings: Mapping[str, Any], member: Mapping[str, Any], code_version: str) -> str:
-    """Twelve hexadecimal digits that name a row by all that decides its numbers.
+    """Return twelve hexadecimal digits that identify a row by everything its numbers depend on.
 
     Args:
-      settings: the part of the configuration that a single member's numbers depend on.
-      member: what tells it from the others: criterion, mask_one, mask_zero, seed and round, say.
-      code_version: see `code_version`.
+      settings: the settings that the numbers of a single member depend on.
+      member: what distinguishes the row, for example its criterion, actions, seed and round.
+      code_version: see `environment.code_version`.
     """
     text = json.dumps([settings, member, code_version], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def columns_between(row: Row, after: str, before: str) -> list[str]:
-    """The columns of a row that stand between two others."""
+    """Return the columns of a row between two others, both excluded."""
     names = list(row)
     return names[names.index(after) + 1 : names.index(before)]
 
 
 def measured(table: Mapping[str, np.ndarray], index: int, columns: Columns) -> Row:
-    """A member's entries of a table of float32 arrays `[P]`, as far as there are columns."""
-    # str: the shortest decimal that reads back as the same float32
+    """Return a member's entries of those columns that a table of arrays `[P]` has.
+
+    Args:
+      table: float32 or integer arrays `[P]` by name.
+      index: the place of the member.
+      columns: the columns of the results; those not in `table` are left out.
+    """
+    # str gives the shortest decimal that reads back as the same float32.
     return {name: read(str(table[name][index])) for name, read in columns.items() if name in table}
 
 
 def write_rows(path: Path, rows: Iterable[Row], columns: Columns) -> None:
-    """Write a table as CSV, at once or not at all."""
+    """Write a table as a CSV file, atomically."""
     text = format_rows(rows, columns)
     replace_file(path, lambda temporary: temporary.write_text(text, newline=""))
 
 
 def read_rows(path: Path, columns: Columns) -> list[Row]:
-    """Read a table that `write_rows` wrote, with its types; a missing one has no rows.
+    """Read a table that `write_rows` wrote, with the types of its columns.
+
+    Returns:
+      The rows; an empty list if the file is missing.
 
     Raises:
       ValueError: if the table has other columns or is damaged.
@@ -66,7 +76,7 @@ def read_rows(path: Path, columns: Columns) -> list[Row]:
 
 
 def format_rows(rows: Iterable[Row], columns: Columns) -> str:
-    """A table as the text of a CSV file."""
+    """Return a table as the text of a CSV file."""
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
@@ -75,12 +85,12 @@ def format_rows(rows: Iterable[Row], columns: Columns) -> str:
 
 
 def parse_rows(text: str, columns: Columns, path: Path) -> list[Row]:
-    """The rows of `format_rows`, with their types.
+    """Parse the text that `format_rows` returned, with the types of its columns.
 
     Args:
-      text: of a CSV file.
-      columns: of the table.
-      path: the file, for the message.
+      text: the text of a CSV file.
+      columns: the expected columns.
+      path: the file, for error messages.
 
     Raises:
       ValueError: if the table has other columns or is damaged.
@@ -103,15 +113,15 @@ def write_curves(
     steps: np.ndarray,
     curves: dict[str, Any],
 ) -> None:
-    """Write learning curves as Parquet, one row per member and evaluation.
+    """Write learning curves as a Parquet file, atomically, one row per member and evaluation.
 
     Args:
       path: the file.
-      members: P rows.
-      names: columns of the rows that go along.
+      members: the results of the P members.
+      names: the columns of `members` to repeat beside the curves.
       steps: int `[E]`, the step of every evaluation.
-      curves: arrays `[P, E]`. ``train_*`` are means over the steps from an evaluation to the
-        next one, missing for the last.
+      curves: arrays `[P, E]` by name. ``train_*`` are means over the steps from an evaluation to
+        the next one, and NaN for the last evaluation.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -126,10 +136,10 @@ def write_curves(
 
 
 def read_curves(path: Path) -> dict[str, np.ndarray]:
-    """The columns of a file that `write_curves` wrote.
+    """Read the columns of a file that `write_curves` wrote, each an array of one entry per row.
 
     Raises:
-      FileNotFoundError: if there is none.
+      FileNotFoundError: if there is no such file.
     """
     import pyarrow.parquet as pq
 

@@ -1,4 +1,4 @@
-"""The folder of a run: made once, and taken up again by the same run only."""
+"""The folder of a run, which only the same run may resume."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -10,10 +10,10 @@ from experiments.storage.environment import ENVIRONMENT, note_environment
 from experiments.storage.files import read_json, write_json
 
 CONFIG = "config.json"
-# Settings of a run that may change when it is taken up again.
+# Settings that may change when a run is resumed.
 MAY_CHANGE = ("figure", "num_rounds", "chunk_evals", "keep_checkpoints")
-# What config.json says of a folder beside the settings: the version of its files and of its streams
-# of random numbers, a checksum of the data, and the part of the sweep.
+# Entries of config.json that describe the folder and are not settings: the version of its files and
+# random streams, the checksum of the data, and the slice of the sweep.
 OF_FOLDER = ("format", "data", "slice")
 FORMAT = 3
 
@@ -21,19 +21,23 @@ FORMAT = 3
 def open_workdir(
     folder: str, config: Mapping[str, Any], part: str | None = None, data: str | None = None
 ) -> Path:
-    """Make a folder for a run, or take up the one that holds the same run.
+    """Create the folder of a run, or reopen it to resume the same run.
+
+    It is the same run if only `MAY_CHANGE` differs: the figure, the number of rounds, the chunk
+    size and the number of checkpoints. `num_rounds` never falls.
 
     Args:
-      folder: its path.
+      folder: the path.
       config: the configuration of the whole sweep.
-      part: ``i/n``, the slice of the sweep that the folder is for; None is all of it.
+      part: ``i/n``, the slice of the sweep in this folder; None for the whole sweep.
       data: a checksum of the data set.
 
-    More rounds, another figure, other checkpoints or other chunks are the same run; a folder of
-    any other configuration, of other data or of a version that wrote other files is refused.
+    Returns:
+      The folder, with ``config.json`` and ``environment.json`` written.
 
     Raises:
-      ValueError: no name, or the folder holds another run; names what differs.
+      ValueError: if `folder` is empty, or if it holds a run with other settings, other data,
+        another slice or another file format; the message names the differences.
     """
     if not folder:
         raise ValueError("--workdir is empty; name a folder, for example runs/quickstart.")
@@ -54,7 +58,7 @@ def open_workdir(
 
 
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What the config.json of a run says, without what it says of the folder."""
+    """Return the settings in the content of a run's config.json, without `OF_FOLDER`."""
     return {name: value for name, value in config.items() if name not in OF_FOLDER}
 
 
@@ -63,7 +67,7 @@ def _read_config(file: Path) -> dict[str, Any]:
         return dict(read_json(file))
     except (ValueError, TypeError) as error:
         raise ValueError(
-            f"{file} is damaged ({error}); put it right, choose another --workdir or delete that "
+            f"{file} is damaged ({error}); repair it, choose another --workdir or delete that "
             "folder."
         ) from error
 

@@ -108,7 +108,7 @@ def test_groups_that_are_of_no_use_are_named(dataset, undisturbed, tmp_path, cap
     jax.tree.map(np.testing.assert_array_equal, again, undisturbed)
     assert not before
     [line] = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"{own / f'members_0_to_{MEMBERS}'} is left out: ")
+    assert line.startswith(f"{own / f'members_0_to_{MEMBERS}'} is ignored: ")
 
 
 def test_nothing_is_saved_before_the_interval_is_over(laboratory, undisturbed, tmp_path):

@@ -50,7 +50,7 @@ def test_a_damaged_table_is_named_and_written_anew(table, capsys, how):
     assert table.read_bytes() == whole
     said = capsys.readouterr().err
     parts = table.with_name("parts") / "results"
-    assert said == f"{table} is not what {parts} tells; it is written anew\n"
+    assert said == f"{table} does not match {parts}; it is rewritten\n"
     Records(table, COLUMNS, key)
     assert not capsys.readouterr().err
 
@@ -65,7 +65,7 @@ def test_a_damaged_part_is_named_and_missing(table, capsys, how):
     assert "round_1" not in kept and len(kept.rows()) == 4
     said = capsys.readouterr().err.splitlines()
     if how != "deleted":
-        assert said[0] == f"{part} is damaged; what it told is computed again"
+        assert said[0] == f"{part} is damaged; its rows will be computed again"
     kept.add("round_1", make_rows(1))
     assert table.read_bytes() == whole
     assert records.read_table(table, COLUMNS) == kept.rows()

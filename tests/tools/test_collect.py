@@ -203,7 +203,7 @@ def test_slices_of_supermasks_join_into_the_bytes_of_one_run(make_config, tmp_pa
         assert joined == twice == alone
     table = slices[0] / "results.csv"
     table.write_text("".join(table.read_text().splitlines(keepends=True)[:-1]))
-    with pytest.raises(ValueError, match="continue that run to have it put right"):
+    with pytest.raises(ValueError, match="resume that run to rewrite the table"):
         collect.collect(slices, tmp_path / "joined")
     shutil.rmtree(slices[0] / "parts")
     with pytest.raises(ValueError, match=r"the slices have \d+ of \d+ rows; finish them first"):
