@@ -1,1 +1,1 @@
-"""How a population is trained: compiled programs, their memory and time, their progress."""
+"""Training of a population: compiled programs, forecasts of memory and time, progress."""

@@ -1,4 +1,4 @@
-"""Trees of numpy arrays and of shapes and types."""
+"""Helpers for trees of NumPy arrays and of abstract arrays."""
 
 from typing import Any
 
@@ -15,7 +15,14 @@ def abstract(
     leading: tuple[int, ...] = (),
     dtype: Any = None,
 ) -> PyTree:
-    """Shapes, types and places of arrays, each with more axes in front, or of another type."""
+    """Return the shapes and types of a tree, with a sharding, leading axes or another type.
+
+    Args:
+      tree: arrays or abstract arrays, `[...]` per leaf.
+      sharding: of every leaf; None leaves it open.
+      leading: the sizes of axes to add in front, giving `[*leading, ...]`.
+      dtype: replaces the type of every leaf, unless None.
+    """
 
     def leaf(x: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((*leading, *x.shape), dtype or x.dtype, sharding=sharding)
@@ -24,11 +31,17 @@ def abstract(
 
 
 def empty(like: PyTree) -> PyTree:
-    """Numpy arrays of the shapes and types of a tree, to be written member by member."""
+    """Return uninitialised NumPy arrays of the shapes and types of a tree; `write` fills them."""
     return jax.tree.map(lambda x: np.empty(x.shape, x.dtype), like)
 
 
 def write(whole: PyTree, index: Any, members: PyTree) -> None:
-    """Put members in the places of a population of numpy arrays."""
+    """Copy members into a population of NumPy arrays, in place.
+
+    Args:
+      whole: the population, `[P, ...]` per leaf.
+      index: the places of the members: a slice or an index array, p places.
+      members: `[p, ...]` per leaf.
+    """
     for leaf, part in zip(jax.tree.leaves(whole), jax.tree.leaves(members), strict=True):
         leaf[index] = part

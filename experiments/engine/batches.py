@@ -1,4 +1,4 @@
-"""Batches of a data set that lives on the devices whole: for training and for evaluation."""
+"""Batches for training and evaluation, from a data set that is entirely on the devices."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,12 +13,18 @@ from experiments.engine.forecast import largest_value
 
 PyTree = Any
 
-EVAL_BATCH = 1000  # images, fewer if their largest layer took more than
+EVAL_BATCH = 1000  # images; fewer if their largest layer would take more than EVAL_BYTES
 EVAL_BYTES = 2**25
 
 
 def get_batch(data: PyTree, order: jax.Array, step: jax.Array) -> PyTree:
-    """The training images and labels of a step of one order of batches."""
+    """Return the training images and labels of one step.
+
+    Args:
+      data: ``train``, and ``batches`` from `batch_table`.
+      order: the index of the order of batches, an integer `[]`.
+      step: the step, an integer `[]`.
+    """
     chosen = data["batches"][order, step]
     return jax.tree.map(lambda x: x[chosen], data["train"])
 
@@ -26,9 +32,15 @@ def get_batch(data: PyTree, order: jax.Array, step: jax.Array) -> PyTree:
 def batch_table(
     keys: jax.Array, *, num_examples: int, num_steps: int, batch_size: int
 ) -> jax.Array:
-    """Which examples every step sees: integers `[S, num_steps, batch_size]` for keys `[S]`.
+    """Return the indices of the examples of every step, `[S, num_steps, batch_size]`.
 
-    A fresh permutation each epoch; the examples left over at its end are dropped.
+    Every epoch has a new permutation; the examples left over at its end are dropped.
+
+    Args:
+      keys: `[S]`, one per order of batches.
+      num_examples: the size of the training set.
+      num_steps: the steps of a training.
+      batch_size: the examples of a step.
     """
     per_epoch = num_examples // batch_size
 
@@ -47,7 +59,16 @@ def batch_table(
 def eval_data(
     apply: Callable[[PyTree, jax.Array], jax.Array], params: PyTree, dataset: Dataset
 ) -> dict[str, PyTree]:
-    """Validation and test in batches whose largest layer takes no more than `EVAL_BYTES`."""
+    """Return validation and test set in batches whose largest layer fits into `EVAL_BYTES`.
+
+    Args:
+      apply: the network, ``(params, images) -> logits``.
+      params: its parameters, or their shapes and types.
+      dataset: the data set.
+
+    Returns:
+      ``validation`` and ``test``, each from `eval_batches`.
+    """
     image = np.empty((1, *dataset.image_shape), np.float32)
     size = min(EVAL_BATCH, max(1, EVAL_BYTES // largest_value(apply, params, image)))
     return {
@@ -57,12 +78,17 @@ def eval_data(
 
 
 def eval_batches(split: Split, most: int = EVAL_BATCH) -> PyTree:
-    """A split cut into equal batches `[N, B, ...]` of at most so many images."""
+    """Return a split as batches of equal size, `[N, B, ...]` per array.
+
+    Args:
+      split: `[N * B, ...]` per array.
+      most: the upper limit of B, which is the largest divisor of the number of images below it.
+    """
     count = len(split.labels)
     size = max(b for b in range(1, min(count, most) + 1) if count % b == 0)
     return {name: x.reshape(-1, size, *x.shape[1:]) for name, x in split._asdict().items()}
 
 
 def index_type(num_examples: int) -> type:
-    """The smallest type of an index into a training set; tables of batches are long."""
+    """Return the smallest type that indexes a training set: the tables of batches are long."""
     return np.uint16 if num_examples <= 2**16 else np.int32

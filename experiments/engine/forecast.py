@@ -1,4 +1,4 @@
-"""What a sweep will take, said before it starts: members, memory and time."""
+"""Forecasts of the memory and time that a sweep will take, made before it starts."""
 
 import math
 import os
@@ -15,20 +15,20 @@ from jax.sharding import Mesh
 
 from supermask_jax import population
 
-PRODUCT = 1024  # rows and columns of the matrices that measure the speed
+PRODUCT = 1024  # rows and columns of the matrices in `product_speed`
 REPEATS = 4
 
 
 class Forecast(NamedTuple):
-    """What a sweep will take.
+    """The memory and time that a sweep will take.
 
     Attributes:
-      members: of the largest population.
-      rounds: how many are to be trained, the dense one included.
-      side_by_side: how many of them train together, group after group.
-      devices: of all processes.
-      memory: bytes, at most, on this process's devices and for results on the host.
-      budget: bytes that it may take.
+      members: the number of members of the largest population.
+      rounds: the number of rounds to train, including the dense one.
+      side_by_side: the number of members that train at the same time; groups train in turn.
+      devices: the number of devices of all processes.
+      memory: the peak memory of this process in bytes: its devices, and results held on the host.
+      budget: the memory limit of this process in bytes.
       flops: floating-point operations of all trainings.
       speed: floating-point operations per second of matrix products on all devices.
     """
@@ -43,7 +43,7 @@ class Forecast(NamedTuple):
     speed: float
 
     def __str__(self) -> str:
-        """One line for people."""
+        """Return the forecast as one line of text."""
         least = timedelta(seconds=round(self.flops / self.speed))
         return (
             f"{_count(self.members, 'member')}, {self.side_by_side} side by side on "
@@ -58,7 +58,11 @@ def _count(number: int, noun: str) -> str:
 
 
 def available_memory() -> float:
-    """Bytes for arrays: all of this process's accelerators, or what is free of main memory."""
+    """Return the bytes available for arrays.
+
+    This is the memory of this process's accelerators, infinite if they do not report it; on a CPU,
+    the free main memory, or all of it where the system does not report what is free.
+    """
     devices = jax.local_devices()
     if devices[0].platform != "cpu":
         limits = [(device.memory_stats() or {}).get("bytes_limit", 0) for device in devices]
@@ -71,32 +75,38 @@ def available_memory() -> float:
 
 
 def num_bytes(tree: Any) -> int:
-    """What arrays hold, or would hold by their shapes and types."""
+    """Return the size in bytes of a tree of arrays or abstract arrays."""
     return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
 def count_products(fn: Callable[..., Any], *args: Any) -> float:
-    """Floating-point operations of the matrix products and convolutions of a function's call.
+    """Count the floating-point operations of the matrix products and convolutions in a call.
 
     Args:
       fn: any function that JAX can trace.
       args: its arguments, or their shapes and types.
 
-    >>> count_products(lambda x: x @ x, jnp.ones((2, 2)))
-    16.0
+    Examples:
+      >>> count_products(lambda x: x @ x, jnp.ones((2, 2)))
+      16.0
     """
     equations = _equations(jax.make_jaxpr(fn)(*args).jaxpr)
     return sum(times * _operations(equation) for equation, times in equations)
 
 
 def largest_value(fn: Callable[..., Any], *args: Any) -> int:
-    """Bytes of the largest array that a function's call computes, before XLA fuses anything."""
+    """Return the size in bytes of the largest array that a call computes, ignoring XLA's fusion.
+
+    Args:
+      fn: any function that JAX can trace.
+      args: its arguments, or their shapes and types.
+    """
     equations = _equations(jax.make_jaxpr(fn)(*args).jaxpr)
     return max(x.aval.size * x.aval.dtype.itemsize for eqn, _ in equations for x in eqn.outvars)
 
 
 def _equations(jaxpr: Any, times: int = 1) -> Iterator[tuple[Any, int]]:
-    """All equations, also of functions that are called, and how often each is done."""
+    """Yield all equations, including those of inner jaxprs, and how often each is executed."""
     for equation in jaxpr.eqns:
         yield equation, times
         for inner in jaxprs_in_params(equation.params):
@@ -117,7 +127,7 @@ def _operations(equation: Any) -> float:
 
 
 def product_speed(mesh: Mesh) -> float:
-    """Floating-point operations per second of large matrix products on all devices at once."""
+    """Measure the floating-point operations per second of large matrix products on all devices."""
 
     def products(matrix: jax.Array, nothing: tuple) -> tuple[jax.Array, tuple]:
         def multiply(_: int, x: jax.Array) -> jax.Array:

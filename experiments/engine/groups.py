@@ -1,4 +1,4 @@
-"""Members that train side by side, and the programs that train them."""
+"""Groups of members that train side by side, and the compiled programs that train them."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -20,15 +20,16 @@ PyTree = Any
 
 
 class Group(NamedTuple):
-    """Members that train side by side; a population trains group by group.
+    """The layout of members that train side by side; a population trains group by group.
 
     Attributes:
-      members: how many; the last group may have fewer.
-      padded: the same with repetitions of the last, a multiple of devices times width.
-      mesh: the devices, of all processes.
-      width: members that a device trains at once by `vmap`; None is one after the other.
-      memory: bytes that the training holds on the devices of this process: data, states and
-        working memory together, on a CPU also the copy of the states that an autosave saves.
+      members: the number of members; the last group may have fewer.
+      padded: the number after padding with copies of the last member: a multiple of the number of
+        devices times `width`.
+      mesh: the devices of all processes.
+      width: the members that a device trains at once, by `vmap`; None trains them in turn.
+      memory: the bytes that training takes on the devices of this process: data, states and
+        working memory; on a CPU, also the copy of the states that an autosave makes.
     """
 
     members: int
@@ -39,25 +40,34 @@ class Group(NamedTuple):
 
 
 class Programs(NamedTuple):
-    """What trains a group, compiled."""
+    """The compiled programs that train a group.
+
+    Attributes:
+      group: the layout of the members.
+      init: start parameters `[padded, ...]` -> states `[padded, ...]`.
+      run_chunk: (states, streams, first evaluation, data) -> (states, metrics) of one chunk.
+      outputs: the shapes and types that `run_chunk` returns.
+      run_test: ((), (best parameters, last parameters, context), data) -> ((), test metrics).
+    """
 
     group: Group
     init: Callable[[PyTree], TrainState]
     run_chunk: Callable[..., tuple[TrainState, Metrics]]
-    outputs: tuple[TrainState, Metrics]  # shapes and types of a chunk's
+    outputs: tuple[TrainState, Metrics]
     run_test: Callable[..., tuple[tuple, Metrics]]
 
 
 class Recipe(NamedTuple):
-    """What the programs of a group are compiled from.
+    """Everything that the programs of a group are compiled from.
 
     Attributes:
-      training: of one member.
-      objective: what it is measured by at the end.
+      training: the training of one member.
+      objective: measures the final test metrics.
       params: shapes and types of one member's parameters.
       context: shapes and types of one member's context.
       data: shapes and types of ``train``, ``validation``, ``test`` and ``batches``.
-      members_at_once: 1 maps members one by one, k by vmap; 0 chooses for the backend.
+      members_at_once: the members that a device trains at once: 1 trains them in turn, k by `vmap`,
+        and 0 chooses for the backend.
     """
 
     training: Training
@@ -68,7 +78,7 @@ class Recipe(NamedTuple):
     members_at_once: int
 
     def compile(self, members: int) -> Programs:
-        """Compile the training of so many members side by side."""
+        """Compile the programs that train `members` members side by side."""
         mesh, width = share_devices(members, self.members_at_once)
         multiple = mesh.size * (width or 1)
         padded = -(-members // multiple) * multiple
@@ -96,7 +106,7 @@ class Recipe(NamedTuple):
         return Programs(group, init, run_chunk, lowered.out_info, run_test)
 
     def operations(self) -> tuple[float, float]:
-        """Floating-point operations of the products in one step and in one validation."""
+        """Count the operations of the products in one training step and in one validation."""
         order, step, key = np.int32(0), np.int32(0), jax.random.key(0)
         batch = jax.eval_shape(get_batch, self.data, order, step)
         grad = jax.grad(self.objective.loss, has_aux=True)
@@ -115,7 +125,15 @@ class Recipe(NamedTuple):
 
 
 def share_devices(members: int, members_at_once: int) -> tuple[Mesh, int | None]:
-    """The devices of so many members, and how many of them a device trains at once."""
+    """Choose the devices for a group, and the number of members per device and `vmap`.
+
+    Args:
+      members: the number of members of the group.
+      members_at_once: see `Recipe`.
+
+    Returns:
+      The mesh of devices, and the width, None for one member at a time.
+    """
     devices = jax.devices()
     if jax.process_count() == 1:
         devices = devices[:members]
@@ -128,7 +146,7 @@ def share_devices(members: int, members_at_once: int) -> tuple[Mesh, int | None]
 
 
 def _memory(program: Compiled) -> int:
-    """Bytes that a compiled program holds on each device while it runs; 0 if XLA does not tell."""
+    """Return the bytes that a program takes on each device; 0 if XLA does not report them."""
     sizes = program.memory_analysis()
     if sizes is None:
         return 0

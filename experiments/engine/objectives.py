@@ -1,4 +1,4 @@
-"""What a population is trained and measured by."""
+"""Losses and metrics: what a population is trained on and evaluated by."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -15,12 +15,12 @@ Apply = Callable[[PyTree, jax.Array], jax.Array]
 
 
 class Objective(NamedTuple):
-    """What a population is trained and measured by.
+    """The training loss and the evaluation metrics of a population.
 
     Attributes:
-      loss: of a batch ``{"images", "labels"}``.
-      measure: ``(params, split, context) -> metrics`` with at least loss and accuracy, over a
-        split made by `eval_batches`.
+      loss: the loss of a batch ``{"images", "labels"}``.
+      measure: ``(params, split, context) -> metrics``, with at least loss and accuracy, over a
+        split from `eval_batches`.
     """
 
     loss: Loss
@@ -28,12 +28,22 @@ class Objective(NamedTuple):
 
 
 def classification(apply: Apply) -> Objective:
-    """Mean softmax cross-entropy and accuracy of the network itself."""
+    """Return the objective of an ordinary classifier: mean softmax cross-entropy and accuracy.
+
+    Args:
+      apply: the network, ``(params, images float32 [B, H, W, C]) -> logits``.
+    """
     return Objective(make_loss(apply), lambda params, split, context: measure(apply, params, split))
 
 
 def make_loss(apply: Apply) -> Loss:
-    """Mean softmax cross-entropy of a batch ``{"images", "labels"}``, with the accuracy."""
+    """Return the loss of a batch ``{"images", "labels"}``: mean softmax cross-entropy, in nats.
+
+    The accuracy, a fraction, is its metric.
+
+    Args:
+      apply: the network, ``(params, images float32 [B, H, W, C]) -> logits``.
+    """
 
     def loss(params: PyTree, batch: PyTree, key: jax.Array, context: Any, /):
         logits = apply(params, normalise(batch["images"]))
@@ -44,7 +54,13 @@ def make_loss(apply: Apply) -> Loss:
 
 
 def measure(apply: Apply, params: PyTree, split: PyTree) -> Metrics:
-    """Mean loss and accuracy over a split made by `eval_batches`."""
+    """Return the mean loss and accuracy over a split.
+
+    Args:
+      apply: the network, ``(params, images float32 [B, H, W, C]) -> logits``.
+      params: its parameters.
+      split: from `eval_batches`.
+    """
     loss = make_loss(apply)
     unused = jax.random.key(0)
 
@@ -58,7 +74,7 @@ def measure(apply: Apply, params: PyTree, split: PyTree) -> Metrics:
 
 
 def normalise(images: jax.Array) -> jax.Array:
-    """Pixels of 0 to 255 as float32 of 0 to 1."""
+    """Scale pixels from integers in [0, 255] to float32 in [0, 1]."""
     return images.astype(jnp.float32) / 255
 
 

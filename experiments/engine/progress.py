@@ -1,4 +1,4 @@
-"""Progress of long work: a live bar on a terminal, a line per round elsewhere."""
+"""Progress of long work: a live bar on a terminal, and a line per round."""
 
 import math
 import time
@@ -21,10 +21,10 @@ class RoundProgress:
 
     Args:
       num_rounds: the number of the last round.
-      member_steps: steps of all members of all rounds to come.
-      console: where to write.
-      noun: what a round is called.
-      unit: what is counted.
+      member_steps: the steps of all members in all rounds still to train.
+      console: where to write; by default standard output, on process 0 only.
+      noun: the word for a round.
+      unit: the word for a step.
     """
 
     def __init__(
@@ -65,20 +65,20 @@ class RoundProgress:
         self._bar.stop()
 
     def announce(self, text: str) -> None:
-        """Print what is about to be done."""
+        """Print a line above the bar."""
         self._console.print(text, highlight=False, soft_wrap=True)
 
     def start_round(self, number: int) -> None:
-        """Say which round is being trained."""
+        """Show which round is in progress."""
         self._round_start = time.monotonic()
         self._bar.update(self._task, description=f"{self._noun} {number}/{self._num_rounds}")
 
     def advance(self, member_steps: int, *, before: bool = False) -> None:
-        """Count steps as done; without a bar, say so once in a while.
+        """Count steps as done; without a bar, print a line every `SECONDS_PER_LINE`.
 
         Args:
-          member_steps: done since the last call.
-          before: by an earlier process: they took none of the time.
+          member_steps: the steps done since the last call.
+          before: they were done before the run was resumed, and took none of its time.
         """
         self._done += member_steps
         self._done_before += member_steps * before
@@ -89,7 +89,7 @@ class RoundProgress:
             self.announce(f"{self._done / self._total:.0%} done, {self._left(now)} left")
 
     def finish_round(self, number: int, rows: Sequence[Row]) -> None:
-        """Print a line about a round that is on disk."""
+        """Print a summary line of a round whose results are on disk."""
         now = time.monotonic()
         self._last_line = now
         density = sum(row["density"] for row in rows) / len(rows)
@@ -112,7 +112,7 @@ class RoundProgress:
 
 
 class _Rate(ProgressColumn):
-    """What is done per second, of all members."""
+    """The steps per second of all members."""
 
     def __init__(self, unit: str) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Training of a population on a data set that lives on the devices whole."""
+"""Training of a population on a data set that is entirely on the devices."""
 
 import functools
 import math
@@ -24,22 +24,28 @@ PyTree = Any
 
 
 class Advance(Protocol):
-    """Told of the member-steps done since the last call."""
+    """A function that counts member-steps, for a progress bar."""
 
     def __call__(self, member_steps: int, /, *, before: bool = False) -> None:
-        """Count them; `before`: they were done by an earlier process."""
+        """Count the member-steps done since the last call.
+
+        Args:
+          member_steps: their number.
+          before: they were done before the run was resumed.
+        """
         ...
 
 
 class Trained(NamedTuple):
-    """A trained population of P members, as numpy arrays.
+    """A trained population of P members, as NumPy arrays.
 
     Attributes:
-      params: the last step's parameters, or the best, leaves `[P, ...]`.
-      table: `[P]` each: early_stop_step, and for every metric of the objective validation_NAME and
-        test_NAME at the evaluation with the lowest validation loss, final_test_NAME at the last
-        step; all but the first are NaN for a member that diverged, whose parameters are not finite.
-      curves: `[P, E]` each, one entry per evaluation.
+      params: the parameters of the last step, or the best ones; `[P, ...]` per leaf.
+      table: arrays `[P]`: early_stop_step; for every metric NAME of the objective, validation_NAME
+        and test_NAME at the evaluation with the lowest validation loss; and final_test_NAME at the
+        last step. All but early_stop_step are NaN for a member that diverged, that is, whose
+        `params` are not finite.
+      curves: arrays `[P, E]`, one entry per evaluation.
     """
 
     params: PyTree
@@ -48,12 +54,12 @@ class Trained(NamedTuple):
 
 
 class Schedule(NamedTuple):
-    """When a training does what.
+    """The length of a training and the intervals of its evaluations and chunks.
 
     Attributes:
-      num_steps: of a training.
+      num_steps: the number of steps.
       eval_every: steps between validations.
-      chunk_evals: validations between two reports of progress.
+      chunk_evals: validations per chunk; progress is reported at chunk boundaries.
     """
 
     num_steps: int
@@ -65,14 +71,15 @@ class Trainer:
     """Trains populations of any size on one problem, compiling once per size.
 
     Args:
-      problem: what is learned.
-      optimizer: from optax; gets the members' context as extra arguments.
-      schedule: of every training.
+      problem: the network and the data set.
+      optimizer: from optax; it gets the context of each member as extra arguments.
+      schedule: the schedule of every training.
       context: shapes and types of one member's context.
-      num_orders: orders of batches, one per seed.
-      members_at_once: 1 maps members one by one, k by vmap; 0 chooses for the backend.
-      objective: by default that of `classification`.
-      keep_best: return the parameters with the lowest validation loss, not the last.
+      num_orders: the number of orders of batches, one per seed.
+      members_at_once: the members that a device trains at once: 1 trains them in turn, k by `vmap`,
+        and 0 chooses for the backend.
+      objective: by default `classification`.
+      keep_best: return the parameters with the lowest validation loss instead of the last ones.
     """
 
     def __init__(
@@ -112,13 +119,17 @@ class Trainer:
         self.eval_steps = np.minimum(ends, schedule.num_steps)
 
     def prepare(self, members: int, max_memory: float = math.inf) -> Group:
-        """Compile the training of P members: all, or else half, a quarter, ... as many at a time.
+        """Compile the training of P members, in the largest groups that fit into memory.
 
-        What is compiled already is used again if it fits.
+        The groups tried have all members, a half, a quarter, and so on. Programs compiled earlier
+        are reused if they fit.
 
         Args:
           members: P.
-          max_memory: bytes on all devices of this process.
+          max_memory: the memory limit in bytes, for all devices of this process.
+
+        Returns:
+          The layout of a group.
 
         Raises:
           MemoryError: if the smallest group does not fit.
@@ -130,8 +141,8 @@ class Trainer:
             if count <= programs.group.mesh.size:
                 raise MemoryError(
                     f"training {programs.group.padded} at a time takes "
-                    f"{programs.group.memory / 1e9:.2f} GB of memory, and "
-                    f"{max(max_memory, 0) / 1e9:.2f} GB are left for it; raise --max_memory."
+                    f"{programs.group.memory / 1e9:.2f} GB of memory, but only "
+                    f"{max(max_memory, 0) / 1e9:.2f} GB are available; raise --max_memory."
                 )
             count = -(-count // 2)
             programs = self._recipe.compile(count)
@@ -139,15 +150,15 @@ class Trainer:
         return programs.group
 
     def forecast(self, populations: Sequence[int], held: int, max_memory: float | None) -> Forecast:
-        """Compile trainings to come and say what they will take.
+        """Compile the trainings of a sweep and forecast their memory and time.
 
         Args:
-          populations: the members of every training.
-          held: bytes that wait in main memory meanwhile.
-          max_memory: bytes that this process may take; None is what is free now.
+          populations: the number of members of every training.
+          held: bytes of other arrays in main memory during a training.
+          max_memory: the memory limit of this process in bytes; None for what is free now.
 
         Raises:
-          MemoryError: if what is allowed does not suffice.
+          MemoryError: if the smallest group does not fit.
         """
         budget = available_memory() if max_memory is None else max_memory
         on_host = held if jax.default_backend() == "cpu" else 0
@@ -165,7 +176,7 @@ class Trainer:
         )
 
     def _operations(self) -> float:
-        """Floating-point operations of the products in one member's training."""
+        """Count the floating-point operations of the products in one member's training."""
         per_step, per_eval = self._recipe.operations()
         return self.eval_steps[-1] * per_step + len(self.eval_steps) * per_eval
 
@@ -178,18 +189,18 @@ class Trainer:
         autosave: Autosave | None = None,
         keep_end: bool = False,
     ) -> Trained:
-        """Train P members to the last step, from where an autosave has them.
+        """Train P members to the last step, resuming from an autosave if there is one.
 
         Args:
-          start_params: gives the start parameters of a slice of the members, leaves `[p, ...]`.
-          streams: `[P]`; ``batches`` are places in `batch_keys`.
-          batch_keys: one key `[S]` per order of batches.
-          advance: told of progress; by default nobody is.
-          autosave: saves the training under way; by default nobody does.
-          keep_end: have its end saved in any case, for more is to come before it is of no use.
+          start_params: returns the start parameters of a slice of p members, `[p, ...]` per leaf.
+          streams: `[P]`; ``batches`` holds indices into `batch_keys`.
+          batch_keys: keys `[S]`, one per order of batches.
+          advance: called with the progress at every chunk boundary.
+          autosave: saves the training in progress; None does not save it.
+          keep_end: always autosave the final state, because more work precedes the checkpoint.
 
         Raises:
-          Stopped: if the autosave is asked to stop.
+          Stopped: if a signal asked for a stop; the state is on disk.
         """
         members = population.num_members(streams)
         if members not in self._programs:
@@ -287,7 +298,7 @@ class Trainer:
         return Trained(params, {"early_stop_step": best_step, **table}, curves)
 
     def _under_way(self, programs: Programs, members: int) -> PyTree:
-        """Shapes and types of what an autosave saves of a group, without padding."""
+        """Return the shapes and types of a group's autosave: its members without padding."""
         states, _ = programs.outputs
         states = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct((members, *x.shape[1:]), x.dtype), states
@@ -300,7 +311,7 @@ class Trainer:
         return {name: jax.ShapeDtypeStruct(shape, x.dtype) for name, x in metrics.items()}
 
     def _steps_until(self, done: int) -> int:
-        """Steps of a training after so many evaluations, each followed by its steps."""
+        """Return the number of steps done after `done` evaluations and the steps that follow."""
         return int(self.eval_steps[min(done, len(self.eval_steps) - 1)])
 
 
@@ -322,7 +333,7 @@ def _make_training(
 
 
 def _all_finite(params: PyTree) -> np.ndarray:
-    """Whether every parameter of a member is finite: bool `[P]`."""
+    """Return for each member whether all its parameters are finite, bool `[P]`."""
     leaves = [np.isfinite(x).reshape(len(x), -1).all(axis=1) for x in jax.tree.leaves(params)]
     return np.all(leaves, axis=0)
 
