@@ -1,1 +1,1 @@
-"""One configuration per figure or table."""
+"""Configurations: one file per figure or table of the paper."""

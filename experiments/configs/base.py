@@ -1,10 +1,10 @@
-"""What all configurations share: the paper's networks, schedules and pruning rates."""
+"""The parts that configurations share: the paper's networks, schedules and pruning rates."""
 
 from ml_collections import ConfigDict
 
 from supermask_jax.checks import shown
 
-# Zhou et al. 2019: Adam's learning rate, epochs and rates per network; the rest is common.
+# Zhou et al. 2019. Data set, Adam's learning rate and epochs depend on the network.
 SCHEDULES = {
     "lenet300": {"dataset": "mnist", "learning_rate": 1.2e-3, "epochs": 55},
     "conv2": {"dataset": "cifar10", "learning_rate": 2e-4, "epochs": 27},
@@ -15,22 +15,28 @@ CONVOLUTION_RATES = {"conv2": 0.1, "conv4": 0.1, "conv6": 0.15}
 
 
 def parse(argument: str | None) -> tuple[str, bool]:
-    """The network and whether the tiny form is asked for: what follows the colon of ``--config``.
+    """Parse the text after the colon of ``--config``.
+
+    Args:
+      argument: ``NETWORK`` or ``NETWORK,tiny``; None for lenet300.
+
+    Returns:
+      The network, and whether the tiny form is asked for.
 
     Raises:
-      ValueError: anything but ``NETWORK``, ``NETWORK,tiny`` or nothing.
+      ValueError: for any other text.
     """
     network, _, form = (argument or "lenet300").partition(",")
     if network not in SCHEDULES or form not in ("", "tiny"):
         raise ValueError(
             f"{shown(argument)} after the colon of --config is not understood; write "
-            f"FILE.py:NETWORK or FILE.py:NETWORK,tiny with a NETWORK of {', '.join(SCHEDULES)}."
+            f"FILE.py:NETWORK or FILE.py:NETWORK,tiny with NETWORK one of {', '.join(SCHEDULES)}."
         )
     return network, form == "tiny"
 
 
-# Learned supermasks: SGD's learning rate on the logits and epochs; lenet300 as in the paper but
-# for its 2000 epochs. Those of the convolutions are unknown.
+# Learned supermasks: SGD's learning rate on the logits, and epochs. Those of lenet300 are the
+# paper's, except that it trains for 2000 epochs; for the convolutions they are not known.
 LEARNING = {
     "lenet300": {"learning_rate": 100.0, "epochs": 400},
     "conv2": {"learning_rate": 100.0, "epochs": 100},
@@ -40,12 +46,12 @@ LEARNING = {
 
 
 def learned(argument: str | None, *, experiment: str, variants: tuple[str, ...]) -> ConfigDict:
-    """Learned supermasks as in the paper, in their full or their tiny form.
+    """Return a configuration of learned supermasks, in its full or its tiny form.
 
     Args:
       argument: see `parse`.
-      experiment: names the table and its figure.
-      variants: ``weights[:rescale]``.
+      experiment: the name of the experiment in the table.
+      variants: ``weights[:rescale]``, see `learned.Variant`.
     """
     network, tiny = parse(argument)
     config = ConfigDict(LEARNING[network])
@@ -55,14 +61,14 @@ def learned(argument: str | None, *, experiment: str, variants: tuple[str, ...])
     config.network = network
     config.dataset = SCHEDULES[network]["dataset"]
     config.variants = variants
-    config.initial_logits = (1.0,)  # best on validation of those of supermask_densities
+    config.initial_logits = (1.0,)  # the best on validation among those of supermask_densities
     config.seeds = (0, 1, 2, 3, 4)
     config.momentum = 0.9
     config.batch_size = 250
-    config.eval_every = 2200  # ten epochs of MNIST: ten draws cost as much as half an epoch
+    config.eval_every = 2200  # ten epochs of MNIST; an evaluation (ten draws) costs half an epoch
     config.num_draws = 10
     config.count_gradient = True
-    config.retrain_epochs = 0  # above 0: the networks of the most probable masks are trained too
+    config.retrain_epochs = 0  # above 0, the networks of the most probable masks are retrained
     config.retrain_learning_rate = SCHEDULES[network]["learning_rate"]
     config.matmul_precision = "float32"
     config.members_at_once = 0
@@ -73,12 +79,12 @@ def learned(argument: str | None, *, experiment: str, variants: tuple[str, ...])
 
 
 def one_shot(argument: str | None, *, experiment: str, criteria: tuple[str, ...]) -> ConfigDict:
-    """One-shot masks on untrained weights, in their full or their tiny form.
+    """Return a configuration of one-shot masks on untrained weights, in its full or its tiny form.
 
     Args:
       argument: see `parse`.
-      experiment: names the table and its figure.
-      criteria: names of mask criteria.
+      experiment: the name of the experiment in the table, and of its default figure.
+      criteria: the names of mask criteria.
     """
     _, tiny = parse(argument)
     config = iterative(argument, experiment=experiment, variants=criteria)
@@ -86,7 +92,7 @@ def one_shot(argument: str | None, *, experiment: str, criteria: tuple[str, ...]
     config.criteria = criteria
     config.weights = ("init", "signed_constant", "reinit", "reshuffle")
     config.powers = tuple(range(25))
-    config.retrain_power = -1  # 0 or more: the networks of that power's masks are trained too
+    config.retrain_power = -1  # from 0, the networks of the masks of this power are retrained
     config.retrain_epochs = config.epochs
     del config.variants, config.num_rounds
     if tiny:
@@ -97,13 +103,13 @@ def one_shot(argument: str | None, *, experiment: str, criteria: tuple[str, ...]
 def iterative(
     argument: str | None, *, experiment: str, variants: tuple[str, ...], rate_factor: int = 1
 ) -> ConfigDict:
-    """Iterative pruning as in the paper, in its full or its tiny form.
+    """Return a configuration of iterative pruning as in the paper, in its full or its tiny form.
 
     Args:
       argument: see `parse`.
-      experiment: names the table and its figure.
-      variants: ``criterion[:mask_one[:mask_zero]]``, by default rewind and zero.
-      rate_factor: multiplies the paper's pruning rates.
+      experiment: the name of the experiment in the table, and of its default figure.
+      variants: ``criterion[:mask_one[:mask_zero]]``; the actions default to rewind and zero.
+      rate_factor: multiplies the pruning rates of the paper.
     """
     network, tiny = parse(argument)
     config = ConfigDict(SCHEDULES[network])
@@ -121,8 +127,8 @@ def iterative(
     if network in CONVOLUTION_RATES:
         config.rates += (("conv[0-9]/kernel", CONVOLUTION_RATES[network] * rate_factor),)
     config.matmul_precision = "float32"
-    config.members_at_once = 0  # 0: one by one on a CPU, all of a device elsewhere
-    # Evaluations between two looks at the progress: some seconds of training.
+    config.members_at_once = 0  # in turn on a CPU, all members of a device by vmap elsewhere
+    # Evaluations between two chunk boundaries: a few seconds of training.
     config.chunk_evals = 1 if network in CONVOLUTION_RATES else 20
     config.keep_checkpoints = 2
     if tiny:

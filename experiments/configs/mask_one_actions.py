@@ -1,13 +1,14 @@
-"""Figure 4: what kept weights restart from. Large-final masks, pruned weights at zero.
+"""Figure 4, what kept weights restart from: large-final masks, with pruned weights at zero.
 
 Command: python -m experiments.run --config=experiments/configs/mask_one_actions.py:lenet300 \
     --workdir=runs/mask_one_actions
-Networks: lenet300 (MNIST), conv2, conv4, conv6 (CIFAR-10); `:NETWORK,tiny` takes seconds,
-    with convolutions up to some minutes.
-Run time: see experiments/FIGURES.md; the convolutions are for an accelerator.
-Expect, lenet300, % test accuracy at 17 and at 2.9 % of the weights: rewind 98.4 and 97.9, random
-    masks 97.5 and 95.4. With the signs of the start weights kept, reinit, reshuffle and even a
-    constant do about as well as rewind; without them all three fall towards random masks.
+Networks: lenet300 (MNIST); conv2, conv4 and conv6 (CIFAR-10). `:NETWORK,tiny` takes seconds, and up
+    to a few minutes with convolutions.
+Run time: see experiments/FIGURES.md. The convolutions need an accelerator.
+Expect for lenet300, as test accuracy: at 17 % and at 2.9 % of the weights, rewind reaches 98.4 %
+    and 97.9 %, and random masks reach 97.5 % and 95.4 %. If they keep the signs of the start
+    weights, reinit, reshuffle and even constant do about as well as rewind; without the signs, all
+    three fall towards random masks.
 """
 
 from ml_collections import ConfigDict
@@ -16,7 +17,7 @@ from experiments.configs import base
 
 
 def get_config(argument: str | None = None) -> ConfigDict:
-    """The configuration; see the module."""
+    """Return the configuration; see `base.parse` for `argument`."""
     return base.iterative(
         argument,
         experiment="mask_one_actions",

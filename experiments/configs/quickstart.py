@@ -1,8 +1,9 @@
-"""The main job in a minute: four mask criteria on handwritten digits, down to 2 % of the weights.
+"""Quickstart: four mask criteria on handwritten digits, down to 2 % of the weights.
 
 Command: make quickstart
 Run time: under two minutes on two cores.
-Expect: large_final above random at the end by more than the seeds' spread; small_final collapses.
+Expect that, in the last round, large_final is above random by more than the spread of the seeds,
+    and that small_final collapses.
 """
 
 from ml_collections import ConfigDict
@@ -11,7 +12,7 @@ from experiments.configs import base
 
 
 def get_config(argument: str | None = None) -> ConfigDict:
-    """The configuration; see the module."""
+    """Return the configuration; see `base.parse` for `argument`."""
     _, tiny = base.parse(argument)
     config = base.iterative(
         argument,

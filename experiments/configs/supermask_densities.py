@@ -1,13 +1,13 @@
-"""Learned supermasks by density: seven initial logits, one seed.
+"""Learned supermasks by density: seven initial logits and one seed.
 
 Command: python -m experiments.run --config=experiments/configs/supermask_densities.py:lenet300 \
     --workdir=runs/supermask_densities
-Networks: lenet300 (MNIST), conv2, conv4, conv6 (CIFAR-10); `:NETWORK,tiny` takes seconds,
-    with convolutions up to some minutes.
-Run time: lenet300 about half a second per member and epoch on two cores, so 28 members x 100
-    epochs are 25 minutes.
-Expect, lenet300: a plateau from 20 to 80 % of the weights; validation likes the initial logit 1
-    best; without rescaling -5 learns nothing.
+Networks: lenet300 (MNIST); conv2, conv4 and conv6 (CIFAR-10). `:NETWORK,tiny` takes seconds, and up
+    to a few minutes with convolutions.
+Run time: on two cores, lenet300 takes about half a second per member and epoch, so 28 members x 100
+    epochs take 25 minutes.
+Expect for lenet300: the accuracy is flat between 20 % and 80 % of the weights. The initial logit 1
+    is the best on validation. Without rescaling, -5 learns nothing.
 """
 
 from ml_collections import ConfigDict
@@ -16,7 +16,7 @@ from experiments.configs import base
 
 
 def get_config(argument: str | None = None) -> ConfigDict:
-    """The configuration; see the module."""
+    """Return the configuration; see `base.parse` for `argument`."""
     _, tiny = base.parse(argument)
     config = base.learned(
         argument,

@@ -1,12 +1,12 @@
-"""Named data sets as numpy arrays in memory, cut into the same three splits in every run.
+"""Named data sets as NumPy arrays in memory, split in the same way in every run.
 
 `digits` comes with scikit-learn. `mnist` and `cifar10` are read, without TensorFlow, from a
 folder of TensorFlow Datasets: `--data_dir`, or else the environment variable `TFDS_DATA_DIR`,
-or else `~/tensorflow_datasets`. Once, with a network, this fills such a folder:
+or else `~/tensorflow_datasets`. This command downloads a data set into such a folder:
 
     python -m experiments.datasets mnist --data_dir=DIR
 
-`[N, H, W, C]` is number of images, height, width, channels.
+In `[N, H, W, C]`, the axes are images, height, width and channels.
 """
 
 import functools
@@ -22,21 +22,21 @@ import numpy as np
 
 from supermask_jax.checks import lookup
 
-NUM_VALIDATION = {"mnist": 5_000, "cifar10": 5_000}  # images, of each prepared data set
+NUM_VALIDATION = {"mnist": 5_000, "cifar10": 5_000}  # images taken from the training set
 NUM_DIGITS_VALIDATION, NUM_DIGITS_TEST = 200, 300
 SPLIT_SEED = 2019
-BLOCK = 1_000  # records read at once; one by one would take twice as long
+BLOCK = 1_000  # records read at once; one by one takes twice as long
 
 
 class Split(NamedTuple):
-    """Images `[N, H, W, C]` uint8, 0 to 255, and their labels `[N]` int32."""
+    """Images, uint8 `[N, H, W, C]` in [0, 255], and their labels, int32 `[N]`."""
 
     images: np.ndarray
     labels: np.ndarray
 
 
 class Dataset(NamedTuple):
-    """A data set: `train` to learn from, `validation` to choose by, `test` to report."""
+    """A data set: `train` for training, `validation` for choosing, `test` for reporting."""
 
     name: str
     train: Split
@@ -50,7 +50,7 @@ class Dataset(NamedTuple):
         return self.train.images.shape[1:]
 
     def checksum(self) -> str:
-        """Sixteen hexadecimal digits that tell whether two copies hold the same splits."""
+        """Return sixteen hexadecimal digits of the SHA-256 of all splits."""
         digest = hashlib.sha256()
         for split in (self.train, self.validation, self.test):
             for array in split:
@@ -60,27 +60,27 @@ class Dataset(NamedTuple):
 
 
 def load(name: str, data_dir: str | None = None) -> Dataset:
-    """Load a data set: `digits`, `mnist` or `cifar10`. Never touches the network.
+    """Load a data set from disk, without a network connection.
 
-    Which images belong to which split is the same in all runs and does not depend on the order
-    of the records on disk, which differs between prepared copies.
+    The splits are the same in every run. They do not depend on the order of the records on disk,
+    which differs between prepared copies.
 
     Args:
-      name: which data set.
+      name: `digits`, `mnist` or `cifar10`.
       data_dir: a folder of TensorFlow Datasets; None means `TFDS_DATA_DIR`, or else
-        `~/tensorflow_datasets`. `digits` needs none.
+        `~/tensorflow_datasets`. `digits` does not need one.
 
     Raises:
-      ValueError: there is no such data set, or it was prepared in a format that only
-        TensorFlow reads.
-      FileNotFoundError: the folder does not have it.
+      ValueError: if the name is unknown, or if the data set was prepared in a format that only
+        TensorFlow can read.
+      FileNotFoundError: if the folder does not contain the data set.
     """
     return lookup("data set", name, LOADERS)(data_root(data_dir))
 
 
 def data_root(data_dir: str | None) -> Path:
-    """The folder of TensorFlow Datasets: the one named, or else the default."""
-    # tfds reads the variable only when it is first imported; here it counts at every call.
+    """Return the folder of TensorFlow Datasets: `data_dir`, or the default if that is None."""
+    # tfds reads the variable only once, when it is imported; this reads it at every call.
     named = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     return Path(named).expanduser()
 
@@ -101,8 +101,8 @@ def _load_prepared(name: str, root: Path) -> Dataset:
     if folder is None:
         raise FileNotFoundError(
             f"no data set {name!r} in {root}; prepare it with "
-            f"`python -m experiments.datasets {name} --data_dir={root}`, or name a folder that "
-            "has it by the environment variable TFDS_DATA_DIR"
+            f"`python -m experiments.datasets {name} --data_dir={root}`, or set the environment "
+            "variable TFDS_DATA_DIR to a folder that has it"
         )
     builder = open_prepared(folder)
     validation, train = _cut(_shuffled(_read(builder, "train")), NUM_VALIDATION[name])
@@ -111,7 +111,7 @@ def _load_prepared(name: str, root: Path) -> Dataset:
 
 
 def _shuffled(split: Split) -> Split:
-    # Sorted by their pixels first, so that the record order of a copy has no say.
+    # Sort by pixels first, so that the split does not depend on the order of the records.
     pixels = split.images.reshape(len(split.images), -1)
     canonical = np.argsort(pixels.view(f"V{pixels.shape[1]}").ravel(), kind="stable")
     order = np.random.default_rng(SPLIT_SEED).permutation(canonical)
@@ -123,8 +123,8 @@ def _cut(split: Split, num: int) -> tuple[Split, Split]:
 
 
 def prepared_folder(name: str, root: Path) -> Path | None:
-    """The newest version of a data set below a folder; None if there is none."""
-    # Not asked of a builder: that knows only its own version and, to be made, may want a network.
+    """Return the folder of the newest version of a data set under `root`; None if there is none."""
+    # A tfds builder finds only its own version, and creating one may need a network.
     versions = [
         file.parent
         for file in (root / name).glob("*/features.json")
@@ -134,10 +134,10 @@ def prepared_folder(name: str, root: Path) -> Path | None:
 
 
 def open_prepared(folder: Path) -> Any:
-    """A builder that reads what is in a folder.
+    """Return a tfds builder that reads a prepared folder.
 
     Raises:
-      ValueError: if it was prepared in a format that only TensorFlow reads.
+      ValueError: if the data set was prepared in a format that only TensorFlow can read.
     """
     import tensorflow_datasets as tfds
 
@@ -146,7 +146,7 @@ def open_prepared(folder: Path) -> Any:
     if "array_record" not in formats:
         raise ValueError(
             f"{folder} has the format {' and '.join(formats)}, but only array_record can be read "
-            "without TensorFlow; prepare the data set in another folder with "
+            "without TensorFlow; prepare the data set in another folder, with "
             f"`python -m experiments.datasets {builder.name} --data_dir=DIR`"
         )
     return builder
@@ -170,7 +170,7 @@ def _read(builder: Any, split: str) -> Split:
     return Split(images, labels)
 
 
-# Each is given the folder of TensorFlow Datasets, whether it needs it or not.
+# Every loader gets the folder of TensorFlow Datasets, even one that does not need it.
 LOADERS: dict[str, Callable[[Path], Dataset]] = {
     "digits": _load_digits,
     **{name: functools.partial(_load_prepared, name) for name in NUM_VALIDATION},

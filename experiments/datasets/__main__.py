@@ -1,8 +1,9 @@
-"""Download a data set and prepare it for the experiments, once.
+"""Download a data set and prepare it for the experiments.
 
     python -m experiments.datasets mnist [--data_dir=DIR]
 
-NAME is mnist (12 MB to download) or cifar10 (170 MB). What is there already stays as it is.
+The data sets are mnist (a download of 12 MB) and cifar10 (170 MB). A data set that is already
+prepared stays as it is.
 """
 
 from absl import app, flags
@@ -12,7 +13,7 @@ from experiments.datasets import data_root, prepared_folder
 from experiments.datasets.preparation import ORIGINALS, prepare
 
 DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "Where to put it; by default TFDS_DATA_DIR, or else ~/tensorflow_datasets."
+    "data_dir", None, "Target folder; by default TFDS_DATA_DIR, or else ~/tensorflow_datasets."
 )
 
 

@@ -1,4 +1,4 @@
-"""Downloads MNIST and CIFAR-10 and writes them as TensorFlow Datasets does, without TensorFlow."""
+"""Downloading MNIST and CIFAR-10 into the format of TensorFlow Datasets, without TensorFlow."""
 
 import gzip
 import tarfile
@@ -27,20 +27,22 @@ CIFAR10_FILES = {
 
 
 def prepare(name: str, data_dir: str | None = None) -> Path:
-    """Download a data set and write it as TensorFlow Datasets does, but without TensorFlow.
+    """Download a data set and write it in the format of TensorFlow Datasets, without TensorFlow.
 
-    What is there already is left alone.
+    A data set that is already prepared stays as it is.
 
     Args:
-      name: `mnist` (12 MB to download) or `cifar10` (170 MB).
-      data_dir: as for `load`; created if need be.
+      name: `mnist` (a download of 12 MB) or `cifar10` (170 MB).
+      data_dir: as for `load`; created if missing.
 
     Returns:
-      The folder that now holds the data set, `<data_dir>/<name>/<version>`.
+      The folder of the data set, `<data_dir>/<name>/<version>`.
 
     Raises:
-      ValueError: there is no such data set to prepare, or it is there in another format.
-      ConnectionError: its server does not answer within seconds, or the download failed.
+      ValueError: if the name is unknown, or if the data set is there in a format that only
+        TensorFlow can read.
+      ConnectionError: if the server does not answer within `TIMEOUT_SECONDS`, or if the download
+        fails.
     """
     original = lookup("data set to prepare", name, ORIGINALS)
     root = data_root(data_dir)
@@ -53,7 +55,7 @@ def prepare(name: str, data_dir: str | None = None) -> Path:
 
 
 def _check_connection(url: str) -> None:
-    # tfds alone would try again for minutes before it gave up.
+    # tfds would retry for minutes before it fails.
     try:
         urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS).close()
     except OSError as error:
@@ -71,7 +73,7 @@ def _download_and_prepare(name: str, root: Path) -> Path:
 
     class Builder(official, skip_registration=True):  # pyright: ignore
         name = official.name
-        __module__ = official.__module__  # stored with the data, and tells where checksums are
+        __module__ = official.__module__  # stored with the data; tfds finds the checksums by it
 
         def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[Any]]:
             return ORIGINALS[self.name].splits(dl_manager, self.info.features)
@@ -82,7 +84,7 @@ def _download_and_prepare(name: str, root: Path) -> Path:
         builder.download_and_prepare(download_config=config)
     except (NonMatchingChecksumError, DownloadError) as error:
         reason = str(error).splitlines()[0]
-        raise ConnectionError(f"the download failed or was changed on its way: {reason}") from error
+        raise ConnectionError(f"the download failed or was corrupted: {reason}") from error
     return Path(builder.data_dir)
 
 
@@ -107,7 +109,7 @@ def _cifar10_splits(dl_manager: Any, features: Any) -> dict[str, Iterator[Any]]:
 
 
 def _cifar10_examples(split: str, data: bytes) -> Iterator[dict[str, Any]]:
-    # One record: a byte of label, then the planes red, green, blue.
+    # A record is one byte of label, then the red, green and blue planes.
     records = np.frombuffer(data, np.uint8).reshape(-1, 1 + 3 * 32 * 32)
     images = records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     for i, example in enumerate(_examples(images, records[:, 0])):
@@ -115,7 +117,7 @@ def _cifar10_examples(split: str, data: bytes) -> Iterator[dict[str, Any]]:
 
 
 def _read_idx(path: Path) -> np.ndarray:
-    """Read the format of the original MNIST files: 2 zeros, type, rank, shape, then values."""
+    """Read an original MNIST file: two zeros, type and rank (a byte each), shape, values."""
     data = gzip.decompress(path.read_bytes())
     rank = data[3]
     shape = np.frombuffer(data, ">u4", count=rank, offset=4)
@@ -123,7 +125,7 @@ def _read_idx(path: Path) -> np.ndarray:
 
 
 def _examples(images: np.ndarray, labels: np.ndarray) -> Iterator[dict[str, Any]]:
-    # tfds needs TensorFlow to encode arrays, but not to encode Pillow's images (as PNG).
+    # tfds needs TensorFlow to encode arrays as PNG, but not to encode Pillow images.
     from PIL import Image
 
     for image, label in zip(images, labels, strict=True):
@@ -131,7 +133,12 @@ def _examples(images: np.ndarray, labels: np.ndarray) -> Iterator[dict[str, Any]
 
 
 class _Original(NamedTuple):
-    """Where a data set comes from, and its splits `{split: (key, example), ...}` from there."""
+    """The source of a data set.
+
+    Attributes:
+      url: a file on its server, to check the connection.
+      splits: downloads the data set and returns an iterator over (key, example) per split.
+    """
 
     url: str
     splits: Callable[[Any, Any], dict[str, Iterator[Any]]]

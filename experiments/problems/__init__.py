@@ -1,1 +1,1 @@
-"""What a member learns: a network, a data set, and the random keys of its seed."""
+"""The problem that a member learns: a network, a data set, and the random keys of its seed."""

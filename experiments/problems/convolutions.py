@@ -1,6 +1,6 @@
-"""Convolutions and pooling whose gradients are fast where XLA's own are not.
+"""Convolutions and pooling with gradients that are faster than those of XLA.
 
-Axes: `B` batch, `H`, `W` pixels, `C` channels; images are `[B, H, W, C]`, kernels
+Axes: `B` batch, `H` height, `W` width, `C` channels. Images are `[B, H, W, C]`, kernels
 `[height, width, in, out]`.
 """
 
@@ -12,17 +12,18 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-Pads = tuple[tuple[int, int], ...]  # before and after, for rows and for columns
+Pads = tuple[tuple[int, int], ...]  # (before, after) for rows and for columns
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
-GRAD_BLOCK = 5  # images; transposes of more no longer fit a core's cache
+GRAD_BLOCK = 5  # images; the transposes of more do not fit into the cache of a core
 
 
 def max_pool(images: jax.Array) -> jax.Array:
-    """Pools `[B, H, W, C]` to `[B, H // 2, W // 2, C]`; an odd last row or column is dropped.
+    """Pool 2x2 blocks of `[B, H, W, C]` to `[B, H // 2, W // 2, C]`.
 
-    Its gradient is a comparison; that of `nn.max_pool` is a scatter, many times slower on a CPU.
-    Tied pixels share the gradient, where `nn.max_pool` gives it to the first.
+    An odd last row or column is dropped. The gradient is a comparison, while that of `nn.max_pool`
+    is a scatter, which is many times slower on a CPU. Tied pixels share the gradient; `nn.max_pool`
+    gives it to the first of them.
     """
     batch, height, width, channels = images.shape
     rows, columns = height // 2, width // 2
@@ -31,25 +32,34 @@ def max_pool(images: jax.Array) -> jax.Array:
 
 
 def canonical_conv(*args: Any, **options: Any) -> jax.Array:
-    """`lax.conv_general_dilated`, same arguments, with gradients that stay fast in a CPU's loop.
+    """Compute `lax.conv_general_dilated`, with gradients that are fast in a loop on a CPU.
 
-    XLA's fast CPU convolution takes NHWC images and HWIO kernels only. `lax` writes the weight
-    gradient in another layout, and inside a loop XLA does not rewrite it, which makes a training
-    step tens of times slower (jax-ml/jax#12868). Here both gradients are NHWC/HWIO convolutions.
-    Reverse mode and forward over reverse work, forward mode alone does not.
+    XLA's fast CPU convolution takes only NHWC images and HWIO kernels. `lax` writes the weight
+    gradient in another layout, which XLA does not convert inside a loop; this makes a training step
+    tens of times slower (jax-ml/jax#12868). Here, both gradients are NHWC/HWIO convolutions.
+    Reverse mode and forward-over-reverse mode work; forward mode alone does not.
 
-    Made for `nn.Conv(..., conv_general_dilated=canonical_conv)`. Strides, dilations, groups and
-    other layouts or options go to `lax` as they are.
+    Use it as `nn.Conv(..., conv_general_dilated=canonical_conv)`. Calls with strides, dilations,
+    groups, other layouts or other options go to `lax` unchanged.
+
+    Args:
+      args: as for `lax.conv_general_dilated`.
+      options: as for `lax.conv_general_dilated`.
     """
     return _unless_general(_conv, *args, **options)
 
 
 def shifted_conv(*args: Any, **options: Any) -> jax.Array:
-    """`lax.conv_general_dilated`, same arguments, as one matrix product of shifted images.
+    """Compute `lax.conv_general_dilated` as one matrix product of shifted images.
 
-    Under `vmap` over kernels it becomes batched matrix products, where that of `lax` becomes a
-    grouped convolution, whose gradient is slow on GPUs (jax-ml/jax#13800). It holds the images
-    once per entry of the kernel. Calls are told apart as in `canonical_conv`.
+    Under `vmap` over kernels, it becomes batched matrix products. `lax` would compute a grouped
+    convolution, whose gradient is slow on GPUs (jax-ml/jax#13800). The price is memory: one copy of
+    the images per height and width entry of the kernel. As with `canonical_conv`, calls with
+    strides and other options go to `lax` unchanged.
+
+    Args:
+      args: as for `lax.conv_general_dilated`.
+      options: as for `lax.conv_general_dilated`.
     """
     return _unless_general(_product_of_shifted, *args, **options)
 
@@ -65,7 +75,7 @@ def _unless_general(
     dimension_numbers: Any = None,
     **options: Any,
 ) -> jax.Array:
-    """`conv(images, kernel, pads)`, but `lax` for calls that ask for more: strides and the like."""
+    """Call `conv(images, kernel, pads)` for plain convolutions, and `lax` for all others."""
     steps = (*window_strides, *(lhs_dilation or ()), *(rhs_dilation or ()))
     asks_more = any(value not in (None, 1) for value in options.values())
     if asks_more or set(steps) != {1} or not _has_layout(lhs, rhs, dimension_numbers):
@@ -118,12 +128,12 @@ def _conv_backward(pads: Pads, saved: tuple[jax.Array, jax.Array], grad: jax.Arr
 def _grad_kernel(
     images: jax.Array, grad: jax.Array, shape: tuple[int, ...], pads: Pads
 ) -> jax.Array:
-    """The gradient of a kernel, a few images at a time so that their transposes stay in cache."""
+    """Compute the kernel gradient in blocks of images whose transposes stay in the cache."""
     count = max(n for n in range(1, GRAD_BLOCK + 1) if len(images) % n == 0)
     blocks = jax.tree.map(lambda x: x.reshape(-1, count, *x.shape[1:]), (images, grad))
 
     def add(total: jax.Array, block: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
-        # A kernel entry meets every image at every place: the batch takes the part of the channels.
+        # The gradient sums over images and places, so the batch becomes the input channels.
         channels_as_batch = block[0].transpose(3, 1, 2, 0)
         batch_as_inputs = block[1].transpose(1, 2, 0, 3)
         return total + _plain_conv(channels_as_batch, batch_as_inputs, pads), None
@@ -148,8 +158,13 @@ def _product_of_shifted(images: jax.Array, kernel: jax.Array, pads: Pads) -> jax
 
 
 def convolve(*args: Any, **options: Any) -> jax.Array:
-    """The faster of `canonical_conv` and `lax.conv_general_dilated` here; same arguments."""
-    # Both are right everywhere, so the backend's name at trace time is enough;
-    # `lax.platform_dependent` would put a conditional with two gradients around each layer.
+    """Call `canonical_conv` on a CPU and `lax.conv_general_dilated` elsewhere.
+
+    Args:
+      args: as for `lax.conv_general_dilated`.
+      options: as for `lax.conv_general_dilated`.
+    """
+    # Both are correct on every backend, so the name of the backend at trace time suffices.
+    # `lax.platform_dependent` would wrap each layer in a conditional with two gradients.
     on_cpu = jax.default_backend() == "cpu"
     return (canonical_conv if on_cpu else lax.conv_general_dilated)(*args, **options)

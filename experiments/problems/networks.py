@@ -1,8 +1,9 @@
-"""The four networks of Zhou et al. 2019 in flax linen, on images of any size.
+"""The four networks of Zhou et al. 2019 in flax linen, for images of any size.
 
-3x3 convolutions in pairs, each pair followed by a 2x2 max pool, then two hidden dense layers and
-linear logits; ReLU in between, no normalisation, no dropout. Axes: `B` batch, `H`, `W` pixels,
-`C` channels; images are `[B, H, W, C]`, convolution kernels `[height, width, in, out]`.
+Pairs of 3x3 convolutions, each pair followed by 2x2 max pooling, then two hidden dense layers and a
+linear output layer. Activations are ReLU; there is no normalisation and no dropout. Axes: `B`
+batch, `H` height, `W` width, `C` channels. Images are `[B, H, W, C]`, convolution kernels
+`[height, width, in, out]`.
 """
 
 import functools
@@ -20,7 +21,7 @@ Params = dict[str, dict[str, jax.Array]]
 
 
 class Network(NamedTuple):
-    """A network as two pure functions over a nested dict of parameters.
+    """A network as two pure functions of a nested dict of parameters.
 
     Attributes:
       init: key -> parameters, `{"conv1": {"kernel", "bias"}, ..., "dense1", "dense2", "output"}`.
@@ -34,18 +35,28 @@ class Network(NamedTuple):
 
 
 class Widths(NamedTuple):
-    """The sizes of a network: channels of each pair of convolutions, units of each hidden layer."""
+    """The sizes of a network.
+
+    Attributes:
+      pairs: the channels of each pair of convolutions.
+      hidden: the units of each hidden dense layer.
+    """
 
     pairs: tuple[int, ...]
     hidden: tuple[int, ...]
 
 
 def make_network(name: str, input_shape: tuple[int, int, int], num_classes: int = 10) -> Network:
-    """Builds one of the paper's networks for images of shape `(H, W, C)`.
+    """Return one of the networks of the paper.
 
         network = make_network("conv2", (32, 32, 3))
         params = network.init(jax.random.key(0))
         logits = network.apply(params, images)
+
+    Args:
+      name: a key of `NETWORKS`.
+      input_shape: `(H, W, C)`.
+      num_classes: the number of logits.
 
     Raises:
       ValueError: if the name is unknown, or if pooling would leave no pixel.
@@ -62,7 +73,12 @@ def make_network(name: str, input_shape: tuple[int, int, int], num_classes: int 
 
 
 def as_network(module: nn.Module, input_shape: tuple[int, ...]) -> Network:
-    """Wraps a linen module whose only variables are parameters."""
+    """Wrap a linen module as a `Network`.
+
+    Args:
+      module: maps `[B, H, W, C]` to logits `[B, num_classes]`; its only variables are parameters.
+      input_shape: `(H, W, C)`.
+    """
 
     def init(key: jax.Array) -> Params:
         variables: Any = module.init(key, jnp.zeros((1, *input_shape)))
@@ -76,7 +92,7 @@ def as_network(module: nn.Module, input_shape: tuple[int, ...]) -> Network:
 
 
 class Classifier(nn.Module):
-    """Convolutions in pairs, hidden dense layers, linear logits."""
+    """Pairs of convolutions, hidden dense layers and a linear output layer."""
 
     widths: Widths
     num_classes: int = 10
@@ -85,8 +101,8 @@ class Classifier(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
-        """Maps images `[B, H, W, C]` to logits `[B, num_classes]`."""
-        # The authors' "truncated Glorot": the standard deviation is meant after truncation.
+        """Map images `[B, H, W, C]` to logits `[B, num_classes]`."""
+        # The authors' "truncated Glorot": its standard deviation holds after truncation.
         init = nn.initializers.variance_scaling(1.0, "fan_avg", "truncated_normal")
         conv = functools.partial(
             nn.Conv, kernel_size=(3, 3), kernel_init=init, conv_general_dilated=self.convolve

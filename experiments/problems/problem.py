@@ -1,4 +1,4 @@
-"""A network and the data set that it learns."""
+"""The pairing of a network with a data set."""
 
 from typing import Any, NamedTuple
 
@@ -12,13 +12,13 @@ PyTree = Any
 
 
 class Problem(NamedTuple):
-    """A network and the data set it learns.
+    """A network and the data set that it learns.
 
     Attributes:
-      dataset: train, validation and test.
-      network: init and apply.
-      params: shapes and types of one network's parameters.
-      prunable: static tree of bools.
+      dataset: the training, validation and test splits.
+      network: the functions init and apply.
+      params: the shapes and types of the parameters of one network.
+      prunable: from `trees.prunable_leaves`.
       batch_size: images per step.
     """
 
@@ -30,21 +30,30 @@ class Problem(NamedTuple):
 
     @property
     def steps_per_epoch(self) -> int:
-        """Whole batches of the training set."""
+        """The number of whole batches in the training set."""
         return len(self.dataset.train.labels) // self.batch_size
 
 
 def load_problem(network: str, dataset: str, batch_size: int, data_dir: str | None) -> Problem:
-    """Load the data and make the network for it.
+    """Load a data set and make the network for it.
+
+    Args:
+      network: a key of `NETWORKS`.
+      dataset: a key of `datasets.LOADERS`.
+      batch_size: images per step.
+      data_dir: see `datasets.load`.
 
     Raises:
-      ValueError: an unknown name, images too small, a batch above the training set.
-      FileNotFoundError: data that is not there, with how to get it.
+      ValueError: if a name is unknown, the images are too small for the network, or a batch is
+        larger than the training set.
+      FileNotFoundError: if the data set is missing; the message says how to get it.
     """
     data = datasets.load(dataset, data_dir)
     num_train = len(data.train.labels)
     if batch_size > num_train:
-        raise ValueError(f"config.batch_size is {batch_size}, above the {num_train} images.")
+        raise ValueError(
+            f"config.batch_size is {batch_size}, expected at most the {num_train} training images."
+        )
     height, width, channels = data.image_shape
     made = make_network(network, (height, width, channels), data.num_classes)
     params = jax.eval_shape(made.init, jax.random.key(0))

@@ -1,4 +1,4 @@
-"""The random keys of a seed: one per round and purpose, the same in any population."""
+"""The random keys of a seed, one per round and purpose, independent of the population."""
 
 from collections.abc import Sequence
 
@@ -6,16 +6,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# What a key is for: folded into the key of a seed and a round.
+# The purposes of keys, folded into the key of a seed and a round.
 INIT, BATCHES, ADVANCE, LOSS, DRAWS = range(5)
 
 
 def places(seeds: Sequence[int], distinct: Sequence[int]) -> np.ndarray:
-    """The place of every member's seed among the different ones, int32 `[P]`."""
+    """Return the index of every member's seed, int32 `[P]`.
+
+    Args:
+      seeds: the seed of every member, P of them.
+      distinct: the distinct seeds.
+    """
     return np.array([distinct.index(seed) for seed in seeds], np.int32)
 
 
 def seed_keys(seeds: Sequence[int], round: int, purpose: int) -> jax.Array:
-    """One key per seed, `[S]`, for a round and a purpose."""
+    """Return one typed key per seed, `[S]`.
+
+    Args:
+      seeds: S seeds.
+      round: the number of the round.
+      purpose: `INIT`, `BATCHES`, `ADVANCE`, `LOSS` or `DRAWS`.
+    """
     keys = [jax.random.fold_in(jax.random.key(seed), round) for seed in seeds]
     return jnp.stack([jax.random.fold_in(key, purpose) for key in keys])

@@ -119,7 +119,7 @@ WRONG = [
                       learning_rate=v)),
     *(c for name in ("epochs", "batch_size", "eval_every", "chunk_evals") for v in (0, -1)
       for c in in_all("ranges", integer(name, v), **{name: v})),
-    *in_all("ranges", "config.batch_size is 1298, above the 1297 images", batch_size=1298),
+    *in_all("ranges", "config.batch_size is 1298, expected at most the 1297 ", batch_size=1298),
     *in_all("ranges", integer("members_at_once", -1, 0), members_at_once=-1),
     *in_all("ranges", integer("seeds", -1, 0), seeds=(-1,)),
     *in_all("ranges", r"config.seeds has 4294967296, expected less than 2\*\*32", seeds=(2**32,)),

@@ -189,7 +189,7 @@ def test_variant_reads_and_writes(text, variant, name):
         ({"num_rounds": -1}, "config.num_rounds has -1"),
         ({"epochs": 0}, "config.epochs has 0"),
         ({"eval_every": 0}, "config.eval_every has 0"),
-        ({"batch_size": 2000}, "config.batch_size is 2000, above the 1297 images"),
+        ({"batch_size": 2000}, "config.batch_size is 2000, expected at most the 1297"),
         ({"learning_rate": 0.0}, "config.learning_rate is 0.0"),
         ({"learning_rate": float("nan")}, "config.learning_rate is nan"),
         ({"network": "lenet30"}, "unknown network 'lenet30'; did you mean 'lenet300'"),

@@ -192,7 +192,7 @@ def test_variant_reads_and_writes(text):
         ({"epochs": 0}, "config.epochs has 0"),
         ({"num_draws": 0}, "config.num_draws has 0"),
         ({"retrain_epochs": -1}, "config.retrain_epochs has -1"),
-        ({"batch_size": 2000}, "config.batch_size is 2000, above the 1297 images"),
+        ({"batch_size": 2000}, "config.batch_size is 2000, expected at most the 1297"),
         ({"seeds": (3, 3)}, "config.seeds has 3 more than once"),
         ({"network": "lenet30"}, "unknown network 'lenet30'; did you mean 'lenet300'"),
         ({"matmul_precision": "float31"}, "config.matmul_precision is 'float31'"),
