@@ -67,12 +67,13 @@ def _fill_pruning(table: Table, rows: Sequence[Row], width: int) -> None:
 
 
 def _fill_supermasks(table: Table, rows: Sequence[Row]) -> None:
-    """Test accuracy of supermasks at the density where the mean validation accuracy is best."""
+    """Test accuracy of supermasks at the setting where the mean validation accuracy is best."""
     seeds = num_seeds(rows)
-    table.caption = f"Test accuracy (%) at the density that is best on validation: {seeds}"
+    chosen = "density" if is_heuristic(rows) else "initial logit"
+    table.caption = f"Test accuracy (%) at the {chosen} best on validation: {seeds}"
     table.caption += "." if seeds == "1 seed" else ", mean ± half the min-max range."
     if is_heuristic(rows):
-        table.caption += " max: the mean of every seed's best density."
+        table.caption += " max: the mean of every seed's best density on test."
         _add_heuristic(table, select_masks(rows))
     else:
         _add_learned(table, select_masks(rows))

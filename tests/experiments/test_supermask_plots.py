@@ -110,6 +110,14 @@ def test_the_summary_fits_and_starts_with_the_best(rows, width):
     assert "2 seeds" in text and "lenet300 on mnist" in text
 
 
+@pytest.mark.parametrize(
+    ("rows", "chosen"),
+    [(heuristic_rows(peaked), "density"), (learned_rows(), "initial logit")],
+)
+def test_the_summary_says_what_validation_chose(rows, chosen):
+    assert f"at the {chosen} best on validation" in str(summary(rows).caption)
+
+
 def test_the_summary_of_heuristic_masks_has_both_numbers():
     assert re.search(
         r"large_final +70\.0 ± 0\.0 +90\.0 ± 0\.0\n +max 75\.0", printed(heuristic_rows(peaked), 80)

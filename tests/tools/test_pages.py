@@ -5,6 +5,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from tools.report.pages import (
+    Break,
     Bullets,
     Code,
     Details,
@@ -25,7 +26,7 @@ PAGE = [
     Heading(1, "All & more"),
     Paragraph(["p < 0.05, ", Code("a | b"), ", ", Link("rows", "a.csv"), ", ", Mark("no", "no")]),
     Bullets(["one", ["two: ", Link("here", "#all--more")]]),
-    Table(["name", "value"], [["a|b", "<b>"], [Code("x"), ""]]),
+    Table(["name", "value"], [["a|b", "<b>"], [[Code("x"), Break(), "y"], ""]]),
     Picture(lambda: drawing(), "figure-a", "A line."),
     Details("More", "more", [Paragraph("inside")]),
 ]  # fmt: skip
@@ -73,6 +74,14 @@ def test_a_page_is_whole_and_needs_nothing_else():
     assert "p < 0.05, " in page.words and "<b>" in page.words and "inside" in page.words
 
 
+def test_cells_of_a_tall_table_carry_their_column():
+    lines = [["first", "1"], ["second", ""]]
+    wide, tall = (html([Table(["a", "b & c"], lines, kind)], "", "") for kind in (False, True))
+    assert wide.count("data-label=") == 0
+    assert tall.count('data-label="a"') == tall.count('data-label="b &amp; c"') == 2
+    assert '<table class="tall">' in tall and '<table class="tall">' not in wide
+
+
 def test_two_figures_of_a_page_share_no_id():
     twice = [Picture(drawing, name, name) for name in ("a", "b")]
     ids = Reader(html(twice, "", "")).ids
@@ -99,7 +108,7 @@ p &lt; 0.05, `a | b`, [rows](results/a.csv), **no**
 | name | value |
 | --- | --- |
 | a\\|b | &lt;b> |
-| `x` |  |
+| `x`<br>y |  |
 
 ![A line.](results/figures/figure-a.png)
 

@@ -238,18 +238,24 @@ def _figure_5(network: str) -> list[Entry]:
         ("zero-above-freeze", "freezing pruned weights at their initial values is worse than zero",
          "Figure 5", "NM", zero, ">", freeze, NONE),
         ("variant_1-not-below-zero",
-         "at high pruning variant 1, zero for weights that moved towards it, is no worse than zero",
+         "at high pruning the paper's variant 1, zero for pruned weights that moved towards it, is "
+         "no worse than zero",
          "Figure 5", "NM", variant_1, ">=", zero, no_worse),
         ("variant_2-above-zero",
-         "at high pruning variant 2, the same for kept weights too, is better than zero",
+         "at high pruning the paper's variant 2, the same for kept weights too, is better than "
+         "zero",
          "Figure 5", "NM", variant_2, ">", zero, NONE),
-        ("variant_2-not-below-variant_1", "at high pruning variant 2 is no worse than variant 1",
+        ("variant_2-not-below-variant_1",
+         "at high pruning the paper's variant 2 is no worse than its variant 1",
          "Figure 5", "NM", variant_2, ">=", variant_1, no_worse),
-        ("variant_2-above-variant_1", "at high pruning variant 2 is better still than variant 1",
+        ("variant_2-above-variant_1",
+         "at high pruning the paper's variant 2 is better still than its variant 1",
          "Figure 5", "M", variant_2, ">", variant_1, NONE),
-        ("variant_1-above-random-zeros", "variant 1 beats as many zeros in random places",
+        ("variant_1-above-random-zeros",
+         "the paper's variant 1 beats as many zeros in random places",
          "Figure 5", "M", variant_1, ">", shuffled, NONE),
-        ("variant_1-above-reversed-rule", "variant 1 beats zero for weights that moved away",
+        ("variant_1-above-reversed-rule",
+         "the paper's variant 1 beats zero for weights that moved away",
          "Figure 5", "M", variant_1, ">", reversed_rule, NONE),
     ]  # fmt: skip
 
@@ -301,7 +307,7 @@ def _figure_7(network: str) -> list[Entry]:
     for kind, heuristic in best.items():
         others = Heuristic(OTHER_CRITERIA, kind)
         learned, rescaled = Learned(kind), Learned(f"{kind}:rescale")
-        words = kind.replace("_", " ")
+        words = {"init": "initial weights", "signed_constant": "signed constants"}[kind]
         entries += [
             (f"same-sign-best-on-{kind}", f"{BEST_CRITERION} is the best criterion, {words}",
              "Figure 7", "M", heuristic, ">", others, NONE),

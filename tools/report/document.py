@@ -47,9 +47,9 @@ def report(tables: Sequence[Table]) -> list[Block]:
     return [
         Heading(1, TITLE),
         Paragraph(
-            ["What the tables in this repository say of the claims of ", PAPER, ": verdicts by a "
-             "fixed rule, then every experiment with its figure, the commands that made "
-             "it and the machine. Made by ", Code("make report"), " from the tables alone."]
+            ["What the tables in this repository say about the claims of ", PAPER, ": verdicts by "
+             "a fixed rule, then every experiment with its figures, its commands and the machines "
+             "that it ran on. ", Code("make report"), " makes this page from the tables alone."]
         ),
         Paragraph(links[1:]),
         *(b for name, blocks in chapters.items() for b in (Heading(2, name), *blocks)),

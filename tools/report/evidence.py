@@ -26,6 +26,7 @@ from tools.report.claims import (
 )
 from tools.report.pages import (
     Block,
+    Break,
     Bullets,
     Code,
     Details,
@@ -58,7 +59,7 @@ def summary(verdicts: Sequence[Verdict]) -> Table:
     for network, dataset in NETWORKS.items():
         counts = Counter(v.status for v in verdicts if v.claim.network == network)
         lines.append([f"{network}, {dataset}", *(str(counts[status]) for status in STATUSES)])
-    return Table(["claims of the paper on", *STATUSES], lines)
+    return Table(["claims of the paper on", *STATUSES], lines, is_tall=True)
 
 
 def in_words(verdicts: Sequence[Verdict]) -> str:
@@ -95,24 +96,47 @@ def network_verdicts(
     comparisons = [v for v in own if v.claim.right_is_measured]
     blocks: list[Block] = [
         Heading(3, f"Claims on {network}"),
+        how_to_read(network, comparisons),
         Table(
-            ["claim", "verdict", "difference", "95 % interval", "p, corrected", "left (%)",
-             "right (%)", "seeds", "difference, densities best on validation", "source",
-             "comparison"],
+            ["claim", "verdict", "difference (95 % interval)", "p, corrected", "left (%)",
+             "right (%)", "seeds", "difference if validation chooses the densities"],
             [_comparison(v, rows) for v in comparisons],
+            is_tall=True,
         ),
         *table_1(network, verdicts, rows),
     ]  # fmt: skip
     if numbers:
         blocks += [
             Heading(3, f"Published rerun on {network}"),
+            how_to_read(network, numbers),
             Table(
-                ["number", "verdict", "difference", "95 % interval", "margin", "p, corrected",
+                ["number", "verdict", "difference (95 % interval)", "margin", "p, corrected",
                  "here (%)"],
-                [[v.claim.text, *_number(v), _values(v.left)] for v in numbers],
+                [
+                    [[v.claim.text, f" [{v.claim.trust}]"], *_number(v), _values(v.left)]
+                    for v in numbers
+                ],
+                is_tall=True,
             ),
         ]  # fmt: skip
     return blocks
+
+
+def how_to_read(network: str, verdicts: Sequence[Verdict]) -> Paragraph:
+    """What to know beside verdicts: what is corrected, and which numbers are only recalled."""
+    num_claims = sum(claim.network == network for claim in CLAIMS)
+    return Paragraph(
+        f"Verdicts use p-values corrected for the {num_claims} claims on {network}; intervals are "
+        "not corrected, so that one may exclude 0 beside “inconclusive”. "
+        f"{in_trust(verdicts)}"
+    )
+
+
+def in_trust(verdicts: Sequence[Verdict]) -> str:
+    """The marks of trust that some verdicts have, in words."""
+    used = {letter for verdict in verdicts for letter in verdict.claim.trust}
+    known = [f"[{letter}] {meaning}" for letter, meaning in TRUST.items() if letter in used]
+    return f"Where claims and reported numbers are from: {'; '.join(known)}." if known else ""
 
 
 def table_1(network: str, verdicts: Sequence[Verdict], rows: Sequence[results.Row]) -> list[Block]:
@@ -127,10 +151,12 @@ def table_1(network: str, verdicts: Sequence[Verdict], rows: Sequence[results.Ro
     ]
     return [
         Heading(3, f"Table 1 on {network}"),
+        how_to_read(network, [verdict for _, verdict in _cells(network, verdicts)]),
         Table(
-            ["test accuracy (%)", "reported", "here", "verdict", "difference", "95 % interval",
-             "margin", "p, corrected", "here, at the density best on validation"],
+            ["test accuracy (%)", "reported", "here", "verdict", "difference (95 % interval)",
+             "margin", "p, corrected", "here, if validation chooses the density"],
             lines,
+            is_tall=True,
         ),
     ]  # fmt: skip
 
@@ -159,10 +185,12 @@ def not_run(verdicts: Sequence[Verdict]) -> list[Block]:
             f"Not run: {len(own)} claims on {network}",
             f"not-run-{network}",
             [
+                Paragraph(in_trust(own)),
                 Table(
-                    ["claim", "source", "comparison", "no rows of"],
-                    [[*_stated(v.claim), _listed(map(_name, v.missing))] for v in own],
-                )
+                    ["claim", "no rows of"],
+                    [[_stated(v.claim), _listed(map(_name, v.missing))] for v in own],
+                    is_tall=True,
+                ),
             ],
         )
         for network, own in by_network.items()
@@ -174,38 +202,41 @@ def rule() -> list[Block]:
     margins = sorted({claim.margin for claim in CLAIMS if claim.margin.points})
     return [
         Paragraph(
-            "A claim compares test accuracy in percentage points, left minus right by seed: above "
-            "0 (>), above 0 less a margin (≥), or 0 within a margin (≈), also to a reported "
-            "number. The value of a seed is, for pruning, the mean over the rounds of a range of "
-            "densities; for heuristic masks the maximum over densities, as in the paper, which "
-            "chooses on the reported set (so what validation would choose stands beside it); for "
-            "learned masks that of the initial logit best on validation. A reported number is "
-            "taken as exact, though it is a mean of five runs itself; and ≈ does not tell numbers "
-            "apart that are closer than its margin."
+            "A claim is about a difference in test accuracy, left minus right, in percentage "
+            "points and seed by seed. It says that the mean difference is above 0 (>), above minus "
+            "a margin (≥), or within a margin of 0 (≈); the right side may be a reported number. "
+            "Of pruning, the value of a seed is the mean over the rounds in a range of densities. "
+            "Of heuristic masks it is the maximum over densities; the paper chooses on the test "
+            "set in the same way, so the tables also show what validation would choose. Of learned "
+            "masks it is the accuracy at the initial logit that is best on validation. A reported "
+            "number counts as exact, although it is itself a mean of five runs, and ≈ cannot tell "
+            "apart numbers that are closer than its margin."
         ),
         Bullets(
             [
-                [Mark("reproduced", "reproduced"), ": one-sided t-tests of the differences reject "
-                 f"that their mean is outside the claimed range, p < {claims.ALPHA:g} after Holm's "
-                 "correction over all claims on the network, run or not."],
-                [Mark("not reproduced", "not reproduced"), ": the test of the opposite rejects, "
-                 "corrected likewise, that it is inside."],
+                [Mark("reproduced", "reproduced"), ": one-sided t-tests reject that the mean "
+                 f"difference is outside the claimed range, with p < {claims.ALPHA:g} after Holm's "
+                 "correction for all claims on the network, whether they were run or not."],
+                [Mark("not reproduced", "not reproduced"), ": the opposite test, corrected in the "
+                 "same way, rejects that it is inside."],
                 [Mark("inconclusive", "inconclusive"), ": neither, or fewer than "
-                 f"{claims.MIN_SEEDS} seeds; with the number of seeds that would settle it with "
-                 f"probability {claims.POWER:g} if difference and spread are as observed."],
-                [Mark("not run", "not run"), ": no rows of one side."],
+                 f"{claims.MIN_SEEDS} seeds. The verdict names the number of seeds that would "
+                 f"settle the claim with probability {claims.POWER:g} if the difference and its "
+                 "spread are as observed."],
+                [Mark("not run", "not run"), ": one side has no rows."],
             ]
         ),
         Paragraph(
-            "So on each network the chance of any wrong “reproduced” is at most "
-            f"{claims.ALPHA:g}, and so is that of any wrong “not reproduced”, for "
-            f"{claims.NUM_SEEDS} seeds; to add seeds to what is inconclusive is to look twice. "
-            "Intervals are not corrected. A seed that lacks a round or density, or that diverged, "
-            "is left out and named. Rows count that were made with the paper's settings; those of "
-            "learned masks may differ in epochs, initial logit and learning rate, which their "
-            f"verdicts say. “{POST_HOC}”: the verdict "
-            "uses rows that existed before the claim and its margin were written down. "
-            "Margins in percentage points, and where numbers and claims are from:"
+            "On each network the chance of any wrong “reproduced” is therefore at most "
+            f"{claims.ALPHA:g}, and so is that of any wrong “not reproduced”, if the number of "
+            f"seeds is fixed beforehand ({claims.NUM_SEEDS}); adding seeds to an inconclusive "
+            "claim is a second look. The intervals are of single claims, at 95 % without a "
+            "correction. A seed that lacks a round or a density, or that diverged, is left out, "
+            "and the verdict names it. Only rows with the paper's settings count, except that "
+            "learned masks may differ in epochs, initial logit and learning rate; their verdicts "
+            "say how. "
+            f"“{POST_HOC}” marks a verdict that uses rows from before the claim and its margin "
+            "were written down. The margins, in percentage points, and the sources:"
         ),
         Bullets([f"{margin.points:g}: {margin.why}" for margin in margins]),
         Bullets(
@@ -221,7 +252,7 @@ def rows_behind(verdicts: Sequence[Verdict]) -> list[Block]:
     """For every claim with rows: the values by seed, and the ids of the rows they are made of."""
     return [
         Paragraph(
-            ["Each id names a row; ", Code("python -m tools.rerun ID"), " computes it again."]
+            ["Each id names a row, which ", Code("python -m tools.rerun ID"), " computes again."]
         ),
         *(
             Details(
@@ -254,24 +285,23 @@ def _reported(column: str, verdict: Verdict) -> list[Text]:
 
 def _comparison(verdict: Verdict, rows: Sequence[results.Row]) -> list[Text]:
     means = [f"{side.mean():.2f}" if side.size else "" for side in (verdict.left, verdict.right)]
-    text, source, formula = _stated(verdict.claim)
     seeds = str(len(verdict.seeds))
-    difference = _difference(verdict)
     chosen = _difference_by_validation(verdict.claim, rows)
     return [
-        text, _status(verdict), *difference, _p(verdict), *means, seeds, chosen, source, formula,
+        _stated(verdict.claim), _status(verdict), _difference(verdict), _p(verdict), *means, seeds,
+        chosen,
     ]  # fmt: skip
 
 
-def _stated(claim: Claim) -> list[Text]:
+def _stated(claim: Claim) -> list[Inline]:
     """The claim in words, its source with the mark of trust, and what is compared."""
-    return [claim.text, f"{claim.source} [{claim.trust}]", Code(_formula(claim))]
+    return [f"{claim.text} ({claim.source}) [{claim.trust}]", Break(), Code(_formula(claim))]
 
 
 def _number(verdict: Verdict) -> list[Text]:
-    """Of a reported number: verdict, difference, interval, margin and p."""
+    """Of a reported number: verdict, difference with its interval, margin and p."""
     margin = f"± {verdict.claim.margin.points:g}"
-    return [_status(verdict), *_difference(verdict), margin, _p(verdict)]
+    return [_status(verdict), _difference(verdict), margin, _p(verdict)]
 
 
 def _at_validated_density(claim: Claim, rows: Sequence[results.Row]) -> str:
@@ -313,15 +343,15 @@ def _values(percents: np.ndarray) -> str:
     return accuracy_tables.values(percents) if percents.size else ""
 
 
-def _difference(verdict: Verdict) -> list[str]:
+def _difference(verdict: Verdict) -> str:
     """The mean and its confidence interval."""
     if not verdict.seeds:
-        return ["", ""]
+        return ""
     mean = f"{verdict.differences.mean():+.2f}"
     if verdict.interval is None:
-        return [mean, ""]
+        return mean
     low, high = verdict.interval
-    return [mean, f"{low:+.2f} to {high:+.2f}"]
+    return f"{mean} ({low:+.2f} to {high:+.2f})"
 
 
 def _p(verdict: Verdict) -> str:

@@ -4,7 +4,7 @@
     html(page, "Results", files="../results/")
     markdown(page)
 
-Text is a string, a `Link`, a `Mark`, `Code`, or a list of these.
+Text is a string, a `Link`, a `Mark`, `Code`, a `Break`, or a list of these.
 """
 
 import html as escaping
@@ -37,7 +37,11 @@ class Code(NamedTuple):
     text: str
 
 
-Inline = str | Link | Mark | Code
+class Break(NamedTuple):
+    """A new line in the cell of a table."""
+
+
+Inline = str | Link | Mark | Code | Break
 Text = Inline | list[Inline]
 FIGURES = "figures"  # the folder of the pictures
 
@@ -62,10 +66,18 @@ class Bullets(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A table: its head and its lines."""
+    """A table.
+
+    Attributes:
+      head: its column names.
+      lines: its cells.
+      is_tall: whether a phone shows every line as a card, with the column names beside the cells,
+        in place of a table to scroll sideways.
+    """
 
     head: Sequence[str]
     lines: Sequence[Sequence[Text]]
+    is_tall: bool = False
 
 
 class Picture(NamedTuple):
@@ -113,17 +125,23 @@ a { color: var(--link); }
 p, li { max-width: 46rem; overflow-wrap: anywhere; }
 code { background: var(--card); border-radius: 3px; padding: 0.1em 0.3em; font-size: 0.85em; }
 .scroll { overflow-x: auto; margin: 1em 0; }
-table { border-collapse: collapse; width: max-content; font-size: 0.875rem;
+table { border-collapse: collapse; max-width: 100%; font-size: 0.875rem;
   font-variant-numeric: tabular-nums; }
 th, td { padding: 0.35em 0.7em; text-align: left; vertical-align: top;
   border-bottom: 1px solid var(--line); }
 th { color: var(--soft); font-weight: 600; }
-td { min-width: 3.5em; max-width: 16em; }
+td { min-width: 3.5em; }
 td:first-child { min-width: 8em; }
-td:nth-child(2) { min-width: 6em; max-width: 12em; }
-td code { overflow-wrap: anywhere; }
+td code { overflow-wrap: anywhere; padding: 0; background: none; }
 @media (max-width: 40rem) { th, td { padding: 0.35em 0.5em; }
-  td, td:nth-child(2) { max-width: 9em; overflow-wrap: anywhere; } }
+  td, td:first-child { min-width: 2em; }
+  .tall thead { display: none; }
+  .tall, .tall tbody, .tall tr, .tall td { display: block; }
+  .tall tr { background: var(--card); border-radius: 6px; margin: 0 0 0.8em; padding: 0.4em; }
+  .tall td { border: 0; overflow-wrap: anywhere; }
+  .tall td:not(:first-child)::before { content: attr(data-label) ": "; color: var(--soft); }
+  .tall td:first-child { font-weight: 600; }
+  .tall td:empty { display: none; } }
 details > :target { border-left: 3px solid var(--link); padding-left: 0.7em; }
 details { margin: 0.4em 0; }
 summary { cursor: pointer; overflow-wrap: anywhere; }
@@ -204,14 +222,8 @@ def _html(block: Block, files: str) -> str:
         case Bullets(items):
             lines = "\n".join(f"<li>{_html_text(item, files)}</li>" for item in items)
             return f"<ul>\n{lines}\n</ul>"
-        case Table(head, lines):
-            top = "".join(f'<th scope="col">{escaping.escape(cell)}</th>' for cell in head)
-            rows = "\n".join(
-                "<tr>" + "".join(f"<td>{_html_text(cell, files)}</td>" for cell in line) + "</tr>"
-                for line in lines
-            )
-            table = f"<table>\n<thead><tr>{top}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>"
-            return f'<div class="scroll" tabindex="0">{table}</div>'
+        case Table():
+            return _html_table(block, files)
         case Picture(draw, name, caption):
             drawing = svg(draw(), name, caption)
             note = f"<figcaption>{escaping.escape(caption)}</figcaption>"
@@ -221,6 +233,20 @@ def _html(block: Block, files: str) -> str:
             head = f"<summary>{escaping.escape(summary)}</summary>"
             # A link to what is inside opens it.
             return f'<details>{head}\n<div id="{place}">\n{inside}\n</div>\n</details>'
+
+
+def _html_table(table: Table, files: str) -> str:
+    def cell(name: str, text: Text) -> str:
+        label = f' data-label="{escaping.escape(name)}"' if table.is_tall else ""
+        return f"<td{label}>{_html_text(text, files)}</td>"
+
+    top = "".join(f'<th scope="col">{escaping.escape(name)}</th>' for name in table.head)
+    rows = "\n".join(f"<tr>{''.join(map(cell, table.head, line))}</tr>" for line in table.lines)
+    kind = ' class="tall"' if table.is_tall else ""
+    return (
+        f'<div class="scroll" tabindex="0"><table{kind}>\n<thead><tr>{top}</tr></thead>\n'
+        f"<tbody>\n{rows}\n</tbody>\n</table></div>"
+    )
 
 
 def _html_text(text: Text, files: str) -> str:
@@ -235,6 +261,8 @@ def _html_text(text: Text, files: str) -> str:
             return f'<mark class="{kind.replace(" ", "-")}">{escaping.escape(words)}</mark>'
         case Code(words):
             return f"<code>{escaping.escape(words)}</code>"
+        case Break():
+            return "<br>"
     return escaping.escape(text)
 
 
@@ -246,7 +274,7 @@ def _markdown(block: Block, files: str) -> str:
             return _markdown_text(text, files)
         case Bullets(items):
             return "\n".join(f"* {_markdown_text(item, files)}" for item in items)
-        case Table(head, lines):
+        case Table(head, lines, _):
             cells = [[_markdown_text(cell, files) for cell in line] for line in lines]
             return "\n".join(
                 f"| {' | '.join(line)} |" for line in [[*head], ["---"] * len(head), *cells]
@@ -269,6 +297,8 @@ def _markdown_text(text: Text, files: str) -> str:
             return f"**{words}**"
         case Code(words):
             return f"`{words}`"
+        case Break():
+            return "<br>"
     return text.replace("|", "\\|").replace("<", "&lt;")
 
 

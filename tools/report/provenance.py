@@ -174,7 +174,7 @@ def _provenance(table: Table) -> list[Block]:
             ["Rows: ", _link(table.files.rows), "; settings: ", _link(table.files.config),
              "; machine: ", _link(table.files.environment), "."]
         ),
-        Paragraph(["Commands, which need a ", Code("--workdir"), " too:"]),
+        Paragraph(["Commands (each also needs a ", Code("--workdir"), "):"]),
         Bullets(
             [
                 [Code(command), f": {count} rows by {version}"]
