@@ -167,10 +167,10 @@ def make_plan(config: ConfigDict, data_dir: str | None = None, part: str | None 
       ValueError: a wrong setting, with what is allowed.
       FileNotFoundError: data that is not there, with how to get it.
     """
-    return plan(settings.read(Settings, config.to_dict()), data_dir, part)
+    return plan_from(settings.read(Settings, config.to_dict()), data_dir, part)
 
 
-def plan(config: Settings, data_dir: str | None = None, part: str | None = None) -> Plan:
+def plan_from(config: Settings, data_dir: str | None = None, part: str | None = None) -> Plan:
     """The plan of checked settings; see `make_plan`."""
     variants = parse_variants(Variant.parse, config.variants)
     members = [Member(variant, seed) for variant in variants for seed in config.seeds]

@@ -110,7 +110,7 @@ def make_plan(config: ConfigDict, data_dir: str | None = None, part: str | None 
         raise ValueError(
             f"config.retrain_power is {checked.retrain_power}, expected -1 or one of the powers."
         )
-    return Plan(checked, iterative.plan(checked.of_dense(), data_dir, part))
+    return Plan(checked, iterative.plan_from(checked.of_dense(), data_dir, part))
 
 
 def run(
