@@ -1,1 +1,1 @@
-"""What an experiment does: iterative pruning, one-shot supermasks, learned supermasks."""
+"""The kinds of experiments: iterative pruning, one-shot supermasks and learned supermasks."""

@@ -1,11 +1,13 @@
-"""Iterative pruning: one dense run per seed, then rounds of variants x seeds as one population.
+"""Iterative pruning: one dense training per seed, then rounds of variants x seeds.
 
-    seeds  -> w_0 [S, ...] -> train -> w_f [S, ...]                 round 0
-    variant by variant: advance -> RoundState [S, ...], written into [P, ...]
-    round r: start parameters -> train all P members -> rows, checkpoint -> advance
+Every round trains its members as one population:
 
-A round is a pure function of the configuration, the seed and the round's number, and a
-finished round on disk is not done again.
+    round 0: seeds -> w_0 [S, ...] -> train -> w_f [S, ...] -> rows, checkpoint
+    round r: for each variant, advance -> RoundState [S, ...], written into [P, ...]
+             start parameters [P, ...] -> train -> w_f [P, ...] -> rows, checkpoint
+
+The results of a round are a pure function of the configuration, the seeds and the number of the
+round. Rounds that are complete on disk are not computed again.
 """
 
 import dataclasses
@@ -71,7 +73,7 @@ COLUMNS: results.Columns = {
 
 
 class Variant(NamedTuple):
-    """A way to prune: names from `CRITERIA`, `MASK_ONE` and `MASK_ZERO`."""
+    """A method of pruning: names in `CRITERIA`, `MASK_ONE` and `MASK_ZERO`."""
 
     criterion: str
     mask_one: str
@@ -79,10 +81,10 @@ class Variant(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "Variant":
-        """Read ``criterion[:mask_one[:mask_zero]]``; missing parts are rewind and zero.
+        """Parse ``criterion[:mask_one[:mask_zero]]``; the actions default to rewind and zero.
 
         Raises:
-          ValueError: an unknown name, or too many parts.
+          ValueError: if a name is unknown, or if there are too many parts.
         """
         names = str(text).split(":")
         if len(names) > 3:
@@ -96,12 +98,12 @@ class Variant(NamedTuple):
         return variant
 
     def __str__(self) -> str:
-        """The shortest text that `parse` reads back."""
+        """Return the shortest text that `parse` reads as this variant."""
         return ":".join(self).removesuffix(":zero").removesuffix(":rewind")
 
 
 class Member(NamedTuple):
-    """Who trains in a slot of the population; the dense network has no variant."""
+    """One member of the population; the variant of a dense network is None."""
 
     variant: Variant | None
     seed: int
@@ -109,16 +111,16 @@ class Member(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PruningSettings(settings.Settings):
-    """What is set of all pruning: how much, and how many checkpoints stay."""
+    """The settings that iterative and one-shot pruning share."""
 
     default_rate: Annotated[float, settings.fraction]
-    rates: Sequence[tuple[str, float]]  # of leaves whose path a pattern matches
+    rates: Sequence[tuple[str, float]]  # (pattern, rate) for leaves whose path matches
     keep_checkpoints: Annotated[int, integer(1), SWEEP]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings(PruningSettings):
-    """What is set of iterative pruning."""
+    """The settings of iterative pruning."""
 
     variants: Annotated[Sequence[str], list_of(), SWEEP]
     num_rounds: Annotated[int, integer(0), SWEEP]
@@ -128,7 +130,7 @@ class Plan(NamedTuple):
     """A checked configuration and what follows from it, before any computation."""
 
     config: Settings
-    pruned: tuple[Member, ...]  # the members of the rounds after the dense one
+    pruned: tuple[Member, ...]  # the members of every round after round 0
     problem: Problem
     rates: PyTree
     num_steps: int
@@ -144,12 +146,12 @@ class Plan(NamedTuple):
         return list(dict.fromkeys(member.variant for member in self.pruned if member.variant))
 
     def members(self, round: int) -> Sequence[Member]:
-        """Who trains in a round, in the order of the member axis: variant by variant."""
+        """Return the members of a round in the order of the member axis: variant by variant."""
         return self.pruned if round else [Member(None, seed) for seed in self.seeds]
 
 
 class Outcome(NamedTuple):
-    """A finished round of a population: what it started from and the last step's parameters."""
+    """A finished round: the state that its population started from, and its last parameters."""
 
     state: rounds.RoundState
     w_f: PyTree
@@ -159,19 +161,19 @@ def make_plan(config: ConfigDict, data_dir: str | None = None, part: str | None 
     """Check a configuration and load its data.
 
     Args:
-      config: see `experiments.configs.base`.
-      data_dir: folder of prepared data sets.
-      part: the slice of the sweep to do, as `Slice.parse` reads it; None is all of it.
+      config: see `experiments.configs.base.iterative`.
+      data_dir: the folder of prepared data sets.
+      part: the slice ``i/n`` of the sweep to run; None for the whole sweep.
 
     Raises:
-      ValueError: a wrong setting, with what is allowed.
-      FileNotFoundError: data that is not there, with how to get it.
+      ValueError: if a setting is wrong; the message says what is allowed.
+      FileNotFoundError: if the data set is missing; the message says how to get it.
     """
     return plan_from(settings.read(Settings, config.to_dict()), data_dir, part)
 
 
 def plan_from(config: Settings, data_dir: str | None = None, part: str | None = None) -> Plan:
-    """The plan of checked settings; see `make_plan`."""
+    """Return the plan of settings that have been checked; see `make_plan`."""
     variants = parse_variants(Variant.parse, config.variants)
     members = [Member(variant, seed) for variant in variants for seed in config.seeds]
     problem = load_problem(config.network, config.dataset, config.batch_size, data_dir)
@@ -185,7 +187,7 @@ def plan_from(config: Settings, data_dir: str | None = None, part: str | None = 
 
 
 def _rates(config: Settings, params: PyTree) -> PyTree:
-    """The pruning rate of every leaf."""
+    """Return the pruning rate of every leaf."""
     try:
         tree = rates.rates_by_path(params, config.rates, config.default_rate)
     except (ValueError, TypeError) as error:
@@ -205,21 +207,22 @@ def run(
     max_memory: float | None = None,
     save_every: float = SAVE_EVERY,
 ) -> list[results.Row]:
-    """Do the rounds of an experiment that are not on disk yet.
+    """Run the rounds of an experiment that are not complete on disk.
 
     Args:
       plan: from `make_plan`.
-      workdir: gets ``results.csv``, ``analysis.csv``, ``curves/`` and ``checkpoints/``.
-      command: what was typed, for the table.
-      max_memory: bytes that this process may take; None is what is free now.
-      save_every: seconds between two states of a round under way on disk.
+      workdir: the folder for ``results.csv``, ``analysis.csv``, ``curves/`` and ``checkpoints/``.
+      command: the command that was typed, for the table.
+      max_memory: the memory limit of this process in bytes; None for what is free now.
+      save_every: seconds between autosaves of the round in progress.
 
     Returns:
       The rows of all rounds.
 
     Raises:
-      Stopped: by a signal, see `stopping`.
-      MemoryError: if what is allowed does not suffice.
+      Stopped: if a signal asked for a stop; see `stopping`.
+      MemoryError: if even the smallest group of members does not fit.
+      OSError: if a file cannot be written.
     """
     config = plan.config
     laboratory = Laboratory(plan)
@@ -238,7 +241,7 @@ def run(
             autosave = Autosave(workdir, notes.origin.code_version, part_name(round), save_every)
             state = laboratory.start(round, outcome)
             analysed = laboratory.analyse(round, outcome, state) if outcome else []
-            outcome = None  # its memory is the training's
+            outcome = None  # frees its memory for the training
             trained = laboratory.train(round, state, progress.advance, autosave)
             outcome = Outcome(state, trained.params)
             new = notes.add(round, outcome, trained, analysed)
@@ -248,13 +251,13 @@ def run(
 
 
 class Notes:
-    """What a run writes down of its rounds, and reads when it is taken up again.
+    """The files of a run: written after every round, and read when the run is resumed.
 
     Args:
       plan: from `make_plan`.
-      workdir: of the run.
-      command: what was typed.
-      eval_steps: the steps of all evaluations.
+      workdir: the folder of the run.
+      command: the command that was typed, for the table.
+      eval_steps: int `[E]`, the step of every evaluation.
     """
 
     def __init__(self, plan: Plan, workdir: Path, command: str, eval_steps: np.ndarray) -> None:
@@ -268,9 +271,10 @@ class Notes:
         )
 
     def resume(self) -> tuple[int, Outcome | None]:
-        """The round to go on with, and the outcome of the one before.
+        """Return the next round to run and the outcome of the round before it.
 
-        That one is the newest whose checkpoint is whole and that has, like all before it, its rows.
+        The run resumes after the newest round that has an intact checkpoint and all its rows, as
+        must all earlier rounds have. The outcome is None if the next round is round 0.
         """
         whole = next(round for round in itertools.count() if not self._has_rows(round))
         found = self._checkpoints.load_newest(
@@ -281,7 +285,14 @@ class Notes:
     def add(
         self, round: int, outcome: Outcome, trained: Trained, analysed: list[results.Row]
     ) -> list[results.Row]:
-        """Write a finished round, its checkpoint last; its rows."""
+        """Write the files of a finished round, the checkpoint last, and return its rows.
+
+        Args:
+          round: the number of the round.
+          outcome: its states and parameters.
+          trained: its table and curves.
+          analysed: its rows of `mask_analysis`; empty for round 0.
+        """
         name = part_name(round)
         new = _make_rows(self._plan, round, outcome.state.mask, trained.table, self.origin)
         if processes.is_first():
@@ -296,7 +307,7 @@ class Notes:
         return new
 
     def rows(self) -> list[results.Row]:
-        """The rows of all rounds."""
+        """Return the rows of all rounds."""
         return self._records.rows()
 
     def _has_rows(self, round: int) -> bool:
@@ -306,7 +317,11 @@ class Notes:
 
 
 class Laboratory:
-    """The programs of a plan: one training per population size, one advance per variant."""
+    """The compiled programs of a plan: one training per population size, one advance per variant.
+
+    Args:
+      plan: from `make_plan`.
+    """
 
     def __init__(self, plan: Plan) -> None:
         config = plan.config
@@ -325,34 +340,34 @@ class Laboratory:
         self.eval_steps = self._trainer.eval_steps
 
     def prepare(self, todo: Sequence[int], max_memory: float | None = None) -> Forecast:
-        """Compile the trainings of the rounds to do and say what they will take.
+        """Compile the trainings of the rounds to run, and forecast their memory and time.
 
         Args:
-          todo: numbers of rounds.
-          max_memory: bytes that this process may take; None is what is free now.
+          todo: the numbers of the rounds.
+          max_memory: the memory limit of this process in bytes; None for what is free now.
 
         Raises:
-          MemoryError: if what is allowed does not suffice.
+          MemoryError: if even the smallest group of members does not fit.
         """
-        # What all members started from and ended with stays in main memory during a round.
+        # The start states and final weights of all members stay in main memory during a round.
         held = num_bytes(abstract_outcome(self._plan, max(todo)))
         sizes = [len(self._plan.members(round)) for round in todo]
         return self._trainer.forecast(sizes, held, max_memory)
 
     def start(self, round: int, previous: Outcome | None) -> rounds.RoundState:
-        """The states `[P, ...]` that a round starts from, on the host.
+        """Return the states that a round starts from, `[P, ...]` per leaf, on the host.
 
         Args:
-          round: its number; round 0 is the dense one.
-          previous: the outcome of the previous round, None for round 0.
+          round: the number of the round; round 0 trains the dense networks.
+          previous: the outcome of the previous round; None for round 0.
         """
         return self._dense_state() if previous is None else self._next_state(round, previous)
 
     def analyse(self, round: int, previous: Outcome, state: rounds.RoundState) -> list[results.Row]:
-        """The rows of `mask_analysis` on the masks that a round starts with.
+        """Return the rows of `mask_analysis` for the masks that a round starts with.
 
         Args:
-          round: its number, 1 or more.
+          round: the number of the round, 1 or more.
           previous: the outcome of the previous round.
           state: from `start`.
         """
@@ -375,13 +390,16 @@ class Laboratory:
         advance: Advance,
         autosave: Autosave | None = None,
     ) -> Trained:
-        """Train a round's population.
+        """Train the population of a round.
 
         Args:
-          round: its number.
-          state: what it starts from.
-          advance: told of progress.
-          autosave: saves the training under way.
+          round: the number of the round.
+          state: from `start`.
+          advance: called with the progress at every chunk boundary.
+          autosave: saves the training in progress; None does not save it.
+
+        Raises:
+          Stopped: if a signal asked for a stop; the state is on disk.
         """
         orders = self._places(round)
         streams = Stream(
@@ -414,7 +432,7 @@ class Laboratory:
         return state
 
     def _places(self, round: int) -> np.ndarray:
-        """The place of every member's seed among the seeds, `[P]`."""
+        """Return the index of every member's seed in `Plan.seeds`, int32 `[P]`."""
         return seed_places(self._plan.members(round), self._plan.seeds)
 
     def _compile_advance(self, variant: Variant) -> Callable[..., rounds.RoundState]:
@@ -428,7 +446,7 @@ class Laboratory:
 
         def advance_one(key: jax.Array, own: Outcome, num_keep: PyTree) -> rounds.RoundState:
             state = advance(key, own.state, own.w_f, num_keep=num_keep)
-            # The scores of a member that diverged mean nothing: it stays NaN, and its rows say so.
+            # The scores of a diverged member are meaningless. Keep it NaN, so that its rows say so.
             finite = jnp.all(jnp.array([jnp.isfinite(w).all() for w in jax.tree.leaves(own.w_f)]))
             w_i = jax.tree.map(lambda w: jnp.where(finite, w, jnp.nan), state.w_i)
             return state._replace(w_i=w_i)
@@ -443,14 +461,14 @@ class Laboratory:
 
 
 def row_key(config: Mapping[str, Any]) -> Callable[[results.Row], tuple]:
-    """The order of a table's rows: by round, variant and seed, as configured."""
+    """Return a sort key for rows: by round, variant and seed, as configured."""
     variants = ["dense", *(str(Variant.parse(text)) for text in config["variants"])]
     of_member = in_order({"variant": variants, "seed": config["seeds"]})
     return lambda row: (row["round"], *of_member(row))
 
 
 def alone(config: ConfigDict, row: results.Row) -> ConfigDict:
-    """The configuration that trains one row's member, up to its round."""
+    """Return the configuration that trains only the member of a row, up to its round."""
     config = ConfigDict(config.to_dict())
     variants = config.variants if row["round"] == 0 else [row["variant"]]
     config.update(variants=variants, seeds=[row["seed"]], num_rounds=row["round"])
@@ -458,12 +476,12 @@ def alone(config: ConfigDict, row: results.Row) -> ConfigDict:
 
 
 def part_name(round: int) -> str:
-    """What the files of a round are called."""
+    """Return the name of a round's files, without suffix."""
     return f"round_{round:02}"
 
 
 def abstract_outcome(plan: Plan, round: int) -> Outcome:
-    """Shapes and types of a round's outcome, as `Checkpoints.load` needs them."""
+    """Return the shapes and types of a round's outcome, as `Checkpoints.load` needs them."""
     leading = (len(plan.members(round)),)
     weights = abstract(plan.problem.params, leading=leading)
     mask = abstract(plan.problem.params, leading=leading, dtype=bool)
@@ -493,7 +511,7 @@ def _make_rows(
 
 
 def _densities(mask: PyTree, prunable: PyTree) -> list[float]:
-    """Exact kept / prunable weights of every member."""
+    """Return the exact density of every member: kept / prunable weights."""
     pairs = zip(jax.tree.leaves(mask), jax.tree.leaves(prunable), strict=True)
     leaves = [leaf.reshape(len(leaf), -1) for leaf, yes in pairs if yes]
     return np.concatenate(leaves, axis=1).mean(axis=1, dtype=np.float64).tolist()

@@ -1,9 +1,11 @@
-"""Learned supermasks: logits trained on frozen weights, variants x initial logits x seeds at once.
+"""Learned supermasks: logits trained on frozen weights, for variants x initial logits x seeds.
 
-seeds -> w_0 [S, ...] -> untrained weights [P, ...]; logits [P, ...]
-train all P members -> the logits of the lowest validation loss
-optionally: the most probable masks and their weights -> trained as tickets
--> rows, curves, checkpoint (the logits)
+All members train as one population:
+
+    seeds -> w_0 [S, ...] -> frozen weights [P, ...]
+    initial logits [P, ...] -> train -> the logits with the lowest validation loss [P, ...]
+    optionally: the most probable masks and their weights -> retrain as tickets
+    -> rows, curves, checkpoint of the logits
 """
 
 import dataclasses
@@ -45,7 +47,7 @@ PyTree = Any
 
 LISTS = ("variants", "initial_logits", "seeds")
 PART = "learning"
-CURVES = Path("curves") / f"{PART}.parquet"  # in the folder of a run
+CURVES = Path("curves") / f"{PART}.parquet"  # relative to the folder of a run
 
 COLUMNS: results.Columns = {
     "id": str,
@@ -72,31 +74,31 @@ COLUMNS: results.Columns = {
 
 
 class Variant(NamedTuple):
-    """What is frozen, a name of `WEIGHTS`, and whether weights are rescaled dynamically."""
+    """The kind of frozen weights, a key of `WEIGHTS`, and whether to rescale them dynamically."""
 
     weights: str
     rescale: bool
 
     @classmethod
     def parse(cls, text: str) -> "Variant":
-        """Read ``weights[:rescale]``.
+        """Parse ``weights[:rescale]``.
 
         Raises:
-          ValueError: anything else.
+          ValueError: for any other text.
         """
         weights, colon, rescale = str(text).partition(":")
         lookup("kind of weights", weights, WEIGHTS)
         if colon and rescale != "rescale":
-            raise ValueError(f"variant {shown(text)} is not weights or weights:rescale.")
+            raise ValueError(f"variant {shown(text)}, expected weights or weights:rescale.")
         return cls(weights, bool(colon))
 
     def __str__(self) -> str:
-        """The text that `parse` reads back."""
+        """Return the text that `parse` reads as this variant."""
         return self.weights + ":rescale" * self.rescale
 
 
 class Member(NamedTuple):
-    """Who learns in a slot of the population."""
+    """One member of the population."""
 
     variant: Variant
     initial_logit: float
@@ -105,7 +107,7 @@ class Member(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings(settings.Settings):
-    """What is set of learned supermasks."""
+    """The settings of learned supermasks."""
 
     variants: Annotated[Sequence[str], list_of(), SWEEP]
     initial_logits: Annotated[Sequence[float], list_of(finite), SWEEP]
@@ -130,7 +132,7 @@ class Plan(NamedTuple):
 
     @property
     def num_steps(self) -> int:
-        """Steps of a training."""
+        """The number of steps of the training."""
         return self.config.epochs * self.problem.steps_per_epoch
 
 
@@ -139,12 +141,12 @@ def make_plan(config: ConfigDict, data_dir: str | None = None, part: str | None 
 
     Args:
       config: see `experiments.configs.base.learned`.
-      data_dir: folder of prepared data sets.
-      part: the slice of the sweep to do, as `Slice.parse` reads it; None is all of it.
+      data_dir: the folder of prepared data sets.
+      part: the slice ``i/n`` of the sweep to run; None for the whole sweep.
 
     Raises:
-      ValueError: a wrong setting, with what is allowed.
-      FileNotFoundError: data that is not there, with how to get it.
+      ValueError: if a setting is wrong; the message says what is allowed.
+      FileNotFoundError: if the data set is missing; the message says how to get it.
     """
     checked = settings.read(Settings, config.to_dict())
     variants = parse_variants(Variant.parse, checked.variants)
@@ -165,18 +167,22 @@ def run(
     max_memory: float | None = None,
     save_every: float = SAVE_EVERY,
 ) -> list[results.Row]:
-    """Learn the masks of an experiment, unless they are on disk.
+    """Learn the masks of an experiment, unless they are complete on disk.
 
     Args:
       plan: from `make_plan`.
-      workdir: gets ``results.csv``, ``curves/`` and ``checkpoints/``.
-      command: what was typed, for the table.
-      max_memory: bytes that this process may take; None is what is free now.
-      save_every: seconds between two states of the training under way on disk.
+      workdir: the folder for ``results.csv``, ``curves/`` and ``checkpoints/``.
+      command: the command that was typed, for the table.
+      max_memory: the memory limit of this process in bytes; None for what is free now.
+      save_every: seconds between autosaves of the training in progress.
+
+    Returns:
+      The rows of all members.
 
     Raises:
-      Stopped: by a signal, see `stopping`.
-      MemoryError: if what is allowed does not suffice.
+      Stopped: if a signal asked for a stop; see `stopping`.
+      MemoryError: if even the smallest group of members does not fit.
+      OSError: if a file cannot be written.
     """
     records = Records(workdir / RESULTS, COLUMNS, row_key(dataclasses.asdict(plan.config)))
     if PART in records:
@@ -212,7 +218,11 @@ def run(
 
 
 class Learner:
-    """The program of a plan: one training of logits for all members."""
+    """The compiled programs of a plan: one training of all logits, and optionally retraining.
+
+    Args:
+      plan: from `make_plan`.
+    """
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
@@ -247,18 +257,28 @@ class Learner:
         self.eval_steps = self._trainer.eval_steps
 
     def forecast(self, max_memory: float | None) -> Forecast:
-        """Compile all training and say what the learning will take; see `Trainer.forecast`."""
+        """Compile all trainings, and forecast the memory and time of learning the masks.
+
+        Args:
+          max_memory: the memory limit of this process in bytes; None for what is free now.
+
+        Raises:
+          MemoryError: if even the smallest group of members does not fit.
+        """
         if self._retrainer:
             self._retrainer.prepare(len(self._plan.members), max_memory)
-        held = 2 * num_bytes(self.abstract_logits())  # the weights, and what was learned
+        held = 2 * num_bytes(self.abstract_logits())  # the frozen weights and the learned logits
         return self._trainer.forecast([len(self._plan.members)], held, max_memory)
 
     def train(self, advance: Advance, autosave: Autosave | None = None) -> Trained:
         """Learn the masks of all members.
 
         Args:
-          advance: told of progress.
-          autosave: saves the training under way, and its end if the networks are trained again.
+          advance: called with the progress at every chunk boundary.
+          autosave: saves the training in progress, and its final state if retraining follows.
+
+        Raises:
+          Stopped: if a signal asked for a stop; the state is on disk.
         """
         members, seeds = self._plan.members, self._plan.seeds
         orders = self._places()
@@ -292,17 +312,22 @@ class Learner:
         max_memory: float | None = None,
         autosave: Autosave | None = None,
     ) -> np.ndarray:
-        """Test accuracies `[P]` of the most probable masks' networks, trained as tickets.
+        """Retrain the networks of the most probable masks; return their test accuracies, `[P]`.
 
         Args:
           logits: `[P, ...]` per leaf.
-          advance: told of progress.
-          max_memory: bytes that this process may take; None is what is free now.
-          autosave: saves the training under way.
+          advance: called with the progress at every chunk boundary.
+          max_memory: the memory limit of this process in bytes; None for what is free now.
+          autosave: saves the training in progress; None does not save it.
+
+        Raises:
+          ValueError: if ``config.retrain_epochs`` is 0.
+          Stopped: if a signal asked for a stop; the state is on disk.
+          MemoryError: if even the smallest group of members does not fit.
         """
         prunable = self._plan.problem.prunable
         if not self._retrainer:
-            raise ValueError("config.retrain_epochs is 0: nothing is trained again.")
+            raise ValueError("config.retrain_epochs is 0, expected 1 or more to retrain.")
 
         def ticket(logits: PyTree, weights: PyTree, rescale: jax.Array) -> tuple[PyTree, PyTree]:
             mask = supermasks.most_probable(logits, prunable)
@@ -314,11 +339,11 @@ class Learner:
         return self._retrainer.train(weights, masks, seeds, max_memory, advance, autosave)
 
     def abstract_logits(self) -> PyTree:
-        """Shapes and types of all logits, as `Checkpoints.load` needs them."""
+        """Return the shapes and types of all logits, as `Checkpoints.load` needs them."""
         return abstract(self._plan.problem.params, leading=(len(self._plan.members),))
 
     def _weights(self) -> PyTree:
-        """The frozen weights of all members, `[P, ...]` per leaf."""
+        """Return the frozen weights of all members, `[P, ...]` per leaf."""
         problem, names = self._plan.problem, list(WEIGHTS)
 
         def of_member(init_key: jax.Array, key: jax.Array, name: jax.Array) -> PyTree:
@@ -337,17 +362,27 @@ class Learner:
         return jax.device_get(make((*of_seeds, kinds)))
 
     def _places(self) -> np.ndarray:
-        """The place of every member's seed among the seeds, `[P]`."""
+        """Return the index of every member's seed in `Plan.seeds`, int32 `[P]`."""
         return seed_places(self._plan.members, self._plan.seeds)
 
 
 def masked_classification(
     apply: Apply, prunable: PyTree, num_draws: int, count_gradient: bool
 ) -> Objective:
-    """Cross-entropy of a network masked by a draw; the parameters to train are logits.
+    """Return the objective of learned supermasks, whose parameters are the logits of a mask.
 
-    Measured are the means over `num_draws` masks drawn with the member's own key, the accuracies
-    of the most probable mask and of the expected one, and the expected density.
+    The loss is the cross-entropy of a network with one mask, drawn at every step. The metrics are
+    loss and accuracy averaged over `num_draws` masks, which are the same at every evaluation; the
+    accuracies of the most probable and of the expected mask; and the expected density.
+
+    The context of a member holds its frozen weights (``weights``), whether to rescale them
+    (``rescale``, bool) and the key of the masks that measure it (``draws``).
+
+    Args:
+      apply: the network, ``(params, images float32 [B, H, W, C]) -> logits``.
+      prunable: from `trees.prunable_leaves`.
+      num_draws: the number of masks drawn per evaluation.
+      count_gradient: see `supermasks.loss_of_logits`.
     """
     plain = make_loss(apply)
 
@@ -383,7 +418,7 @@ def masked_classification(
 
 
 def row_key(config: Mapping[str, Any]) -> Callable[[results.Row], tuple]:
-    """The order of a table's rows: by variant, initial logit and seed, as configured."""
+    """Return a sort key for rows: by variant, initial logit and seed, as configured."""
     variants = [str(Variant.parse(text)) for text in config["variants"]]
     return in_order(
         {"variant": variants, "initial_logit": config["initial_logits"], "seed": config["seeds"]}
@@ -391,7 +426,7 @@ def row_key(config: Mapping[str, Any]) -> Callable[[results.Row], tuple]:
 
 
 def alone(config: ConfigDict, row: results.Row) -> ConfigDict:
-    """The configuration that computes one row only."""
+    """Return the configuration that computes only one row."""
     config = ConfigDict(config.to_dict())
     config.update(
         variants=[row["variant"]], initial_logits=[row["initial_logit"]], seeds=[row["seed"]]

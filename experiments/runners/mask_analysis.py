@@ -1,16 +1,19 @@
-"""What the masks of a round have in common and what training did to the weights behind them.
+"""Analysis of masks: their overlap, and what training did to the weights they keep and prune.
 
-A tidy table beside the results: one row per quantity, layer and member, or pair of members. The
-quantities of round r look at its mask and at the training of round r - 1, which the mask came from:
+The results form a tidy table beside the test results, with one row per quantity, layer and member
+or pair of members. The quantities of round r describe its masks and the training of round r - 1,
+which the masks came from:
 
 * density: kept / prunable weights;
-* sign_agreement_kept, sign_agreement_pruned: the fraction that ended with the sign it started with;
-* shrunk_kept, shrunk_pruned: the fraction whose magnitude fell, among the weights still kept and
-  among those pruned just now;
-* overlap: of the masks of two variants of one seed, or of two seeds of one variant, beyond chance.
+* sign_agreement_kept, sign_agreement_pruned: the fraction of weights that kept their sign during
+  training, among the weights kept and among those pruned in this round;
+* shrunk_kept, shrunk_pruned: the fraction of weights whose magnitude fell during training, among
+  the same weights;
+* overlap: the overlap beyond chance of the masks of two variants with the same seed, or of two
+  seeds with the same variant.
 
-Where a fraction has no weights to look at there is no row, nor is there one for a member that
-diverged. `supermask_jax.analysis` has the definitions.
+A fraction of no weights has no row, and neither has a member that diverged. See
+`supermask_jax.analysis` for the definitions.
 """
 
 import itertools
@@ -33,7 +36,7 @@ COLUMNS: results.Columns = {
     "dataset": str,
     "variant": str,
     "seed": int,
-    "other_variant": str,  # of an overlap, else empty
+    "other_variant": str,  # empty unless the quantity is an overlap
     "other_seed": lambda text: int(text) if text else None,
     "round": int,
     "layer": str,
@@ -43,7 +46,7 @@ COLUMNS: results.Columns = {
 
 
 class Analysis:
-    """Compiled once, for all members and rounds.
+    """The analysis of masks, compiled once for all members and rounds.
 
     Args:
       prunable: from `trees.prunable_leaves`.
@@ -73,14 +76,16 @@ class Analysis:
         w_f: PyTree,
         after: rounds.RoundState,
     ) -> list[results.Row]:
-        """The rows of a round, without the columns that all of a run share.
+        """Return the rows of a round, without the columns that all rows of a run share.
+
+        The P members come from the Q members of the previous round.
 
         Args:
-          members: variant and seed of each, P of them.
-          parents: `[P]`, the place of each in the population before, of Q members.
-          before: `[Q, ...]`, what the training that the masks came from started from.
-          w_f: `[Q, ...]`, what it ended with.
-          after: `[P, ...]`, with the new masks.
+          members: the variant and the seed of each of the P members.
+          parents: `[P]`, the place of each member's parent in the previous population.
+          before: `[Q, ...]`, the states that the previous training started from.
+          w_f: `[Q, ...]` per leaf, the final weights of the previous training.
+          after: `[P, ...]`, the states with the new masks.
         """
         finite = [i for i, parent in enumerate(parents) if _is_finite(population.take(w_f, parent))]
         rows = []
@@ -112,7 +117,7 @@ def _rows(
                     "other_seed": other_seed,
                     "layer": layer,
                     "quantity": quantity,
-                    # str: the shortest decimal that reads back as the same float32
+                    # str gives the shortest decimal that reads back as the same float32.
                     "value": float(str(value)),
                 }
 

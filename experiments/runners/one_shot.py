@@ -1,8 +1,11 @@
-"""Heuristic supermasks: one-shot masks of trained networks, measured on untrained weights.
+"""Heuristic supermasks: one-shot masks of trained networks, evaluated on untrained weights.
 
-seeds -> dense networks, by `iterative` in the folder ``dense``
-seed by seed: scores of all criteria -> one program makes a mask for every power, in turn,
-and measures it on every kind of untrained weights -> rows; no mask is kept
+    seeds -> dense networks, trained by `iterative` in the folder ``dense``
+    for each seed: the scores of all criteria
+        -> for each power, a mask, evaluated on every kind of untrained weights
+        -> rows
+
+The masks are not saved.
 """
 
 import dataclasses
@@ -60,16 +63,16 @@ COLUMNS: results.Columns = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings(iterative.PruningSettings):
-    """What is set of one-shot masks and of the dense networks that they come from."""
+    """The settings of one-shot masks and of the dense networks that they come from."""
 
     criteria: Annotated[Sequence[str], list_of(one_of("criterion", CRITERIA)), SWEEP]
     weights: Annotated[Sequence[str], list_of(one_of("kind of weights", WEIGHTS)), SWEEP]
     powers: Annotated[Sequence[int], list_of(integer(0)), SWEEP]
-    retrain_power: Annotated[int, integer(-1), SWEEP]  # -1: nothing is trained again
+    retrain_power: Annotated[int, integer(-1), SWEEP]  # -1: nothing is retrained
     retrain_epochs: Annotated[int, integer(1)]
 
     def of_dense(self) -> iterative.Settings:
-        """The settings of the dense networks' training."""
+        """Return the settings for training the dense networks."""
         shared = {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(iterative.PruningSettings)
@@ -78,18 +81,18 @@ class Settings(iterative.PruningSettings):
 
 
 class Plan(NamedTuple):
-    """A checked configuration: that of the dense networks and what is done with them."""
+    """A checked configuration, with the plan of the dense networks."""
 
     config: Settings
     dense: iterative.Plan
 
     @property
     def problem(self) -> Problem:
-        """What is learned."""
+        """The network and the data set."""
         return self.dense.problem
 
     def members(self, seed: int) -> list[str]:
-        """The criteria of a seed."""
+        """Return the criteria to evaluate for a seed."""
         return [m.variant.criterion for m in self.dense.pruned if m.seed == seed and m.variant]
 
 
@@ -98,12 +101,12 @@ def make_plan(config: ConfigDict, data_dir: str | None = None, part: str | None 
 
     Args:
       config: see `experiments.configs.base.one_shot`.
-      data_dir: folder of prepared data sets.
-      part: the slice of criteria x seeds to do; None is all of it.
+      data_dir: the folder of prepared data sets.
+      part: the slice ``i/n`` of criteria x seeds to run; None for all of them.
 
     Raises:
-      ValueError: a wrong setting, with what is allowed.
-      FileNotFoundError: data that is not there, with how to get it.
+      ValueError: if a setting is wrong; the message says what is allowed.
+      FileNotFoundError: if the data set is missing; the message says how to get it.
     """
     checked = settings.read(Settings, config.to_dict())
     if checked.retrain_power not in (-1, *checked.powers):
@@ -120,18 +123,22 @@ def run(
     max_memory: float | None = None,
     save_every: float = SAVE_EVERY,
 ) -> list[results.Row]:
-    """Measure the masks of the seeds that are not in the table yet.
+    """Evaluate the masks of the seeds that are not complete on disk.
 
     Args:
       plan: from `make_plan`.
-      workdir: gets ``results.csv``, and the dense networks in ``dense``.
-      command: what was typed, for the table.
-      max_memory: bytes that this process may take; None is what is free now.
-      save_every: seconds between two states of a training under way on disk.
+      workdir: the folder for ``results.csv``, and for the dense networks in ``dense``.
+      command: the command that was typed, for the table.
+      max_memory: the memory limit of this process in bytes; None for what is free now.
+      save_every: seconds between autosaves of the training in progress.
+
+    Returns:
+      The rows of all seeds.
 
     Raises:
-      Stopped: by a signal, see `stopping`.
-      MemoryError: if what is allowed does not suffice.
+      Stopped: if a signal asked for a stop; see `stopping`.
+      MemoryError: if even the smallest group of members does not fit.
+      OSError: if a file cannot be written.
     """
     records = Records(workdir / RESULTS, COLUMNS, row_key(dataclasses.asdict(plan.config)))
     todo = [seed for seed in plan.dense.seeds if _part_name(seed) not in records]
@@ -163,13 +170,15 @@ def run(
 
 
 class Measured(NamedTuple):
-    """What one seed's masks are worth: C criteria, N powers, K kinds of weights, numpy arrays.
+    """The results of the masks of one seed, as NumPy arrays.
+
+    There are C criteria, N powers and K kinds of weights.
 
     Attributes:
       density: kept / prunable weights, `[N]`.
       validation_accuracy: `[C, N, K]`.
       test_accuracy: `[C, N, K]`.
-      retrained_test_accuracy: `[C, N, K]`, NaN where not asked for.
+      retrained_test_accuracy: `[C, N, K]`, NaN for powers that are not retrained.
     """
 
     density: np.ndarray
@@ -179,11 +188,12 @@ class Measured(NamedTuple):
 
 
 class Bench:
-    """The program that makes and measures masks, compiled once for a number of criteria.
+    """The program that makes and evaluates masks, compiled once per number of criteria.
 
     Args:
       plan: from `make_plan`.
-      max_memory: bytes that this process may take to train again; None is what is free then.
+      max_memory: the memory limit of this process in bytes while retraining; None for what is free
+        then.
     """
 
     def __init__(self, plan: Plan, max_memory: float | None = None) -> None:
@@ -212,13 +222,17 @@ class Bench:
     def measure(
         self, seed: int, w_i: PyTree, w_f: PyTree, autosave: Autosave | None = None
     ) -> Measured:
-        """All masks of one seed; NaN for all if the dense network diverged.
+        """Evaluate all masks of one seed; the results are NaN if its dense network diverged.
 
         Args:
-          seed: for the random ties and weights.
-          w_i: the initialisation, `[...]` per leaf.
-          w_f: the trained weights.
-          autosave: saves the retraining under way.
+          seed: the seed, which breaks ties and draws random weights.
+          w_i: the initial weights, `[...]` per leaf.
+          w_f: the trained weights, `[...]` per leaf.
+          autosave: saves the retraining in progress; None does not save it.
+
+        Raises:
+          Stopped: if a signal asked for a stop; the state is on disk.
+          MemoryError: if even the smallest group of members does not fit.
         """
         if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(w_f)):
             return self._nothing(len(self._plan.members(seed)))
@@ -244,7 +258,7 @@ class Bench:
         self, nothing: tuple, scores: PyTree, key: jax.Array, w_i: PyTree, counts: PyTree,
         data: PyTree,
     ) -> tuple[tuple, tuple[jax.Array, jax.Array]]:  # fmt: skip
-        """Validation and test accuracies `[N, K]` of one criterion's masks."""
+        """Return the validation and test accuracies of one criterion's masks, both `[N, K]`."""
         apply = self._plan.problem.network.apply
 
         def of_network(params: PyTree) -> tuple[jax.Array, jax.Array]:
@@ -263,7 +277,7 @@ class Bench:
     def _tickets(
         self, key: jax.Array, scores: PyTree, w_i: PyTree, num_keep: PyTree
     ) -> tuple[PyTree, list[PyTree]]:
-        """A mask, and what it is to be laid on."""
+        """Return a mask and every kind of weights to apply it to."""
         prunable = self._plan.problem.prunable
         prune_key, weights_key = jax.random.split(key)
         everything = masks.ones(w_i)
@@ -288,7 +302,7 @@ class Bench:
         place: int,
         autosave: Autosave | None,
     ) -> np.ndarray:
-        """Test accuracies `[C, K]` after training the kept weights of one power's masks."""
+        """Retrain the networks of one power's masks; return their test accuracies, `[C, K]`."""
         num_keep = population.take(self._counts, place)
 
         def tickets(scores: PyTree) -> tuple[PyTree, PyTree]:
@@ -320,13 +334,13 @@ class Bench:
 
 
 def row_key(config: Mapping[str, Any]) -> Callable[[results.Row], tuple]:
-    """The order of a table's rows: by power, criterion, weights and seed, as configured."""
+    """Return a sort key for rows: by power, criterion, weights and seed, as configured."""
     names = {"power": "powers", "criterion": "criteria", "weights": "weights", "seed": "seeds"}
     return in_order({column: config[name] for column, name in names.items()})
 
 
 def alone(config: ConfigDict, row: results.Row) -> ConfigDict:
-    """The configuration that computes one row and as little else as possible."""
+    """Return the configuration that computes one row and as little else as possible."""
     config = ConfigDict(config.to_dict())
     config.update(
         criteria=[row["criterion"]],

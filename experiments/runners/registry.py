@@ -1,4 +1,4 @@
-"""The kinds of experiments by the name that configurations give them."""
+"""The registry of runners, by the name that configurations use."""
 
 import csv
 from collections.abc import Callable, Mapping
@@ -15,25 +15,25 @@ from supermask_jax.checks import lookup, shown
 
 
 class Plan(Protocol):
-    """A checked configuration; each runner has its own."""
+    """A checked configuration; every runner has its own class."""
 
     @property
     def problem(self) -> Problem:
-        """What is learned."""
+        """The network and the data set."""
         ...
 
 
 class Runner(Protocol):
-    """What the module of a kind of experiments has."""
+    """The interface of a runner, the module of one kind of experiments."""
 
     @property
     def COLUMNS(self) -> results.Columns:
-        """Of its table."""
+        """The columns of its table."""
         ...
 
     @property
     def LISTS(self) -> tuple[str, ...]:
-        """Settings that list members; runs of different lists may be joined into one table."""
+        """The settings that list members; runs that differ only in these can be joined."""
         ...
 
     def make_plan(
@@ -50,15 +50,15 @@ class Runner(Protocol):
         max_memory: float | None = None,
         save_every: float = SAVE_EVERY,
     ) -> list[results.Row]:
-        """Do what of a plan is not on disk yet; the rows of all."""
+        """Run the parts of a plan that are not complete on disk, and return all rows."""
         ...
 
     def row_key(self, config: Mapping[str, Any]) -> Callable[[results.Row], tuple]:
-        """The order of a table's rows."""
+        """Return a sort key for rows."""
         ...
 
     def alone(self, config: ConfigDict, row: results.Row) -> ConfigDict:
-        """The configuration that computes one row and as little else as possible."""
+        """Return the configuration that computes one row and as little else as possible."""
         ...
 
 
@@ -70,25 +70,28 @@ RUNNERS: dict[str, Runner] = {
 
 
 def find_runner(config: Any) -> Runner:
-    """The runner that a configuration asks for.
+    """Return the runner that a configuration names.
+
+    Args:
+      config: the value of ``--config``.
 
     Raises:
-      OSError: if its file could not be read.
-      TypeError: if it is no configuration.
-      ValueError: if there is no such runner.
+      OSError: if the file of ``--config`` could not be read.
+      TypeError: if the value is not a ConfigDict.
+      ValueError: if the runner is unknown.
     """
-    name = getattr(config, "runner", None)  # an OSError if the file could not be read
+    name = getattr(config, "runner", None)  # raises the OSError of a file that could not be read
     if not isinstance(config, ConfigDict):
         raise TypeError(f"--config: get_config returns {shown(config)}, expected a ConfigDict.")
     return lookup("runner", name, RUNNERS)
 
 
 def read_table(path: Path) -> list[results.Row]:
-    """The rows of a runner's table, or of one of `mask_analysis`; its columns tell which.
+    """Read a table of any runner, or of `mask_analysis`, identified by its columns.
 
     Raises:
-      FileNotFoundError: if there is no such file.
-      ValueError: if no runner writes such a table.
+      FileNotFoundError: if the file is missing.
+      ValueError: if no runner writes a table with these columns, or if the table is damaged.
     """
     with path.open(newline="") as file:
         header = next(csv.reader(file), [])

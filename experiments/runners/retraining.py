@@ -1,4 +1,4 @@
-"""Training of masked networks from untrained weights: what a supermask is worth as a ticket."""
+"""Retraining: masked networks trained from untrained weights, to test supermasks as tickets."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,17 +19,17 @@ from supermask_jax.training import Stream
 from supermask_jax.transforms import freeze_pruned
 
 PyTree = Any
-ROUND = 1  # of the keys: the first training after the mask was found
+ROUND = 1  # of the random keys: retraining is the first round after the mask was found
 
 
 class Retrainer:
     """Trains the kept weights of masked networks, compiling once per number of networks.
 
     Args:
-      problem: what is learned.
-      num_seeds: different seeds of a population.
-      learning_rate: Adam's.
-      epochs: of training.
+      problem: the network and the data set.
+      num_seeds: the number of distinct seeds of a population.
+      learning_rate: the learning rate of Adam.
+      epochs: the number of epochs.
       eval_every: steps between validations.
       members_at_once: see `Trainer`.
     """
@@ -58,14 +58,14 @@ class Retrainer:
         )
 
     def prepare(self, members: int, max_memory: float | None = None) -> None:
-        """Compile the training of P networks, in groups that fit beside their states.
+        """Compile the training of P networks, in groups that fit into memory beside their states.
 
         Args:
           members: P.
-          max_memory: bytes that this process may take; None is what is free now.
+          max_memory: the memory limit of this process in bytes; None for what is free now.
 
         Raises:
-          MemoryError: if what is allowed does not suffice.
+          MemoryError: if even the smallest group does not fit.
         """
         budget = available_memory() if max_memory is None else max_memory
         held = members * num_bytes(self._state) if jax.default_backend() == "cpu" else 0
@@ -80,19 +80,19 @@ class Retrainer:
         advance: Advance = lambda steps, before=False: None,
         autosave: Autosave | None = None,
     ) -> np.ndarray:
-        """Test accuracies `[P]` at the lowest validation loss.
+        """Train P networks; return their test accuracies at the lowest validation loss, `[P]`.
 
         Args:
           weights: start weights, `[P, ...]` per leaf.
-          masks: bools `[P, ...]` per leaf; pruned weights are 0 and stay 0.
-          seeds: `[P]`; members of one seed see the same batches.
-          max_memory: bytes that this process may take; None is what is free now.
-          advance: told of progress.
-          autosave: saves the training under way.
+          masks: bool, `[P, ...]` per leaf; pruned weights are set to 0 and stay 0.
+          seeds: the seeds of the P networks; networks with the same seed see the same batches.
+          max_memory: the memory limit of this process in bytes; None for what is free now.
+          advance: called with the progress at every chunk boundary.
+          autosave: saves the training in progress; None does not save it.
 
         Raises:
-          Stopped: if the autosave is asked to stop.
-          MemoryError: if what is allowed does not suffice.
+          Stopped: if a signal asked for a stop; the state is on disk.
+          MemoryError: if even the smallest group does not fit.
         """
         self.prepare(len(seeds), max_memory)
         state = jax.device_get(self._begin(weights, masks))

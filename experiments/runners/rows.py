@@ -1,4 +1,4 @@
-"""The rows of a runner's table: what they share and in which order they come."""
+"""The rows of a runner's table: their shared columns and their order."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -8,11 +8,11 @@ from experiments.storage import environment, results
 
 
 class Origin(NamedTuple):
-    """What made a row.
+    """The provenance of a row.
 
     Attributes:
       code_version: see `environment.code_version`.
-      command: what was typed.
+      command: the command that was typed.
     """
 
     code_version: str
@@ -20,7 +20,7 @@ class Origin(NamedTuple):
 
     @classmethod
     def now(cls, command: str) -> "Origin":
-        """This code and a command."""
+        """Return the provenance of rows made by this code and a command."""
         return cls(environment.code_version(), command)
 
 
@@ -31,14 +31,14 @@ def make_row(
     member: Mapping[str, Any],
     values: Mapping[str, Any],
 ) -> results.Row:
-    """A row in the order of its columns.
+    """Return a row, in the order of its columns.
 
     Args:
-      columns: of the table.
-      settings: of the run.
-      origin: what makes the row.
-      member: what tells it from the others; with the settings it decides the id.
-      values: all columns that are neither of the member nor shared by all rows of a run.
+      columns: the columns of the table.
+      settings: the settings of the run.
+      origin: the provenance of the row.
+      member: the columns that distinguish the row; with settings and code they determine its id.
+      values: all other columns that differ between the rows of a run.
     """
     row = {
         "id": results.row_id(settings.of_a_member(), member, origin.code_version),
@@ -53,10 +53,14 @@ def make_row(
 
 
 def in_order(orders: Mapping[str, Sequence[Any]]) -> Callable[[results.Row], tuple]:
-    """A key that sorts rows by columns, each in an order of its own, the first column first.
+    """Return a sort key for rows: by the first column, then the next, each in a given order.
 
-    >>> rows = [{"seed": 0, "variant": "b"}, {"seed": 1, "variant": "a"}]
-    >>> sorted(rows, key=in_order({"variant": ["a", "b"], "seed": [0, 1]}))[0]["variant"]
-    'a'
+    Args:
+      orders: for each column, its values in order.
+
+    Examples:
+      >>> rows = [{"seed": 0, "variant": "b"}, {"seed": 1, "variant": "a"}]
+      >>> sorted(rows, key=in_order({"variant": ["a", "b"], "seed": [0, 1]}))[0]["variant"]
+      'a'
     """
     return lambda row: tuple(order.index(row[name]) for name, order in orders.items())

@@ -1,8 +1,8 @@
-"""The settings of experiments: each is declared once, with its type, its check and its role.
+"""The settings of experiments, each declared once with its type, its checks and its role.
 
-A kind of experiments has a dataclass of `Annotated` fields. Their annotations hold the checks, each
-of which raises a `ValueError` in one line that says what is wrong and what is allowed, and `SWEEP`
-where no member's numbers depend on the setting.
+Every runner has a dataclass of `Annotated` fields. An annotation holds the checks of a field and,
+if no member's numbers depend on the field, `SWEEP`. A check raises a `ValueError` whose message, of
+one line, says what is wrong and what is allowed.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ S = TypeVar("S", bound="Settings")
 
 
 class Role(enum.Enum):
-    """What a setting is for, if not for the numbers of single members."""
+    """The role of a setting that does not affect the numbers of a single member."""
 
     SWEEP = "which members there are, when they are saved, how they are shown"
 
@@ -28,19 +28,19 @@ SWEEP = Role.SWEEP
 
 
 def text(name: str, value: Any) -> None:
-    """A text that is not empty."""
+    """Check that a value is a non-empty string."""
     if not (isinstance(value, str) and value):
-        raise ValueError(f"config.{name} is {shown(value)}, expected a text.")
+        raise ValueError(f"config.{name} is {shown(value)}, expected a non-empty string.")
 
 
 def boolean(name: str, value: Any) -> None:
-    """True or False."""
+    """Check that a value is True or False."""
     if not isinstance(value, bool):
         raise ValueError(f"config.{name} is {shown(value)}, expected a bool.")
 
 
 def integer(least: int) -> Check:
-    """An integer of `least` or more."""
+    """Return a check for an integer of `least` or more."""
 
     def check(name: str, value: Any) -> None:
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
@@ -52,34 +52,39 @@ def integer(least: int) -> Check:
 
 
 def positive(name: str, value: Any) -> None:
-    """A finite number above 0."""
+    """Check that a value is a finite number above 0."""
     if not (_is_finite(value) and value > 0):
         raise ValueError(f"config.{name} is {shown(value)}, expected a finite number above 0.")
 
 
 def finite(name: str, value: Any) -> None:
-    """A finite number."""
+    """Check that a value is a finite number."""
     if not _is_finite(value):
         raise ValueError(f"config.{name} has {shown(value)}, expected a finite number.")
 
 
 def fraction(name: str, value: Any) -> None:
-    """A number from 0 to below 1."""
+    """Check that a value is a number in [0, 1)."""
     if not (_is_finite(value) and 0 <= value < 1):
-        raise ValueError(f"config.{name} is {shown(value)}, expected from 0 to below 1.")
+        raise ValueError(f"config.{name} is {shown(value)}, expected a number in [0, 1).")
 
 
 def one_of(kind: str, registry: Mapping[str, Any]) -> Check:
-    """A name of a registry."""
+    """Return a check for a name in a registry.
+
+    Args:
+      kind: what the registry holds, for the message.
+      registry: its names are the keys.
+    """
     return lambda name, value: lookup(kind, value, registry) and None
 
 
 def list_of(*checks: Check) -> Check:
-    """A list of at least one, without repetitions, whose entries pass some checks."""
+    """Return a check for a non-empty list without repetitions, whose entries pass all `checks`."""
 
     def check(name: str, values: Any) -> None:
         if not isinstance(values, Sequence) or isinstance(values, str | bytes) or not values:
-            raise ValueError(f"config.{name} is {shown(values)}, expected a list of at least one.")
+            raise ValueError(f"config.{name} is {shown(values)}, expected a non-empty list.")
         refuse_repetitions(name, values)
         for value in values:
             for check_value in checks:
@@ -89,21 +94,21 @@ def list_of(*checks: Check) -> Check:
 
 
 def refuse_repetitions(name: str, values: Sequence[Any]) -> None:
-    """No value is there twice."""
+    """Check that no value occurs more than once."""
     twice = sorted({str(value) for value in values if list(values).count(value) > 1})
     if twice:
         raise ValueError(f"config.{name} has {', '.join(twice)} more than once.")
 
 
 def seed(name: str, value: Any) -> None:
-    """An integer from 0 to 2**32 - 1."""
+    """Check that a value is an integer from 0 to 2**32 - 1."""
     integer(0)(name, value)
     if value >= 2**32:
         raise ValueError(f"config.{name} has {shown(value)}, expected less than 2**32.")
 
 
 def precision(name: str, value: Any) -> None:
-    """One of `PRECISIONS`."""
+    """Check that a value is one of `PRECISIONS`."""
     if value not in PRECISIONS:
         raise ValueError(
             f"config.{name} is {shown(value)}, expected one of {', '.join(PRECISIONS)}."
@@ -112,7 +117,7 @@ def precision(name: str, value: Any) -> None:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What every kind of experiments has; `experiments.configs.base` has the values."""
+    """The settings that all runners share; `experiments.configs.base` sets their values."""
 
     runner: Annotated[str, SWEEP]
     experiment: Annotated[str, text, SWEEP]
@@ -129,18 +134,18 @@ class Settings:
     chunk_evals: Annotated[int, integer(1), SWEEP]
 
     def of_a_member(self) -> dict[str, Any]:
-        """The settings that the numbers of a single member depend on, for `results.row_id`."""
+        """Return the settings that a single member's numbers depend on, for `results.row_id`."""
         return {
             name: getattr(self, name) for name, marks in _marks(type(self)) if SWEEP not in marks
         }
 
 
 def read(kind: type[S], config: Mapping[str, Any]) -> S:
-    """The settings of a configuration.
+    """Check a configuration and return its settings.
 
     Args:
-      kind: `Settings` of a kind of experiments.
-      config: all of its fields and no others.
+      kind: the subclass of `Settings` of a runner.
+      config: the values of its fields.
 
     Raises:
       ValueError: if a setting is missing, unknown or wrong.
@@ -154,7 +159,7 @@ def read(kind: type[S], config: Mapping[str, Any]) -> S:
 
 
 def _marks(kind: type[Settings]) -> list[tuple[str, tuple[Any, ...]]]:
-    """The checks and roles of every field."""
+    """Return the checks and roles of every field."""
     hints = get_type_hints(kind, include_extras=True)
     return [(name, getattr(hint, "__metadata__", ())) for name, hint in hints.items()]
 
@@ -172,5 +177,5 @@ def _is_finite(value: Any) -> bool:
         return False
     try:
         return math.isfinite(value)
-    except OverflowError:  # of an int that no float reaches
+    except OverflowError:  # an int beyond the range of floats
         return False

@@ -1,4 +1,4 @@
-"""The members of a sweep: their variants, their seeds, and the part that one machine takes."""
+"""The members of a sweep: their variants, their seeds, and slices for several machines."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -12,11 +12,11 @@ from supermask_jax.checks import shown
 
 
 class HasSeed(Protocol):
-    """A member of a sweep, as far as this module looks at it."""
+    """A member of a sweep."""
 
     @property
     def seed(self) -> int:
-        """Its seed."""
+        """The seed of the member."""
         ...
 
 
@@ -26,14 +26,14 @@ V = TypeVar("V")
 
 
 def parse_variants(parse: Callable[[str], V], texts: Sequence[str]) -> list[V]:
-    """The variants that a setting names.
+    """Parse the variants of a configuration.
 
     Args:
-      parse: reads one.
+      parse: parses one variant.
       texts: ``config.variants``.
 
     Raises:
-      ValueError: a text that `parse` refuses, or two that mean the same.
+      ValueError: if `parse` raises it, or if two texts mean the same variant.
     """
     variants = [parse(text) for text in texts]
     refuse_repetitions("variants", [str(variant) for variant in variants])
@@ -41,29 +41,37 @@ def parse_variants(parse: Callable[[str], V], texts: Sequence[str]) -> list[V]:
 
 
 def seeds_of(members: Sequence[HasSeed]) -> list[int]:
-    """The seeds of members, each once, in order of first appearance."""
+    """Return the distinct seeds of members, in order of first appearance."""
     return list(dict.fromkeys(member.seed for member in members))
 
 
 def seed_places(members: Sequence[HasSeed], seeds: Sequence[int]) -> np.ndarray:
-    """The place of every member's seed among the seeds, int32 `[P]`."""
+    """Return the index of every member's seed in `seeds`, int32 `[P]`."""
     return places([member.seed for member in members], seeds)
 
 
 def take_part(part: str | None, members: Sequence[M]) -> tuple[M, ...]:
-    """The members of a slice ``i/n``; all of them for None.
+    """Return the members of a slice.
+
+    Args:
+      part: the slice ``i/n``; None for all members.
+      members: the members of the whole sweep.
 
     Raises:
-      ValueError: a text that `Slice.parse` refuses, or more slices than members.
+      ValueError: if `part` is not ``i/n``, or if there are more slices than members.
     """
     return Slice.parse("0/1" if part is None else part).take(members)
 
 
 class Slice(NamedTuple):
-    """A part of a sweep: the `index`-th of `count`, its members in the order of their seeds.
+    """One of `count` parts of a sweep, with consecutive members in the order of seeds.
 
-    With as many slices as seeds each has one seed and all variants, so that no dense network
-    is trained twice.
+    With one slice per seed, each slice has one seed and all variants, so no dense network is
+    trained twice.
+
+    Attributes:
+      index: the index of the slice, from 0.
+      count: the number of slices.
     """
 
     index: int
@@ -71,10 +79,10 @@ class Slice(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "Slice":
-        """Read ``i/n``, for example 0/4 to 3/4.
+        """Parse ``i/n``, for example 0/4 to 3/4.
 
         Raises:
-          ValueError: anything else.
+          ValueError: for any other text.
         """
         match = re.fullmatch(f"({NUMBER})/({NUMBER})", text)
         if not match or not int(match[1]) < int(match[2]):
@@ -82,7 +90,10 @@ class Slice(NamedTuple):
         return cls(int(match[1]), int(match[2]))
 
     def take(self, members: Sequence[M]) -> tuple[M, ...]:
-        """The slice's members of a sweep, in the sweep's order.
+        """Return the members of the slice, in the order of the sweep.
+
+        Args:
+          members: the members of the whole sweep.
 
         Raises:
           ValueError: if there are more slices than members.
@@ -90,7 +101,7 @@ class Slice(NamedTuple):
         if self.count > len(members):
             raise ValueError(
                 f"--slice asks for {self.count} parts of {len(members)} members, "
-                "expected as many parts or fewer."
+                "expected no more parts than members."
             )
         by_seed = sorted(range(len(members)), key=lambda i: members[i].seed)
         first, stop = (len(members) * i // self.count for i in (self.index, self.index + 1))

@@ -1,4 +1,4 @@
-"""What an untrained network's weights are set to before a supermask is found for them."""
+"""The kinds of untrained weights that supermasks are evaluated on."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from supermask_jax.actions import MASK_ONE
 
 PyTree = Any
 
-# Names of tables and settings, and the mask-1 actions that they stand for.
+# The name in tables and settings of every kind, and the mask-1 action that makes it.
 WEIGHTS = {
     "init": "rewind",
     "signed_constant": "constant_keep_sign",
@@ -21,14 +21,15 @@ WEIGHTS = {
 def untrained_weights(
     name: str, key: jax.Array, w_i: PyTree, prunable: PyTree, mask: PyTree | None = None
 ) -> PyTree:
-    """The weights of one network by their name in `WEIGHTS`; other leaves stay as initialised.
+    """Return the untrained weights of one network; leaves that are not prunable keep `w_i`.
 
     Args:
-      name: of `WEIGHTS`.
-      key: for random ones.
-      w_i: as initialised, `[...]` per leaf.
-      prunable: static tree of bools.
-      mask: kept weights, whose values are shuffled among themselves; None keeps all.
+      name: a key of `WEIGHTS`.
+      key: a typed key, for random kinds.
+      w_i: the initial weights, `[...]` per leaf.
+      prunable: from `trees.prunable_leaves`.
+      mask: bool, `[...]` per leaf, the kept weights; `reshuffle` permutes values among them. None
+        keeps all weights.
     """
     mask = masks.ones(w_i) if mask is None else mask
     values = MASK_ONE[WEIGHTS[name]](key, w_i, w_i, mask)

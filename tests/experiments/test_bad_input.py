@@ -16,7 +16,7 @@ from tests.experiments.test_configs import NAMES, get_config
 
 NAN, INF = float("nan"), float("inf")
 CONFIGS = {"iterative": tiny.config, "learned": tiny.learned, "one_shot": tiny.one_shot}
-LISTED = "expected a list of at least one"
+LISTED = "expected a non-empty list"
 TWICE = "more than once"
 
 
@@ -62,8 +62,8 @@ WRONG = [
     case("types", "iterative", "unknown criterion '3'; known: ", variants=(3,)),
     case("types", "learned", rf"config\.variants is 'init', {LISTED}", variants="init"),
     case("types", "learned", "count_gradient is 'yes', expected a bool", count_gradient="yes"),
-    case("types", "learned", "config.momentum is '0.9', expected from 0", momentum="0.9"),
-    case("types", "learned", "config.momentum is False, expected from 0", momentum=False),
+    case("types", "learned", "config.momentum is '0.9', expected a n", momentum="0.9"),
+    case("types", "learned", "config.momentum is False, expected a n", momentum=False),
     case("types", "learned", "config.initial_logits has '1', expected a f", initial_logits=("1",)),
     case("types", "learned", f"config.initial_logits is 1.0, {LISTED}", initial_logits=1.0),
     case("types", "one_shot", f"config.criteria is 'random', {LISTED}", criteria="random"),
@@ -79,7 +79,7 @@ WRONG = [
     case("types", "iterative", "config.rates: rule b'.*' is not a regular expression",
          rates=((b"output/kernel", 0.1),)),
     case("types", "iterative", "config.rates: rules is 5", network="conv2", rates=5),
-    *(case("types", runner, "config.experiment is 3, expected a text", experiment=3)
+    *(case("types", runner, "config.experiment is 3, expected a non-empty", experiment=3)
       for runner in CONFIGS),
     Case("types", lambda: find_runner({"runner": "iterative"}), TypeError,
          "get_config returns {'runner': 'iterative'}, expected a ConfigDict"),
@@ -90,7 +90,7 @@ WRONG = [
     *in_all("names", "matmul_precision is 'float31', expected one of", matmul_precision="float31"),
     *in_all("names", "config has colour, expected only runner, ", colour="red"),
     *in_all("names", "config has no seeds, expected runner, ", without="seeds"),
-    *in_all("names", "config.experiment is '', expected a text", experiment=""),
+    *in_all("names", "config.experiment is '', expected a non-empty", experiment=""),
     case("names", "one_shot", "config has no criteria, expected", without="criteria"),
     case("names", "one_shot", "config has num_rounds, expected only", num_rounds=2),
     Case("names", lambda: find_runner(ConfigDict({"runner": "learnd"})), ValueError,
@@ -102,7 +102,7 @@ WRONG = [
     case("names", "iterative", "'a:b:c:d' has more parts than cr", variants=("a:b:c:d",)),
     case("names", "iterative", "unknown criterion ''; known", variants=("",)),
     case("names", "learned", "unknown kind of weights 'innit'; did you", variants=("innit",)),
-    case("names", "learned", "'init:scale' is not weights or weights:", variants=("init:scale",)),
+    case("names", "learned", "'init:scale', expected weights or weigh", variants=("init:scale",)),
     case("names", "one_shot", "unknown criterion 'randm'; did you mean", criteria=("randm",)),
     case("names", "one_shot", "unknown criterion 'random:reinit'", criteria=("random:reinit",)),
     case("names", "one_shot", "unknown kind of weights 'innit'; did you", weights=("innit",)),
@@ -125,8 +125,8 @@ WRONG = [
     *in_all("ranges", r"config.seeds has 4294967296, expected less than 2\*\*32", seeds=(2**32,)),
     *(c for part in ("3/2", "a/b", "1/0", "1/1", "-1/2", "0/2/3", "", "0/02", "\u0660/\u0662")
       for c in in_all("ranges", "--slice is .*, expected i/n with i from 0 to n - 1", part=part)),
-    *in_all("ranges", "--slice asks for 99 parts of . members, expected as many", part="0/99"),
-    *(case("ranges", "iterative", "config.default_rate is .*, expected from 0 to below 1",
+    *in_all("ranges", "--slice asks for 99 parts of . members, expected no more", part="0/99"),
+    *(case("ranges", "iterative", r"config.default_rate is .*, expected a number in \[0,",
            default_rate=v) for v in (1.0, -0.1, NAN, "0.2", True)),
     *(case("ranges", "iterative", r"config.rates: .*, expected a number in \[0, 1\)",
            rates=(("output/kernel", v),)) for v in (1.0, -0.1, NAN, INF)),
@@ -134,7 +134,7 @@ WRONG = [
     case("ranges", "iterative", integer("keep_checkpoints", 0), keep_checkpoints=0),
     *(case("ranges", "learned", "config.initial_logits has .*, expected a finite number",
            initial_logits=(v,)) for v in (NAN, INF, 10**400)),
-    *(case("ranges", "learned", "config.momentum is .*, expected from 0 to below 1", momentum=v)
+    *(case("ranges", "learned", r"config.momentum is .*, expected a number in \[0,", momentum=v)
       for v in (1.0, -0.1, NAN)),
     case("ranges", "learned", integer("num_draws", 0), num_draws=0),
     case("ranges", "learned", integer("retrain_epochs", -1, 0), retrain_epochs=-1),
@@ -281,7 +281,7 @@ TYPED = [
     ("ranges", (*START, "--slice=3/2"), "--slice is '3/2', expected i/n with i from 0 to n - 1"),
     ("ranges", (*START, "--slice="), "--slice is '', expected i/n with i from 0 to n - 1"),
     ("ranges", (*LAUNCH, "--slices=0"), "0 is not a positive integer"),
-    ("ranges", (*LAUNCH, "--slices=99"), "--slice asks for 99 parts of 8 members, expected as man"),
+    ("ranges", (*LAUNCH, "--slices=99"), "--slice asks for 99 parts of 8 members, expected no mor"),
     ("ranges", (*LAUNCH, "--slices=2", "--slice=0/2"), "--slice is set by tools.launch; give --sl"),
     ("ranges", (*LAUNCH, "--slices=2", "--hours=nan"), "flag --hours=nan: expected a number"),
     ("ranges", ("tools.plane", "--picture={new}.png", "--keep=2"), "--keep=2: 2.0 is not a number"),

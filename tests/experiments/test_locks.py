@@ -9,7 +9,7 @@ from experiments.storage import locks
 HOLDER = """
 import sys, time
 from pathlib import Path
-from experiments import locks
+from experiments.storage import locks
 with locks.hold(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

@@ -132,11 +132,11 @@ def test_seeds_in_the_table_are_not_done_again(rows, monkeypatch):
     ("changes", "message"),
     [
         ({"criteria": ("large_finel",)}, "unknown criterion 'large_finel'; did you mean 'large_f"),
-        ({"criteria": ()}, "config.criteria is (), expected a list of at least one"),
+        ({"criteria": ()}, "config.criteria is (), expected a non-empty list"),
         ({"criteria": ("random", "random")}, "config.criteria has random more than once"),
         ({"weights": ("signed",)}, "unknown kind of weights 'signed'"),
-        ({"weights": ()}, "config.weights is (), expected a list of at least one"),
-        ({"powers": ()}, "config.powers is (), expected a list of at least one"),
+        ({"weights": ()}, "config.weights is (), expected a non-empty list"),
+        ({"powers": ()}, "config.powers is (), expected a non-empty list"),
         ({"powers": (2, -1)}, "config.powers has -1, expected an integer of 0 or more"),
         ({"powers": (2, 0.5)}, "config.powers has 0.5, expected an integer of 0 or more"),
         ({"powers": (2, 2)}, "config.powers has 2 more than once"),
@@ -144,8 +144,8 @@ def test_seeds_in_the_table_are_not_done_again(rows, monkeypatch):
         ({"retrain_power": -2}, "config.retrain_power has -2, expected an integer of -1 or more"),
         ({"retrain_epochs": 0}, "config.retrain_epochs has 0"),
         ({"learning_rate": -0.1}, "config.learning_rate is -0.1"),
-        ({"seeds": ()}, "expected a list of at least one"),
-        ({"default_rate": 1.0}, "config.default_rate is 1.0, expected from 0 to below 1"),
+        ({"seeds": ()}, "expected a non-empty list"),
+        ({"default_rate": 1.0}, "config.default_rate is 1.0, expected a number in [0, 1)"),
     ],
 )
 def test_wrong_settings_are_named_before_any_training(changes, message):
