@@ -1,4 +1,4 @@
-"""What a table of wrong input promises: kinds of mistakes, and one clear line for each."""
+"""Cases of wrong input, by kind of mistake, and the check that each gets a clear one-line error."""
 
 import re
 import traceback
@@ -32,9 +32,9 @@ class Case(NamedTuple):
 
     Attributes:
       kind: one of `KINDS`.
-      call: makes it.
-      error: what it raises.
-      pattern: regular expression that its message has somewhere.
+      call: makes the mistake.
+      error: the type of error that it must raise.
+      pattern: a regular expression that the message must contain.
     """
 
     kind: str
@@ -44,12 +44,12 @@ class Case(NamedTuple):
 
 
 def check_one_line(error: Exception) -> None:
-    """The message is one line, and not an empty one."""
+    """Check that the message is one non-empty line."""
     assert len(str(error).strip().splitlines()) == 1, str(error)
 
 
 def check_error(case: Case) -> None:
-    """The call raises the error, in the project's own code, with the message in one line."""
+    """Check that the call raises the error in the project's own code, with a one-line message."""
     with pytest.raises(case.error) as caught:
         case.call()
     message = str(caught.value)

@@ -1,4 +1,4 @@
-"""JAX on four simulated CPU devices, and what all tests share."""
+"""Shared fixtures, and JAX on four simulated CPU devices."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ import pytest
 
 jax.config.update("jax_num_cpu_devices", 4)
 
-# Many tests run the same small experiments: what one process has compiled no other compiles again.
+# Many tests run the same small experiments; the cache lets their processes share the compilation.
 PROGRAMS = Path(tempfile.gettempdir()) / (
     f"supermask_jax_{os.environ.get('PYTEST_XDIST_TESTRUNUID', os.getpid())}"
 )
@@ -22,7 +22,7 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def pytest_sessionfinish(session):
-    if not hasattr(session.config, "workerinput"):  # the workers of xdist have it
+    if not hasattr(session.config, "workerinput"):  # set on workers of xdist only
         shutil.rmtree(PROGRAMS, ignore_errors=True)
 
 

@@ -1,8 +1,9 @@
-"""The library once more, slow and obvious: numpy, one leaf and one weight at a time.
+"""A slow and obvious reference of the library in NumPy: one leaf and one weight at a time.
 
 Criteria are functions ``(w_i, w_f, mask) -> scores`` of a leaf. Actions are checks
-``(values, w_i, w_f, mask)`` of what an action returned for a leaf, where mask tells which
-weights were asked for: an exact comparison, or for random actions all that is certain.
+``(values, w_i, w_f, mask)`` of the values that an action returned for a leaf, where the mask is
+True for the weights to set. They compare exactly; for random actions, they check every certain
+property.
 """
 
 import collections
@@ -18,7 +19,7 @@ EXCLUDED = -np.inf  # the score of a weight that ranks last, where the library h
 
 
 def ranked(scores):
-    """Scores of the library as the reference has them, in 64 bits."""
+    """Convert the library's scores to float64, as the reference has them."""
     wide = np.asarray(scores, np.float64)
     lowest = float(jnp.finfo(scores.dtype).min)
     return np.where(wide == lowest, EXCLUDED, wide)
@@ -29,7 +30,7 @@ def sign(x):
 
 
 def each(score):
-    """A criterion that looks at one weight at a time."""
+    """Make a criterion from a function of one weight."""
 
     def criterion(w_i, w_f, mask):
         scores = np.zeros(w_i.shape, np.float32)
@@ -41,7 +42,7 @@ def each(score):
 
 
 def smaller_rank(magnitude):
-    """The smaller of two ranks, each the number of kept weights with less."""
+    """The smaller of two ranks; a rank is the number of kept weights with a lower score."""
 
     def criterion(w_i, w_f, mask):
         scores = np.zeros(w_i.shape, np.float32)
@@ -75,7 +76,7 @@ CRITERIA = {
 
 
 def prune(scores, mask, num_keep):
-    """The best of the kept weights; only right where no two scores are equal."""
+    """Keep the best of the kept weights; correct only if no two scores are equal."""
     best = sorted((p for p in np.ndindex(scores.shape) if mask[p]), key=lambda p: -scores[p])
     new = np.zeros(mask.shape, bool)
     for place in best[:num_keep]:
@@ -84,7 +85,7 @@ def prune(scores, mask, num_keep):
 
 
 def check_pruned(new, scores, mask, num_keep):
-    """All that is certain whatever the ties: the count, no return, kept scores >= pruned ones."""
+    """Check what holds for any ties: the count, a subset, and kept scores >= pruned ones."""
     assert new.dtype == bool
     assert new.sum() == min(num_keep, mask.sum())
     assert not (new & ~mask).any()
@@ -133,7 +134,7 @@ def check_magnitude(values, w_i):
 
 
 def signs_kept(check_magnitudes):
-    """Signs of `w_i`; a random action may put the zeros of `w_i` elsewhere, one more each."""
+    """Make a check for the signs of `w_i`; a random action may move the zeros of `w_i`."""
 
     def check(values, w_i, w_f, mask):
         wrong = mask & (np.sign(values) != np.sign(w_i))
@@ -162,7 +163,7 @@ MASK_ONE = {
 
 
 def _check_among(values, pool):
-    """Every magnitude comes from the pool, at most as often as it is there."""
+    """Check that every magnitude is from the pool, and occurs no more often than there."""
     assert multiset(np.abs(values)) <= multiset(np.abs(pool))
 
 

@@ -63,7 +63,7 @@ def test_eager_equals_jit_and_loop_equals_vmap(name):
     for m, member in enumerate(members):
         eager = ACTIONS[name](*member)
         for other in (jax.jit(ACTIONS[name])(*member), together[m]):
-            np.testing.assert_allclose(other, eager, rtol=1e-6)  # the std may round differently
+            np.testing.assert_allclose(other, eager, rtol=1e-6)  # std may round differently
 
 
 @pytest.mark.parametrize("name", ACTIONS)
@@ -88,13 +88,13 @@ all_actions = jax.jit(lambda *inputs: {name: action(*inputs) for name, action in
     dtype=st.sampled_from([jnp.float32, jnp.float16, jnp.bfloat16]),
 )
 def test_properties_whatever_the_weights(seed, step, density, dtype):
-    """With few, many and only ties and zeros, few and all weights asked for, in 16 bits too."""
+    """Few, many or only ties and zeros; few or all weights to set; also in 16 bits."""
     w_i, w_f = (draw(LEAF, s, step).astype(dtype) for s in (seed, seed + 1))
     mask = draw_mask(LEAF, seed, density)
     wide = [np.asarray(w, np.float64) for w in (w_i, w_f)]
     for name, values in all_actions(jax.random.key(seed), w_i, w_f, mask).items():
         assert (values.dtype, values.shape) == (dtype, LEAF.shape)
-        if dtype == jnp.float32 or "constant" not in name:  # its deviation rounds to 16 bits
+        if dtype == jnp.float32 or "constant" not in name:  # its std rounds to 16 bits
             REFERENCE[name](np.asarray(values, np.float64), *wide, np.asarray(mask))
         if name in ("reshuffle", "zero_shuffled"):
             np.testing.assert_array_equal(values[~mask], w_i[~mask])
@@ -118,7 +118,7 @@ def test_equal_leaves_draw_differently(name):
 
 @pytest.mark.parametrize("name", ["reinit", "reshuffle", "zero_shuffled", "constant"])
 def test_every_place_is_equally_likely(name):
-    """Six weights, the first of them special: over many keys it lands everywhere alike."""
+    """The first of six weights is special; over many keys, it lands on all places equally often."""
     w_i = jnp.array([-9.0, 2.0, 3.0, 4.0, 5.0, 6.0])
     w_f = w_i * jnp.array([0.5, 1, 1, 1, 1, 1])  # the first has shrunk
     mask = jnp.array([True, True, True, True, False, False])

@@ -97,7 +97,7 @@ def test_overlap_properties(seed, densities):
     one, other = overlap(a, b), overlap(b, a)
     for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
         assert -1 <= x <= 1 and x == y
-    # What keeps a weight and what prunes it play the same part.
+    # Keeping and pruning are symmetric.
     mirrored = overlap(masks.complement(a, YES), masks.complement(b, YES))
     np.testing.assert_allclose(jax.tree.leaves(mirrored), jax.tree.leaves(one), atol=1e-5)
 
@@ -112,7 +112,7 @@ def test_overlap_of_masks_that_keep_all_or_nothing(one, other, expected):
 
 
 def test_overlap_of_independent_masks_is_zero_on_average_whatever_the_densities():
-    """The densities per layer, equal in both masks, are not taken for agreement."""
+    """Equal densities per layer do not count as agreement."""
     tree = {"a": jnp.ones((40, 30)), "b": jnp.ones((50, 10))}
     density = {"a": 0.05, "b": 0.9}
 

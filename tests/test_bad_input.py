@@ -1,4 +1,4 @@
-"""Wrong calls of the library, by kind, and right ones that look wrong: small or odd trees."""
+"""Wrong calls of the library, by kind, and valid calls that look wrong: small or unusual trees."""
 
 import functools
 from decimal import Decimal
@@ -474,7 +474,7 @@ WRONG = [
         lambda: rates.rates_by_path(PARAMS, [("dense/kernel", 0.1), ("dense/kernel", 0.2)]),
         ValueError, "rule 'dense/kernel' matches no leaf that an earlier rule left",
     ),
-    # Empty leaves: wrong only where nothing at all is left to prune
+    # Empty leaves: wrong only if no weight at all is left to prune
     Case(
         "empty leaves", lambda: trees.prunable_leaves({"a": jnp.ones((0, 3))}), ValueError,
         r"no leaf is prunable; the leaves are: 'a' float32\[0, 3\]",
@@ -513,7 +513,7 @@ def test_a_wrong_call_ends_in_one_line(case, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-# Trees of few or many bits, of empty leaves and of scalars are right, and so are their results.
+# Trees of other precisions, with empty leaves and with scalars are valid, and give correct results.
 
 SHAPE = (3, 4)
 DTYPES = ("bfloat16", "float16", "float64", "float8_e4m3fn", "float8_e5m2")
@@ -536,7 +536,7 @@ def count_of(shape):
 
 @functools.cache
 def inputs(name):
-    """Start, end and mask of a tree as numpy arrays, in multiples that are exact in the type."""
+    """Return start weights, final weights and mask as NumPy arrays; all values are exact."""
     shapes = {leaf: np.zeros(shape) for leaf, shape in TREES[name].items()}
     dtype = jnp.dtype(name) if name in DTYPES else np.dtype(np.float32)
     step = 1.0 if name.startswith("float8") else 0.25
@@ -549,9 +549,9 @@ def inputs(name):
 
 @functools.cache
 def results(name):
-    """What all criteria, all actions and pruning make of a tree, in one program.
+    """Return the results of all criteria, all actions and pruning, computed in one program.
 
-    No type is promoted on the way, unless a formula says so.
+    No type is promoted, except where a formula says so.
     """
     num_keep = {leaf: count_of(shape) for leaf, shape in TREES[name].items()}
 
@@ -585,13 +585,13 @@ def test_unusual_trees_give_what_the_reference_gives(name, function):
         else:
             assert got.dtype == i.dtype
             assert np.isfinite(got.astype(np.float64)).all()
-            if "constant" not in function:  # whose deviation rounds to the leaf's own type
+            if "constant" not in function:  # its standard deviation rounds to the type of the leaf
                 check = (reference.MASK_ONE | reference.MASK_ZERO)[function]
                 check(got.astype(np.float64), wide_i, wide_f, kept)
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_numpy_s_float64_is_taken_as_jax_takes_it(function):
+def test_numpy_s_float64_is_converted_as_by_jax(function):
     w_i, w_f, mask = (tree["kernel"] for tree in inputs("float64"))
     arguments = (w_i, w_f, mask) if function in criteria.CRITERIA else (KEY, w_i, w_f, mask)
     narrow = [x.astype(np.float32) if x is w_i or x is w_f else x for x in arguments]
@@ -599,7 +599,7 @@ def test_numpy_s_float64_is_taken_as_jax_takes_it(function):
     assert_same_bits(values, expected)
 
 
-def test_the_other_functions_take_numpy_s_float64_too():
+def test_the_other_functions_convert_numpy_s_float64_too():
     w_i, w_f, mask = (tree["kernel"] for tree in inputs("float64"))
     state = rounds.advance(
         KEY, rounds.begin(w_i), w_f, criterion=criteria.movement, mask_one=actions.constant,
@@ -623,7 +623,7 @@ def test_float64_tells_scores_apart_that_float32_does_not():
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_sixteen_bits_count_large_layers_exactly(dtype):
-    """65504 is the largest number of float16, and bfloat16 counts one by one up to 256."""
+    """The largest float16 is 65504, and bfloat16 represents all integers only up to 256."""
     size, kept = 70_001, 70_000
     mask = jnp.arange(size) < kept
     weights = jnp.ones(size, dtype)
@@ -703,7 +703,7 @@ def test_a_predicate_may_choose_a_scalar():
 
 
 def everything_else(w_i, w_f, mask):
-    """The functions that `results` does not call, on a tree of kernels and a bias."""
+    """Call the functions that `results` does not, on a tree of kernels and a bias."""
     prunable = {"kernel": True, "bias": False}
     num_keep = {"kernel": 4, "bias": 4}
     state = rounds.advance(
@@ -742,7 +742,7 @@ def everything_else(w_i, w_f, mask):
 
 @pytest.mark.parametrize("dtype", ["float32", *DTYPES])
 def test_no_type_is_promoted_on_the_way(dtype):
-    """Under strict promotion all runs, and gives what it gives otherwise."""
+    """Strict promotion raises no error and changes no result."""
     with jax.enable_x64(dtype == "float64"):
         tree = {"kernel": jnp.ones(SHAPE), "bias": jnp.ones(4)}
         w_i, w_f = (jax.tree.map(lambda w: w.astype(dtype), draw(tree, s, 1.0)) for s in (1, 2))
@@ -769,7 +769,7 @@ def test_the_deviation_of_narrow_weights_is_that_of_wide_ones(dtype, scale):
 
 @pytest.mark.parametrize("name", actions.MASK_ONE | actions.MASK_ZERO)
 @pytest.mark.parametrize("dtype", ["bool", "int4", "uint8", "complex64"])
-def test_actions_pass_leaves_without_floats_by(name, dtype):
+def test_actions_ignore_leaves_without_floats(name, dtype):
     tree = {"kernel": draw(jnp.ones(SHAPE), 1), "other": jnp.ones(SHAPE, dtype)}
     mask = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, bool), tree)
     values = (actions.MASK_ONE | actions.MASK_ZERO)[name](KEY, tree, tree, mask)

@@ -88,7 +88,7 @@ def test_eager_equals_jit_and_loop_equals_vmap(name):
 def test_positive_scaling_changes_no_ranking(name, seed, exponent, step):
     w_i, w_f = draw(jnp.ones(20), seed, step), draw(jnp.ones(20), seed + 1, step)
     mask = draw_mask(jnp.ones(20), seed)
-    scale = 2.0**exponent  # a power of two, so that no rounding makes or breaks a tie
+    scale = 2.0**exponent  # a power of two, so that rounding neither makes nor breaks ties
     ranks = [
         np.unique(np.asarray(jitted(name)(w_i * c, w_f * c, mask))[mask], return_inverse=True)[1]
         for c in (1.0, scale)
@@ -99,7 +99,7 @@ def test_positive_scaling_changes_no_ranking(name, seed, exponent, step):
 @hypothesis.given(seed=st.integers(0, 2**32 - 1), masked=st.booleans())
 @pytest.mark.parametrize("name", TWO_THRESHOLDS)
 def test_two_thresholds_are_one_percentile_cut(name, seed, masked):
-    """The paper's search, by brute force: cut both magnitudes after t weights, for every t."""
+    """The search in the paper, by brute force: cut both magnitudes after t weights, for every t."""
     w_i, w_f = draw(jnp.ones(12), seed), draw(jnp.ones(12), seed + 1)
     mask = draw_mask(jnp.ones(12), seed) if masked else jnp.ones(12, bool)
     scores = np.asarray(jitted(name)(w_i, w_f, mask))[mask]
@@ -201,7 +201,7 @@ def test_sign_combinators_pass_the_mask_on():
     assert (got != base(w_i, w_f)).any()
 
 
-# Which of (w_i, w_f) a criterion reads: NaN there must show in the score.
+# Which of (w_i, w_f) a criterion reads: a NaN there must appear in the score.
 READS = {
     "large_final": "f",
     "small_final": "f",

@@ -1,4 +1,4 @@
-"""Examples of the documentation run and print what it says; its commands name what exists."""
+"""The examples of the documentation run and print what it says; its commands are valid."""
 
 import importlib.util
 import re
@@ -122,7 +122,7 @@ def load_config(named):
     return module.get_config(argument or None)
 
 
-def test_many_commands_are_looked_at():
+def test_many_commands_are_checked():
     assert {words[0] for words in COMMANDS.values()} == {"make", "pip", "python"}
     assert len(COMMANDS) > 25
 
@@ -141,7 +141,7 @@ def test_many_commands_are_looked_at():
         "python -m tools.figure cake results/NAME.csv --picture=FILE.png",
     ],
 )
-def test_a_wrong_command_is_noticed(command, monkeypatch):
+def test_a_wrong_command_is_detected(command, monkeypatch):
     monkeypatch.setitem(COMMANDS, command, shlex.split(command))
     with pytest.raises((AssertionError, ImportError, OSError)):
         test_a_command_names_what_exists(command)

@@ -1,4 +1,4 @@
-"""experiments/FIGURES.md names every figure and config, and its times follow from measurements."""
+"""experiments/FIGURES.md has every figure and config, and its times follow from measurements."""
 
 import csv
 import importlib.util
@@ -17,7 +17,7 @@ SWEEPS = [row for row in TABLE if len(row) == 5 and ", 24 rounds" in row[4]]
 
 
 def measured():
-    """Milliseconds per member-step of the largest population on both cores."""
+    """Return the milliseconds per member-step of the largest population on both cores."""
     fastest = {}
     for name in ("lenet300", "convolutions"):
         with (ROOT / "results" / f"benchmark_{name}.csv").open(newline="") as file:
@@ -63,5 +63,5 @@ def test_time_of_a_sweep_follows_from_that_of_a_round(row):
     assert row[4] == f"{members} members, {config.num_rounds} rounds: {hours:.0f} hours"
 
 
-def test_all_sweeps_are_looked_at():
+def test_all_sweeps_are_checked():
     assert len(SWEEPS) == 4

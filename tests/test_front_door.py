@@ -12,7 +12,7 @@ import pytest
 import supermask_jax as sm
 
 PACKAGE = Path(sm.__file__).parent
-INTERNAL = {"checks", "optimizers", "paths"}  # what the public modules are made of
+INTERNAL = {"checks", "optimizers", "paths"}  # the private parts of the public modules
 FUNCTIONS = {
     "advance": "rounds",
     "begin": "rounds",

@@ -1,4 +1,4 @@
-"""Who may import whom: the library stands on jax and optax, the laboratory's tools stay apart."""
+"""The rules of imports: the library needs only jax and optax; heavy packages have one importer."""
 
 import ast
 import pathlib
@@ -20,7 +20,7 @@ ROOMS = [
 
 
 def table(chapter):
-    """What every room of a chapter of docs/architecture.md may import: the rules themselves."""
+    """Read from a chapter of docs/architecture.md what every room may import."""
     _, _, text = PAGE.partition(f"## {chapter}\n")
     text, _, _ = text.partition("\n## ")
     rows = re.findall(r"^\| `(\w+)` \| .* \| ?(.*) \|$", text, flags=re.M)
@@ -43,7 +43,7 @@ ONLY_IN = {
 
 
 def imported(source, package="supermask_jax"):
-    """Top-level names of all imports, anywhere in the source; names inside for the package."""
+    """Return the packages that a source imports; for `package` itself, its modules."""
     found = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -112,7 +112,7 @@ def test_the_reader_sees_every_kind_of_import(source, found):
 
 
 def test_importing_the_library_loads_no_third_package():
-    """Beyond what jax and optax load themselves."""
+    """The packages that jax and optax load themselves do not count."""
     modules = ", ".join(f"supermask_jax.{path.stem}" for path in LIBRARY)
     script = f"""
 import sys, jax, optax

@@ -1,4 +1,4 @@
-"""Stacked layers: `trees.unstack_layers` makes all else treat them as layers of their own."""
+"""Stacked layers: after `trees.unstack_layers`, the library treats each as a layer of its own."""
 
 import functools
 
@@ -35,7 +35,7 @@ def unstack(kind, tree, like=None):
 
 
 def scaled(tree, seed):
-    """Random weights; every layer of a stack has a scale of its own."""
+    """Draw random weights; every layer of a stack has its own scale."""
 
     def scale(leaf):
         if leaf.ndim < 2 or leaf.shape[0] != LENGTH:
@@ -46,7 +46,7 @@ def scaled(tree, seed):
 
 
 def everything(w_i, w_f, mask, prunable):
-    """What every function of the library makes of a tree of layers."""
+    """Return the results of every function of the library on a tree of layers."""
     per_round = rates.rates_by_path(w_i, [], default=0.5, prunable=prunable)
     num_keep = rates.keep_counts(w_i, per_round, 1)
     state = rounds.RoundState(w_i, jax.tree.map(jnp.zeros_like, w_i), mask)
@@ -140,7 +140,7 @@ def test_what_is_static_goes_to_every_layer_and_back():
 
 
 def test_a_layer_is_pruned_and_measured_by_itself():
-    """The scales of three layers differ, and each keeps its half."""
+    """The scales of three layers differ, but each keeps half of its weights."""
     scales = jnp.array([0.1, 1.0, 10.0])[:, None, None]
     params = {"blocks": draw(jnp.ones((3, 8, 8)), 1) * scales}
     layered, stack = trees.unstack_layers(params, lambda path, leaf: True)
@@ -181,7 +181,7 @@ def test_layers_on_disk(tmp_path):
 
 
 def test_unstacking_copies_nothing_under_jit():
-    """Slices of a stack and one concatenation: no loop over weights, no sort, no gather."""
+    """Only slices of a stack and one concatenation: no loop over weights, no sort, no gather."""
     params = {"blocks": jnp.ones((3, 4, 5))}
 
     def there_and_back(tree):

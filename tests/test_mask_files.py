@@ -78,7 +78,7 @@ def test_the_mask_of_another_tree_is_refused(like, message, path):
         mask_files.load(path, like)
 
 
-def test_any_damage_is_noticed(path):
+def test_any_damage_is_detected(path):
     mask_files.save(path, MASK)
     whole = path.read_bytes()
     for place in range(len(whole)):
@@ -129,14 +129,14 @@ FORGERIES = {
 
 
 @pytest.mark.parametrize("name", FORGERIES)
-def test_a_stranger_s_file_can_only_fail(name, path):
+def test_a_forged_file_can_only_raise_an_error(name, path):
     path.write_bytes(FORGERIES[name])
     with pytest.raises(ValueError, match=re.escape(str(path))):
         mask_files.read(path)
 
 
 @given(header=st.binary(max_size=60), bits=st.binary(max_size=9), length=st.integers(0, 99))
-def test_whatever_the_header_holds(tmp_path_factory, header, bits, length):
+def test_random_headers_raise_an_error(tmp_path_factory, header, bits, length):
     path = tmp_path_factory.mktemp("fuzz") / "x.mask"
     path.write_bytes(forged(header, bits, length))
     with pytest.raises(ValueError, match="is not a mask that supermask_jax wrote"):
@@ -172,7 +172,7 @@ def flags(shape, seed):
 
 
 def test_a_list_of_layers_and_a_dict_of_their_numbers(path):
-    """As flax's dicts have them: "10" comes before "2"."""
+    """Flax sorts layers as strings: "10" comes before "2"."""
     as_list = [{"kernel": layer} for layer in layers(flags)]
     as_dict = {str(i): layer for i, layer in enumerate(as_list)}
     for saved, other in ((as_list, as_dict), (as_dict, as_list)):

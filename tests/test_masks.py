@@ -47,7 +47,7 @@ def test_prune_equals_reference(kind):
     density=st.floats(0, 1),
 )
 def test_prune_properties(seed, count, step, density):
-    """Exact counts, subsets, kept scores above pruned ones: with few, many and only ties."""
+    """Exact counts, subsets, and kept scores above pruned ones; with few, many and only ties."""
     scores, mask = draw(LEAF, seed, step), draw_mask(LEAF, seed, density)
     new = prune(jax.random.key(seed), scores, mask, count)
     reference.check_pruned(*map(np.asarray, (new, scores, mask)), count)
@@ -61,7 +61,7 @@ def test_prune_properties(seed, count, step, density):
     dtype=st.sampled_from([jnp.float32, jnp.float16, jnp.bfloat16]),
 )
 def test_prune_under_jit_whatever_the_scores(seed, share, count, density, dtype):
-    """NaN and infinities too: exact counts, subsets, and a NaN never stays for a number."""
+    """With NaN and infinities, too: exact counts, subsets, and a NaN never outranks a number."""
     rng = np.random.default_rng(seed)
     special = rng.choice([np.nan, np.inf, -np.inf, 0.0, -0.0, 1e4], LEAF.shape)
     chosen = rng.random(LEAF.shape) < share
@@ -117,7 +117,7 @@ def test_ties_fall_at_random_not_by_index(zero):
     assert (share[5], share[6]) == (1, 0)
     sigma = np.sqrt(0.25 / len(keys))
     assert (np.abs(np.delete(share, [5, 6]) - 9 / 18) < 5 * sigma).all()
-    pairs = np.cov(np.delete(kept, [5, 6], axis=1).T)  # two places are kept almost independently
+    pairs = np.cov(np.delete(kept, [5, 6], axis=1).T)  # places are kept almost independently
     off_diagonal = pairs[~np.eye(18, dtype=bool)]
     assert (np.abs(off_diagonal + 0.25 / 17) < 5 * 0.25 / np.sqrt(len(keys))).all()
 
@@ -257,11 +257,11 @@ def test_prune_global_finds_nan_in_a_leaf_smaller_than_the_count():
 @pytest.mark.parametrize("least", [0, 1, 3, {"one": 2, "two": 5, "bias": 9}])
 @pytest.mark.parametrize("jitted", [False, True])
 def test_floors_keep_the_best_of_every_leaf(least, jitted):
-    """As the plain ranking, but for what the floors keep: then the best of the rest."""
+    """The best of every leaf up to its floor, then the best of the rest."""
     params = {"one": jnp.ones((3, 4)), "two": jnp.ones((5, 2)), "bias": jnp.ones(3)}
     prunable = {"one": True, "two": True, "bias": False}
     scores = draw(params, 1)
-    scores["one"] = scores["one"] - 100  # without a floor nothing of it is kept
+    scores["one"] = scores["one"] - 100  # without a floor, none of its weights is kept
     mask = draw_mask(params, 2, 0.9)
     floors = least if isinstance(least, dict) else dict.fromkeys(params, least)
 
@@ -341,7 +341,7 @@ def test_a_traced_count_of_any_integer_type(dtype):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass
 class Container:
-    """A container that says what type it holds, as modules do."""
+    """A container that has the type of its content as `dtype`, as modules do."""
 
     kernel: jax.Array
     dtype: str = dataclasses.field(metadata={"static": True}, default="float32")
@@ -356,7 +356,7 @@ def test_containers_that_have_a_dtype():
 
 @pytest.mark.slow
 def test_numbers_beyond_32_bits():
-    """Seventeen leaves that share one array: more kept weights than an int32 counts."""
+    """Seventeen leaves share one array, so that the kept weights exceed an int32."""
     tree = dict.fromkeys(range(17), jnp.ones(2**27, bool))
     prunable = dict.fromkeys(tree, True)
     assert masks.density(tree, prunable) == 1

@@ -111,7 +111,7 @@ def test_a_donated_state_is_used_up():
 @pytest.mark.parametrize("devices", [0, 1, 4])
 @pytest.mark.parametrize("batch_size", [None, 1, 2])
 def test_any_function_of_a_member(batch_size, devices):
-    """State, inputs, outputs of several types and shapes; several shared arguments."""
+    """States, inputs and outputs have several types and shapes; several arguments are shared."""
 
     def fn(state, key, scale, shift):
         value = state["value"] * scale + shift

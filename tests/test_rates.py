@@ -109,7 +109,7 @@ def test_counts_equal_fractions_and_only_fall(size, thousandths, number):
     count = rates.keep_counts(leaf, rate, number)
     exact = size
     for _ in range(number):
-        exact -= exact * thousandths // 1000  # integers all the way: no float, no string
+        exact -= exact * thousandths // 1000  # only integers: no float, no string
     assert count == exact == reference.keep_count(size, rate, number)
     assert rates.keep_counts(leaf, rate, number + 1) <= count
 
@@ -165,7 +165,7 @@ def test_anything_is_a_rate_or_an_error_in_one_line(rate, number):
 @example(pattern="a{99999999999}", rate=0.1)
 @example(pattern="dense1/kernel", rate=0.1)
 def test_anything_is_a_rule_or_an_error_in_one_line(pattern, rate):
-    with warnings.catch_warnings(action="ignore"):  # of Python about patterns to come
+    with warnings.catch_warnings(action="ignore"):  # FutureWarnings of `re` about patterns
         try:
             tree = rates.rates_by_path(FC, [(pattern, rate)], default=0.3)
         except ValueError as error:

@@ -1,4 +1,4 @@
-"""README.md is short, names what there is and has the results of the committed tables.
+"""README.md is short and complete, and has the results of the committed tables.
 
 Its examples and commands are tested with those of the documentation.
 """

@@ -1,4 +1,4 @@
-"""The files that other services read say the same as the project's own."""
+"""The files that other services read agree with those of the project."""
 
 import re
 import tomllib

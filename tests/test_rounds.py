@@ -25,13 +25,13 @@ SMALL = {"kernel": jnp.ones((8, 5)), "bias": jnp.ones(5)}
 
 
 def train(state, number, step=None):
-    """What training would return: pruned weights where they were, the others anywhere."""
+    """Imitate training: pruned weights stay, and all others move anywhere."""
     start = rounds.start_params(state)
     return masks.apply(state.mask, draw(start, 100 + number, step), start)
 
 
 def history(criterion, mask_one, mask_zero, params=SMALL, step=None):
-    """(state, w_f, next state) of every round, leaves as numpy arrays."""
+    """Return (state, w_f, next state) of every round, with leaves as NumPy arrays."""
     prunable = trees.prunable_leaves(params)
     rate = rates.rates_by_path(params, [], default=0.3, prunable=prunable)
     state, seen = rounds.begin(draw(params, 0)), []
@@ -106,13 +106,13 @@ def test_no_fill_leaks_and_random_actions_compound(name):
 
     for state, w_f, new in history(large_final, MASK_ONE[name], sentinel):
         kept, start = new.mask["kernel"], np.asarray(rounds.start_params(new)["kernel"])
-        assert (start[~kept] == fill).all()  # and no NaN of weights that it was not asked for
+        assert (start[~kept] == fill).all()  # not the NaN of the weights that are kept
         assert np.isfinite(start).all()
         assert (start[kept] != fill).all()
-        if name != "finetune":  # whose values elsewhere are those that training left there
+        if name != "finetune":  # finetune returns the trained values of pruned weights, too
             assert (new.w_i["kernel"] != fill).all()
         assert (start[kept] == new.w_i["kernel"][kept]).all()
-        values = new.w_i["kernel"]  # the action's values, of this round's start, whole
+        values = new.w_i["kernel"]  # all values of the action
         reference.MASK_ONE[name](values, state.w_i["kernel"], w_f["kernel"], kept)
 
 
@@ -128,7 +128,7 @@ def test_rewind_always_returns_to_the_first_weights():
 
 
 @pytest.mark.parametrize("name", MASK_ONE)
-def test_leaves_that_are_not_prunable_rewind_or_go_on(name):
+def test_leaves_that_are_not_prunable_rewind_or_keep_their_training(name):
     bias = draw(SMALL, 0)["bias"]
     for _, w_f, new in history(large_final, MASK_ONE[name], zero):
         assert new.mask["bias"].all()
@@ -137,7 +137,7 @@ def test_leaves_that_are_not_prunable_rewind_or_go_on(name):
 
 
 def test_variant_2_is_cumulative():
-    """A kept weight that shrank starts from zero, then on; one that grew starts from `w_i`."""
+    """A kept weight that shrank starts from zero from then on; one that grew starts from `w_i`."""
     first = np.asarray(draw(SMALL, 0)["kernel"])
     shrunk = np.zeros(first.shape, bool)
     for state, w_f, new in history(
@@ -327,7 +327,7 @@ def test_zeros_behind_the_mask_are_a_warning():
     params = draw({"kernel": jnp.ones((8, 5)), "other": jnp.ones((8, 5)), "bias": jnp.ones(5)}, 0)
     mask = {name: jnp.arange(w.size).reshape(w.shape) % 5 < 2 for name, w in params.items()}
     mask["bias"] = jnp.ones(5, bool)
-    rounds.begin(params, mask)  # other values behind the mask: nothing to say
+    rounds.begin(params, mask)  # pruned weights that are not 0: no warning
     pruned = masks.apply(mask, params) | {"other": params["other"], "bias": jnp.zeros(5)}
     with pytest.warns(
         UserWarning, match="start weights of 'kernel' are 0 wherever they are pruned"
@@ -336,7 +336,7 @@ def test_zeros_behind_the_mask_are_a_warning():
     assert len(caught) == 1 and caught[0].filename == __file__
     restarts = MASK_ONE["reinit"](KEY, state.w_i, state.w_i, mask)
     zeros = np.asarray(restarts["kernel"])[np.asarray(mask["kernel"])] == 0
-    assert zeros.mean() > 0.3  # what the warning is about
+    assert zeros.mean() > 0.3  # the effect that the warning describes
     jax.jit(rounds.begin)(pruned, mask)
     rounds.begin(pruned)
 

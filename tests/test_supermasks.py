@@ -28,7 +28,7 @@ def loss(params, batch):
 
 
 def reference_gradient(mask, rescale, count_gradient):
-    """Backpropagation by hand, in float64."""
+    """Compute the gradient by hand, in float64."""
     as64 = lambda tree: jax.tree.map(lambda x: np.asarray(x, np.float64), tree)  # noqa: E731
     w, b, m, x = as64(PARAMS), as64(mask), as64(LOGITS), np.asarray(BATCH, np.float64)
 
@@ -117,8 +117,8 @@ def test_the_density_of_leaves_of_several_types():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_wide_logits_draw_as_ever(dtype):
-    """One uniform number per weight, compared with the sigmoid in the logits' own type."""
+def test_wide_logits_draw_in_their_own_type(dtype):
+    """A mask compares one uniform number per weight with the sigmoid, in the type of the logits."""
     with jax.enable_x64(True):
         logits = jnp.asarray(RNG.normal(size=(50, 40)), dtype)
         key = jax.tree.leaves(trees.leaf_keys(KEY, logits))[0]
@@ -149,7 +149,7 @@ SHARDED = {
 @pytest.mark.parametrize("rescale", [False, True])
 @pytest.mark.parametrize("name", SHARDED)
 def test_gradients_inside_shard_map_are_the_sum_over_devices(name, rescale):
-    """With the check of what varies between devices that shard_map makes unless told not to."""
+    """With shard_map's default check of values that vary between devices."""
     own_key, own_logits = SHARDED[name]
     mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     spec = jax.sharding.PartitionSpec

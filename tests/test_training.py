@@ -31,7 +31,7 @@ def predict(params, x):
 
 
 def loss(params, batch, key, context):
-    """Noisy inputs, so that the key matters."""
+    """A loss with noisy inputs, so that the key matters."""
     x = batch["x"] + context["noise"] * jax.random.normal(key, batch["x"].shape)
     error = predict(params, x) - batch["y"]
     return jnp.mean(error**2), {"absolute": jnp.mean(jnp.abs(error))}
@@ -66,7 +66,7 @@ def compiled(training):
 
 
 def run(training, params=PARAMS, stream=STREAM, data=DATA):
-    """All chunks: the last state and the metrics of the whole training, padding and all."""
+    """Run all chunks; return the last state and the metrics of the training, with padding."""
     state, tables = training.init(params), []
     for first in range(0, training.num_evals, training.chunk_evals):
         state, metrics = compiled(training)(state, stream, jnp.int32(first), data)
@@ -75,7 +75,7 @@ def run(training, params=PARAMS, stream=STREAM, data=DATA):
 
 
 def python_loop(num_steps, eval_every):
-    """The same training as anyone would write it."""
+    """Train in a plain Python loop."""
     params, opt_state = PARAMS, OPTIMIZER.init(PARAMS)
     best, evaluations, losses = (np.inf, None, None), [], []
     step_fn = jax.jit(jax.value_and_grad(loss, has_aux=True))
@@ -175,7 +175,7 @@ NAN = float("nan")
 
 @functools.cache
 def scripted(chunk_evals):
-    """Parameters that count the steps, and losses that follow a script."""
+    """Train with parameters that count the steps and losses that follow a script."""
     return make_training(
         lambda params, batch, key, context: (-params, {}),
         lambda params, data, context: {"loss": data[params.astype(int)]},
@@ -193,7 +193,7 @@ def scripted(chunk_evals):
     [
         ([5, 4, 3, 2], 7, 2),
         ([1, 2, 3, 4], 0, 1),
-        ([5, 3, 3, 3], 3, 3),  # the earliest of equals
+        ([5, 3, 3, 3], 3, 3),  # the earliest of equal losses
         ([2, 2, 2, 2], 0, 2),
         ([5, 2, 4, 2], 3, 2),
         ([NAN, 4, NAN, 3], 7, 3),  # NaN is never best
@@ -246,7 +246,7 @@ def test_a_donated_state_takes_nothing_from_the_caller():
 
 
 def scheduled(**options):
-    """A training whose steps depend on a schedule, on moments and on the step's own key."""
+    """A training whose steps depend on a schedule, on moments and on a key per step."""
     optimizer = optax.chain(
         optax.scale_by_adam(), optax.scale_by_learning_rate(optax.linear_schedule(0.1, 0.0, 12))
     )
@@ -292,7 +292,7 @@ STEPPED = {
 
 @pytest.mark.parametrize("name", STEPPED)
 def test_a_late_start_moves_schedules_and_nothing_else(name):
-    """As an optimizer with the rate of that step, its moments and bias corrections new."""
+    """The optimizer has the learning rate of that step, and new moments and bias corrections."""
     schedule = optax.linear_schedule(0.1, 0.0, 12)
     optimizer, shifted = (
         optax.with_extra_args_support(STEPPED[name](rate))
@@ -314,7 +314,7 @@ def test_a_late_start_is_on_the_grid(step):
         scheduled().init(PARAMS, step)
 
 
-UNSCHEDULED = {"optimistic_adam", "rprop", "sm3"}  # take numbers only
+UNSCHEDULED = {"optimistic_adam", "rprop", "sm3"}  # take only numbers
 WITH_A_RATE = [
     name
     for name, make in OPTIMIZERS.items()
@@ -365,7 +365,7 @@ def test_a_loss_may_return_a_list():
     assert_same_bits(run(training)[0], run(toy(3, 10))[0])
 
 
-def test_multi_steps_as_it_is_made_hands_the_mask_on():
+def test_multi_steps_passes_the_mask_on():
     training = scheduled(optimizer=optax.MultiSteps(OPTIMIZER, 2))
     state, _ = run_from(training, training.init(PARAMS), 0)
     for _, before, after, kept in leaves(PARAMS, state.params, MASK):
@@ -469,7 +469,7 @@ def test_state_beside_the_parameters_is_what_a_python_loop_carries():
 
 
 def without_keys(tree):
-    """The numbers of keys in place of keys."""
+    """Replace keys by their data."""
 
     def is_key(x):
         return jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)

@@ -1,6 +1,6 @@
-"""`freeze_pruned` around every optimizer of optax, found in its modules: a new one is included.
+"""`freeze_pruned` around every optimizer in optax's modules, so that new ones are tested, too.
 
-A pruned weight must not move by one bit, so bytes are compared, and -0.0 and 0.0 are pruned.
+A pruned weight must not change by a single bit, so the tests compare bytes and prune -0.0 and 0.0.
 """
 
 import inspect
@@ -21,7 +21,7 @@ from tests.trees import KINDS, assert_same_bits, assert_structure, draw, draw_ma
 
 KEY = jax.random.key(0)
 
-# Not optimizers that take the gradients of a step and the parameters.
+# Functions that are not optimizers of the gradients of a step.
 EXCLUDED = {
     "contrib.dpsgd": "takes the gradients of single examples",
     "contrib.differentially_private_aggregate": "takes the gradients of single examples",
@@ -30,10 +30,10 @@ EXCLUDED = {
     "contrib.scale_by_muon": "only as part of muon, which sorts leaves by rank",
 }
 
-# Constructor arguments without a default, beside learning_rate, or needed to run without warning.
+# Constructor arguments that have no default (except learning_rate), or that prevent a warning.
 ARGUMENTS = {
-    "noisy_sgd": {"key": 0},  # warns without
-    # Without, the first steps are smaller than the rounding of some weights.
+    "noisy_sgd": {"key": 0},  # warns without it
+    # With the defaults, the first steps are smaller than the rounding of some weights.
     "contrib.dadapt_adamw": {"learning_rate": 1.0, "estim_lr0": 1e-3},
     "contrib.dog": {"init_step": ("distance", 0.1)},
     "contrib.prodigy": {"learning_rate": 1.0, "estim_lr0": 1e-3},
@@ -67,7 +67,7 @@ def discover():
 FOUND = discover()
 OPTIMIZERS = {name: make for name, make in FOUND.items() if name not in EXCLUDED}
 
-# -0.0 and 0.0 first: both are pruned, and adding 0.0 turns the one into the other.
+# -0.0 and 0.0 come first: both are pruned, and adding 0.0 would turn -0.0 into 0.0.
 PARAMS = {
     "kernel": jnp.array([[-0.0, 0.0, 0.7], [-1.5, 2.5, -0.3], [0.9, -0.8, 1.1], [-0.2, 0.4, 0.6]]),
     "bias": jnp.array([0.1, -0.2, 0.3]),
@@ -77,7 +77,7 @@ MASK = {"kernel": jnp.arange(12).reshape(4, 3) % 3 == 2, "bias": jnp.ones(3, boo
 
 
 def loss(params):
-    """Pulls every weight, at its own pace, to 3."""
+    """A loss that pulls every weight to 3, at its own rate."""
     return sum(jnp.sum(jnp.arange(1.0, w.size + 1) * (w.ravel() - 3) ** 2) for w in params.values())
 
 
@@ -92,7 +92,7 @@ def make(name):
 
 
 def make_step(optimizer, extra=lambda *_: {}):
-    """A jitted step and a list that grows with every trace."""
+    """Return a jitted step, and a list that grows with every trace."""
     traces = []
 
     @jax.jit
@@ -158,7 +158,7 @@ def test_every_kind_of_tree(kind):
 
 @pytest.mark.parametrize("bad", [jnp.inf, jnp.nan, 1e30])
 def test_norms_and_moments_see_no_pruned_gradient(bad):
-    """Whatever the gradient of a pruned weight is, the kept weights move the same."""
+    """The gradients of pruned weights do not affect the kept weights."""
     inner = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1, momentum=0.9))
     optimizer = freeze_pruned(inner)
     results = []
@@ -378,7 +378,7 @@ def test_equinox_s_loop_needs_no_change():
         assert (bits(a) == bits(b))[~kept].all()
 
 
-# Where order matters: right inside, and what goes wrong around it
+# Where order matters: correct inside `freeze_pruned`, and wrong around it
 
 
 def steps(optimizer, gradients, params=PARAMS, mask=MASK):
@@ -390,7 +390,7 @@ def steps(optimizer, gradients, params=PARAMS, mask=MASK):
 
 
 def gradients(hidden=None, count=4):
-    """Gradients, those of pruned weights a number of their own."""
+    """Draw gradients; those of pruned weights are `hidden`, unless it is None."""
     drawn = [draw(PARAMS, seed) for seed in range(count)]
     if hidden is None:
         return drawn
@@ -417,7 +417,7 @@ def test_a_pruned_nan_costs_no_step(around):
     assert all((a == b).all() for _, a, b in leaves(wrong, PARAMS))  # no step was ever taken
 
 
-def test_multi_steps_itself_is_taken():
+def test_multi_steps_itself_is_accepted():
     base = optax.adamw(0.1)
     whole, by_parts = (
         steps(freeze_pruned(o), gradients())[1]
@@ -447,7 +447,7 @@ def test_schedule_free_s_weights_for_evaluation():
     assert_only_kept_moved(PARAMS, params, MASK)
     eval_params = optax.contrib.schedule_free_eval_params(state.inner_state, params)
     moved = np.asarray(eval_params["kernel"] != PARAMS["kernel"])
-    assert moved[~MASK["kernel"]].any()  # the sequence z decays, whoever holds the weight
+    assert moved[~MASK["kernel"]].any()  # the sequence z of pruned weights decays
     right = masks.apply(MASK, eval_params, params)
     assert_only_kept_moved(PARAMS, right, MASK)
     np.testing.assert_array_equal(right["bias"], eval_params["bias"])
@@ -577,7 +577,7 @@ def test_a_gradient_that_is_forwarded_is_masked_and_so_is_the_function():
         assert given[kept].all() and of_function[kept].all()
 
 
-def test_an_argument_called_grad_that_is_none_of_the_network_is_handed_on():
+def test_an_unrelated_argument_called_grad_is_passed_on():
     seen = {}
 
     def update(updates, state, params=None, *, grad, **extra):

@@ -33,7 +33,7 @@ def test_prunable_leaves_are_the_kernels(kind):
         ({"value": 0}, jnp.ones((2, 2)), True),
         ({"bias": {"kernel": 0}}, jnp.ones((2, 2)), True),
         (0, jnp.ones((2, 2)), True),
-        # As others spell paths: flat, by tuples, with dots.
+        # Other spellings of paths: flat, as tuples, with dots.
         ({"attn/query/bias": 0}, jnp.ones((2, 2)), False),
         ({"attn/query/kernel": 0}, jnp.ones((2, 2)), True),
         ({"attn/bias/kernel": 0}, jnp.ones((2, 2)), True),
@@ -45,7 +45,7 @@ def test_prunable_leaves_are_the_kernels(kind):
         ({"bias": [0]}, jnp.ones((2, 2)), True),
         ({"dense/bias:0": 0}, jnp.ones((2, 2)), False),
         ({"dense/kernel:0": 0}, jnp.ones((2, 2)), True),
-        # "value" is nnx's behind a variable, and a projection's own name in a block.
+        # "value" is an attribute of nnx variables, and the name of a projection in a block.
         ({"dense": {"scale": {"value": 0}}}, jnp.ones((2, 2)), False),
         ({"dense/running_var/value": 0}, jnp.ones((2, 2)), False),
         ({"b1": {"value": 0}}, jnp.ones((2, 2)), True),
@@ -71,7 +71,7 @@ MATRICES = (
 
 
 @pytest.mark.parametrize("name", NO_KERNELS + MATRICES)
-def test_names_tell_kernels_from_what_stacked_layers_have_beside_them(name):
+def test_names_tell_kernels_from_other_leaves_of_stacked_layers(name):
     ((path, leaf),) = jax.tree_util.tree_leaves_with_path({"block": {name: jnp.ones((3, 4))}})
     assert trees.is_kernel(path, leaf) == (name in MATRICES)
 
@@ -197,7 +197,7 @@ def test_keys_among_the_parameters_are_an_error():
 
 
 class Tensor:
-    """What a torch tensor looks like from outside."""
+    """An object with the interface of a torch tensor."""
 
     shape, dtype = (2, 2), "torch.float32"
 
@@ -229,7 +229,7 @@ LEAVES = {
 
 
 @pytest.mark.parametrize("name", LEAVES)
-def test_a_leaf_that_is_no_array_is_told_the_way_out(name):
+def test_a_leaf_that_is_not_an_array_gets_a_remedy(name):
     make, message = LEAVES[name]
     tree, keep = {"w": make()}, {"w": jnp.ones((2, 2), bool)}
     for call in (
@@ -242,7 +242,7 @@ def test_a_leaf_that_is_no_array_is_told_the_way_out(name):
         assert "'w'" in str(caught.value) and len(str(caught.value).splitlines()) == 1
 
 
-def test_the_way_out_leads_out():
+def test_the_remedies_work():
     lost = np.ones((2, 2), jnp.bfloat16).view("V2").view(jnp.bfloat16)
     foreign = np.ones((2, 2), ">f4")
     native = foreign.astype(foreign.dtype.newbyteorder("="))
@@ -251,7 +251,7 @@ def test_the_way_out_leads_out():
         assert trees.prunable_leaves({"w": leaf}) == {"w": True}
 
 
-def test_states_that_differ_in_metadata_only_are_told_so():
+def test_states_that_differ_only_in_metadata_get_a_clear_error():
     plain, noted = (flax.nnx.Linear(2, 2, rngs=flax.nnx.Rngs(0)) for _ in range(2))
     noted.kernel.set_metadata(note="sparse")
     one, other = flax.nnx.state(plain), flax.nnx.state(noted)

@@ -1,7 +1,7 @@
-"""The kinds of parameter trees that the library promises to take, from the real packages.
+"""The kinds of parameter trees that the library supports, made by the real packages.
 
-`KINDS` maps a name to a function that makes parameters with kernels and biases. Tests draw
-random values in the same structure with `draw` and `draw_mask`.
+`KINDS` maps a name to a function that makes parameters with kernels and biases. `draw` and
+`draw_mask` draw random values in the same structure.
 """
 
 import functools
@@ -68,7 +68,7 @@ KINDS = {
     for make in (array, nested_dict, tuples, linen, nnx, equinox, haiku)
 }
 
-# What may be pruned, by path: written by hand, so that `is_kernel` is tested, not repeated.
+# The prunable leaves by path, written by hand so that the tests do not repeat `is_kernel`.
 KERNELS = {
     "array": {""},
     "nested_dict": {"conv/kernel", "dense/kernel"},
@@ -81,7 +81,7 @@ KERNELS = {
 
 
 def draw(tree, seed, step=None):
-    """Standard normal values; as multiples of `step`, some are equal and some are zero."""
+    """Draw standard normal values; rounded to multiples of `step`, some are equal or zero."""
     rng = np.random.default_rng(seed)
 
     def values(leaf):
@@ -97,14 +97,14 @@ def draw_mask(tree, seed, density=0.7):
 
 
 def leaves(*trees):
-    """For every leaf its path name and its values in all the trees, as numpy arrays."""
+    """Return for every leaf its path name and its values in all trees, as NumPy arrays."""
     paths = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(trees[0])]
     columns = [[np.asarray(leaf) for leaf in jax.tree.leaves(tree)] for tree in trees]
     return list(zip(paths, *columns, strict=True))
 
 
 def assert_same_bits(a, b):
-    """Equal structure, types and bytes: unlike `==`, tells 0.0 from -0.0 and takes NaN."""
+    """Compare structure, types and bytes; unlike `==`, tell 0.0 from -0.0 and let NaN equal NaN."""
     assert jax.tree.structure(a) == jax.tree.structure(b)
     for path, x, y in leaves(a, b):
         assert (x.dtype, x.shape) == (y.dtype, y.shape), path
@@ -112,13 +112,13 @@ def assert_same_bits(a, b):
 
 
 def assert_structure(tree, params):
-    """The structure and the shapes of the parameters."""
+    """Check the structure and the shapes of a tree against the parameters."""
     assert jax.tree.structure(tree) == jax.tree.structure(params)
     assert jax.tree.map(jnp.shape, tree) == jax.tree.map(jnp.shape, params)
 
 
-# Networks whose layers share leaves, each as (parameters, how a stacked leaf's path begins, what
-# may be pruned): scanned or vmapped blocks of a dense layer and a normalisation, and a head.
+# Networks whose layers share leaves, each as (parameters, the beginning of a stacked leaf's path,
+# the prunable leaves): scanned or vmapped blocks of a dense layer and a normalisation, and a head.
 
 
 class LinenBlock(flax.linen.Module):
@@ -170,7 +170,7 @@ def equinox_vmap():
     blocks = eqx.filter_vmap(EquinoxBlock)(jax.random.split(jax.random.key(0), 12))
     head = eqx.nn.Linear(4, 3, key=jax.random.key(1))
     params = eqx.filter({"blocks": blocks, "head": head}, eqx.is_array)
-    # A normalisation's weight is called what a dense layer's is: no name tells them apart.
+    # The weight of a normalisation has the name of a dense layer's weight; no name separates them.
     return params, "blocks", {"blocks/dense/weight", "blocks/norm/weight", "head/weight"}
 
 

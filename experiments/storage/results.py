@@ -21,7 +21,7 @@ Row = dict[str, Any]
 
 Columns = Mapping[str, Callable[[str], Any]]
 
-ALL_LAYERS = "all"  # in a column `layer`: all of them together
+ALL_LAYERS = "all"  # in the column `layer`: all layers together
 
 
 def row_id(settings: Mapping[str, Any], member: Mapping[str, Any], code_version: str) -> str:

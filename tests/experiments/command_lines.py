@@ -1,4 +1,4 @@
-"""Many command lines in one process that forks: each has its own flags, all share the imports."""
+"""Running many command lines in forks of one process, which imports the packages only once."""
 
 import json
 import subprocess
@@ -28,7 +28,7 @@ for module, *words in json.load(sys.stdin):
                 status = None
             except SystemExit as end:
                 status = end.code
-            # As Python ends, but without taking itself apart, which takes longer than all else.
+            # Exit as Python does, but without its teardown, which takes most of the time.
             if isinstance(status, str):
                 print(status, file=sys.stderr)
             sys.stdout.flush()
@@ -41,13 +41,13 @@ json.dump(answers, sys.stdout)
 
 
 def python(*words, **more):
-    """A finished process of Python in the repository's root."""
+    """Run Python in the root of the repository and return the completed process."""
     command = [sys.executable, *words]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, **more)
 
 
 def answers(commands: Sequence[Sequence[str]]) -> list[tuple[int, str]]:
-    """The exit status and the output of every command: a module and what is typed after it."""
+    """Run commands, each a module and its arguments; return their exit statuses and outputs."""
     forks = python("-c", FORKS, input=json.dumps(list(commands)))
     assert forks.returncode == 0, forks.stderr
     return [(status, output) for status, output in json.loads(forks.stdout)]

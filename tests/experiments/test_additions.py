@@ -1,4 +1,4 @@
-"""One criterion, action, network, data set, experiment and figure of one's own, from one file."""
+"""A user's criterion, action, network, data set, experiment and figure, all added by one file."""
 
 import math
 import re

@@ -1,4 +1,4 @@
-"""Trainings that were stopped at a border and taken up again."""
+"""Trainings that stop at a chunk boundary and resume."""
 
 import signal
 import subprocess
@@ -20,15 +20,15 @@ from tests.experiments import tiny
 from tests.experiments.test_trainer import MEMBERS, SEEDS, STEPS, dataset, make_params, make_trainer
 
 __all__ = ["dataset"]
-BORDERS = 3  # five evaluations in chunks of two
+NUM_CHUNKS = 3  # five evaluations in chunks of two
 
 
 class StoppingAutosave(Autosave):
-    """Saves at every border and is asked to stop at one of them."""
+    """Saves at every chunk boundary and stops after some chunks."""
 
-    def __init__(self, workdir, borders):
+    def __init__(self, workdir, chunks):
         super().__init__(workdir, "version", "own", save_every=0)
-        self.left = borders
+        self.left = chunks
 
     def save_if_due(self, *arguments, **options):
         super().save_if_due(*arguments, **options)
@@ -55,7 +55,7 @@ def train(laboratory, autosave):
 
 
 def make_grouped(dataset, grouped):
-    """A trainer of all members at once, or of half of them."""
+    """A trainer of all members at once, or of half of them at a time."""
     laboratory = make_trainer(dataset, 1)
     memory = laboratory.prepare(MEMBERS).memory
     if grouped:
@@ -69,49 +69,49 @@ def laboratory(request, dataset):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(laboratory):
+def uninterrupted(laboratory):
     trained, _ = train(laboratory, None)
     return trained
 
 
-@pytest.mark.parametrize("borders", range(1, BORDERS + 1))
-def test_a_stopped_training_goes_on_to_the_same_bytes(laboratory, undisturbed, borders, tmp_path):
+@pytest.mark.parametrize("chunks", range(1, NUM_CHUNKS + 1))
+def test_a_stopped_training_resumes_to_the_same_bytes(laboratory, uninterrupted, chunks, tmp_path):
     with pytest.raises(Stopped):
-        train(laboratory, StoppingAutosave(tmp_path, borders))
+        train(laboratory, StoppingAutosave(tmp_path, chunks))
     again, before = train(laboratory, Autosave(tmp_path, "version", "own"))
-    jax.tree.map(np.testing.assert_array_equal, again, undisturbed)
+    jax.tree.map(np.testing.assert_array_equal, again, uninterrupted)
     assert before
 
 
 @pytest.mark.parametrize("grouped", [False, True], ids=["one group", "two groups"])
-def test_a_stopped_training_goes_on_with_other_devices_and_padding(
-    grouped, dataset, undisturbed, tmp_path, monkeypatch
+def test_a_stopped_training_resumes_with_other_devices_and_padding(
+    grouped, dataset, uninterrupted, tmp_path, monkeypatch
 ):
-    """Saved are the members alone, not the padding to a multiple of the devices."""
+    """Only the members are saved, without the padding to a multiple of the devices."""
     with pytest.raises(Stopped):
-        train(make_grouped(dataset, grouped), StoppingAutosave(tmp_path, BORDERS + grouped))
+        train(make_grouped(dataset, grouped), StoppingAutosave(tmp_path, NUM_CHUNKS + grouped))
     devices = jax.devices()
     assert -MEMBERS % len(devices) != -MEMBERS % 2, "both numbers of devices need the same padding"
     monkeypatch.setattr(jax, "devices", lambda: devices[:2])
     laboratory = make_grouped(dataset, grouped)
     again, before = train(laboratory, Autosave(tmp_path, "version", "own"))
-    jax.tree.map(np.testing.assert_array_equal, again, undisturbed)
+    jax.tree.map(np.testing.assert_array_equal, again, uninterrupted)
     assert before > MEMBERS * STEPS / 2
 
 
-def test_groups_that_are_of_no_use_are_named(dataset, undisturbed, tmp_path, capsys):
+def test_useless_saved_groups_are_reported(dataset, uninterrupted, tmp_path, capsys):
     with pytest.raises(Stopped):
         train(make_trainer(dataset, 1), StoppingAutosave(tmp_path, 1))
     own = tmp_path / "under_way" / "version" / "own"
     (own / "members_0_to_5_damaged").mkdir()
     again, before = train(make_grouped(dataset, True), Autosave(tmp_path, "version", "own"))
-    jax.tree.map(np.testing.assert_array_equal, again, undisturbed)
+    jax.tree.map(np.testing.assert_array_equal, again, uninterrupted)
     assert not before
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith(f"{own / f'members_0_to_{MEMBERS}'} is ignored: ")
 
 
-def test_nothing_is_saved_before_the_interval_is_over(laboratory, undisturbed, tmp_path):
+def test_nothing_is_saved_before_the_interval_is_over(laboratory, uninterrupted, tmp_path):
     if laboratory.prepare(MEMBERS).members < MEMBERS:
         pytest.skip("a finished group is always saved")
     train(laboratory, Autosave(tmp_path, "version", "own", save_every=1e6))
@@ -119,7 +119,7 @@ def test_nothing_is_saved_before_the_interval_is_over(laboratory, undisturbed, t
 
 
 @pytest.mark.parametrize("make_config", [tiny.config, tiny.learned, tiny.one_shot])
-def test_a_stopped_run_goes_on_to_the_same_table(make_config, tmp_path, monkeypatch):
+def test_a_stopped_run_resumes_to_the_same_table(make_config, tmp_path, monkeypatch):
     whole = tiny.finished(make_config) / "results.csv"
     config = make_config(chunk_evals=1)
     save, left = Autosave.save_if_due, [3]
@@ -140,7 +140,7 @@ def test_a_stopped_run_goes_on_to_the_same_table(make_config, tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("make_config", [tiny.learned, tiny.one_shot])
-def test_a_run_that_was_stopped_when_it_trained_again_goes_on(make_config, tmp_path, monkeypatch):
+def test_a_run_stopped_while_retraining_resumes(make_config, tmp_path, monkeypatch):
     config, save = make_config(), Autosave.save_if_due
 
     def save_and_stop(self, *arguments, **options):
@@ -180,7 +180,7 @@ def test_a_learned_run_that_was_stopped_keeps_its_curves(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_stops_a_run_that_the_same_command_continues(number, tmp_path):
+def test_a_signal_stops_a_run_and_the_same_command_resumes_it(number, tmp_path):
     command = [
         sys.executable, "-m", "experiments.run", f"--workdir={tmp_path}", "--checkpoint_minutes=0",
         "--config=experiments/configs/mask_criteria.py:lenet300,tiny",

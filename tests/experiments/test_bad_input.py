@@ -1,4 +1,4 @@
-"""Wrong configurations and command lines, by kind; `tests.test_bad_input` has the library's."""
+"""Wrong configurations and command lines; `tests.test_bad_input` tests the library."""
 
 import collections
 import importlib
@@ -21,7 +21,7 @@ TWICE = "more than once"
 
 
 def plan(config, without=None, data_dir=None, part=None, **changes):
-    """Check a runner's tiny configuration, or one that a file makes, with some settings changed."""
+    """Plan a runner's tiny configuration, or that of a file, with some settings changed."""
     settings = CONFIGS[config]().to_dict() if isinstance(config, str) else config.to_dict()
     settings = {name: x for name, x in (settings | changes).items() if name != without}
     runner = RUNNERS[CONFIGS[config]().runner if isinstance(config, str) else config.runner]
@@ -207,12 +207,12 @@ def test_every_config_file_names_what_may_follow_the_colon(name, argument):
     check_error(Case("names", lambda: module.get_config(argument), ValueError, pattern))
 
 
-def test_a_whole_number_of_slices_is_understood():
+def test_slices_compare_as_numbers():
     assert Slice.parse("10/11") == (10, 11)
 
 
-# Command lines, each in a process of its own. {new} is a folder that must not come to be, {file} a
-# file, {configs} a folder of configuration files.
+# Command lines, each run in its own process. {new} is a folder that must not be created, {file} is
+# a file, {configs} is a folder of configuration files.
 
 RUN = "experiments.run"
 CONFIG = "--config=experiments/configs/quickstart.py:lenet300,tiny"
@@ -362,7 +362,7 @@ def test_a_wrong_command_line_ends_in_one_line(answers, places, number):
 @pytest.mark.parametrize(
     "words", [(*START, "--config.seeds=(1,1)"), ("tools.collect", "{file}", "--output={new}")]
 )
-def test_a_process_of_its_own_ends_so_too(places, words):
+def test_a_separate_process_ends_in_one_line_too(places, words):
     done = command_lines.python("-m", *(word.format(**places) for word in words))
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("error: ") and len(done.stderr.splitlines()) == 1

@@ -91,7 +91,7 @@ def damage(path, how):
 
 
 @pytest.mark.parametrize("how", DAMAGES)
-def test_damage_of_any_file_leads_back_to_the_round_before(folder, tmp_path, capsys, how):
+def test_damage_of_any_file_leads_back_to_the_previous_round(folder, tmp_path, capsys, how):
     checkpoints = Checkpoints(folder, keep=2)
     for number in range(3):
         checkpoints.save(number, make_outcome(number))
@@ -109,16 +109,16 @@ def test_damage_of_any_file_leads_back_to_the_round_before(folder, tmp_path, cap
         assert_same(loaded, whole)
         said = capsys.readouterr().err
         if how == "deleted" and file == Path("round_02.json"):
-            continue  # such a round was never finished
+            continue  # a round without its JSON file was never completed
         moved = copy.with_name("checkpoints_damaged") / "round_02"
         assert said.startswith(str(copy / "round_02")) and said.endswith(f"; moved to {moved}\n")
-        if file != Path("round_02.json"):  # sums may name another file
+        if file != Path("round_02.json"):  # damaged checksums may name another file
             assert f"{copy / file} is {'missing' if how == 'deleted' else 'damaged'}" in said
         assert (moved / "round_02.json").exists()
         assert Checkpoints(copy, keep=2).rounds() == [0, 1]
 
 
-def test_a_round_that_was_not_finished_does_not_count(folder):
+def test_an_incomplete_round_does_not_count(folder):
     checkpoints = Checkpoints(folder, keep=2)
     checkpoints.save(0, make_outcome(0))
     checkpoints.save(1, make_outcome(1))
@@ -128,7 +128,7 @@ def test_a_round_that_was_not_finished_does_not_count(folder):
     assert_same(checkpoints.load(1, make_outcome()), make_outcome(2))
 
 
-def test_a_disk_that_takes_no_more_leaves_the_rounds_before(folder):
+def test_a_full_disk_leaves_earlier_rounds_intact(folder):
     checkpoints = Checkpoints(folder, keep=2)
     checkpoints.save(0, make_outcome(0))
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)

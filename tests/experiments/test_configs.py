@@ -1,4 +1,4 @@
-"""Every configuration runs to its end, in its tiny form; quickstart in its full one."""
+"""Every configuration runs to the end in its tiny form, and quickstart in its full form."""
 
 import importlib
 import math

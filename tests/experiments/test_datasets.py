@@ -1,4 +1,4 @@
-"""Named data sets: splits, reading, preparing, and what is said when data is missing."""
+"""Named data sets: splits, reading, preparation, and errors about missing data."""
 
 import gzip
 import hashlib
@@ -45,7 +45,7 @@ def no_network(monkeypatch):
 
 @pytest.fixture
 def prepared(tmp_path, monkeypatch):
-    """Prepares fake originals: `prepared(name)` is the data dir and the splits put into it."""
+    """Prepare fake data sets: `prepared(name)` returns the data dir and the splits in it."""
     monkeypatch.setattr(preparation, "_check_connection", lambda url: None)
     for name in ("mnist", "cifar10"):
         monkeypatch.setitem(datasets.NUM_VALIDATION, name, NUM_VALIDATION)
@@ -111,7 +111,7 @@ def write_cifar10(folder, splits):
 
 
 def records(*splits):
-    """What is in the splits, in no order."""
+    """Return the content of splits, in no particular order."""
     return sorted(
         (image.tobytes(), int(label))
         for split in splits
@@ -152,7 +152,7 @@ def test_digits_splits_are_those_of_every_other_run():
 
 
 @pytest.mark.parametrize("order_seed", [0, 1])
-def test_record_order_has_no_say_in_the_split(order_seed):
+def test_the_split_does_not_depend_on_record_order(order_seed):
     split = fake_splits((4, 4, 3))["train"]
     order = np.random.default_rng(order_seed).permutation(NUM_TRAIN)
     jax.tree.map(
@@ -174,7 +174,7 @@ def test_what_is_prepared_is_what_is_loaded(name, prepared):
 
 
 @pytest.mark.parametrize("name", ["mnist", "cifar10"])
-def test_a_prepared_copy_is_that_of_the_official_builder(name, prepared):
+def test_a_prepared_copy_equals_that_of_the_official_builder(name, prepared):
     import tensorflow_datasets as tfds
 
     data_dir, _ = prepared(name)
@@ -190,7 +190,7 @@ def test_a_prepared_copy_is_that_of_the_official_builder(name, prepared):
 
 
 def program(*words):
-    """The exit status and the output of the command that prepares a data set."""
+    """Run the command that prepares a data set; return its exit status and output."""
     [answer] = command_lines.answers([("experiments.datasets", *words)])
     return answer
 
@@ -203,7 +203,7 @@ def test_preparing_again_leaves_the_data_alone_and_says_so(prepared):
     assert before == {path: path.stat().st_mtime_ns for path in Path(data_dir).rglob("*")}
 
 
-def test_the_block_size_has_no_say(prepared, monkeypatch):
+def test_the_block_size_does_not_matter(prepared, monkeypatch):
     data_dir, _ = prepared("mnist")
     whole = datasets.load("mnist", data_dir)
     monkeypatch.setattr(datasets, "BLOCK", 7)
@@ -227,7 +227,7 @@ def test_the_newest_version_is_read_whichever_it_is(prepared):
     assert len(datasets.load("mnist", data_dir).test.labels) == NUM_TEST
 
 
-def test_another_format_is_refused_with_the_way_out(prepared):
+def test_another_format_is_refused_with_a_remedy(prepared):
     data_dir, _ = prepared("mnist")
     (folder,) = (Path(data_dir) / "mnist").iterdir()
     edit_info(folder, fileFormat="tfrecord")
@@ -254,7 +254,7 @@ def test_missing_data_names_folder_variable_and_command(name, by_variable, tmp_p
     assert "\n" not in message and not list(tmp_path.iterdir())
 
 
-def test_without_folder_and_variable_it_is_the_default_folder_of_tfds(monkeypatch, tmp_path):
+def test_the_default_folder_is_that_of_tfds(monkeypatch, tmp_path):
     monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(FileNotFoundError, match=f"{tmp_path}/tensorflow_datasets"):
@@ -268,12 +268,12 @@ def test_an_unknown_name_gets_the_nearest_one():
 
 
 @pytest.mark.parametrize("name", ["mnits", "digits"])
-def test_only_what_has_originals_is_prepared(name, tmp_path):
+def test_only_data_sets_with_a_source_are_prepared(name, tmp_path):
     with pytest.raises(ValueError, match=rf"^unknown .*{name}.* known: cifar10, mnist$"):
         preparation.prepare(name, str(tmp_path))
 
 
-def test_a_wrong_command_line_is_told_in_one_line(tmp_path):
+def test_a_wrong_command_line_ends_in_one_line(tmp_path):
     answers = command_lines.answers(
         [("experiments.datasets", *words) for words in ([], ["mnits"], ["mnist", "--folder=x"])]
     )
@@ -284,7 +284,7 @@ def test_a_wrong_command_line_is_told_in_one_line(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["mnist", "cifar10"])
-def test_without_a_network_preparing_ends_at_once_and_leaves_nothing(name, tmp_path):
+def test_without_a_network_preparing_fails_at_once_and_leaves_nothing(name, tmp_path):
     with pytest.raises(ConnectionError, match=r"^cannot reach https://[^\n]*$"):
         preparation.prepare(name, str(tmp_path))
     assert not list(tmp_path.iterdir())
@@ -301,6 +301,6 @@ def test_the_real_data_is_what_was_published(name):
     counts, means = PUBLISHED[name]
     assert np.bincount(labels).tolist() == counts
     np.testing.assert_allclose(images.mean(axis=(0, 1, 2)), means, atol=0.1)
-    if name == "mnist":  # of CIFAR-10 there are copies with other pixels
+    if name == "mnist":  # copies of CIFAR-10 differ in pixels
         validation = hashlib.sha256(data.validation.images.tobytes()).hexdigest()
         assert validation == MNIST_VALIDATION_SHA256

@@ -37,7 +37,7 @@ def dense(rows, inputs, outputs, products):
         (
             "conv2",
             (32, 32, 3),
-            # The first layer needs no gradient of its images.
+            # The first layer needs no gradient with respect to its images.
             dense(60 * 32 * 32, 9 * 3, 64, 2)
             + dense(60 * 32 * 32, 9 * 64, 64, 3)
             + dense(60, 16 * 16 * 64, 256, 3)

@@ -1,4 +1,4 @@
-"""Runs that are killed, whose disk is full or closed, or that find somebody in their folder."""
+"""Runs that are killed, that cannot write to the disk, or whose folder is in use."""
 
 import functools
 import os
@@ -24,8 +24,8 @@ ROOT = Path(__file__).resolve().parents[2]
 CONFIG = "--config=experiments/configs/mask_criteria.py:lenet300,tiny"
 PHASES = {"S": "start", "T": "training", "C": "checkpoint", "R": "rows"}
 
-# Runs the launcher, writes a letter to a pipe whenever a phase begins, and kills itself some time
-# after the n-th beginning of one of them.
+# Runs experiments.run, writes a letter to a pipe when a phase begins, and kills itself some time
+# after the n-th beginning of a given phase.
 DRIVER = """
 import os, runpy, signal, sys, threading, time
 
@@ -74,7 +74,7 @@ runpy.run_module("experiments.run", run_name="__main__", alter_sys=True)
 
 
 class Sweep:
-    """The same small sweep again and again."""
+    """A small sweep to run many times."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -92,7 +92,7 @@ class Sweep:
         self.durations["S"] = [self.seconds]
 
     def drive(self, workdir, letter, number, delay):
-        """The exit status and all phases of a run that is killed in one of them."""
+        """Run the sweep and kill it in a phase; return its exit status and its phases."""
         reader, writer = os.pipe()
         command = [
             sys.executable, "-c", DRIVER, str(writer), letter, str(number), str(delay),
@@ -108,13 +108,13 @@ class Sweep:
         return run.returncode, phases
 
     def check_part(self, workdir):
-        """Each row of the table is the undisturbed run's."""
+        """Check that every row of the table equals that of the uninterrupted run."""
         table = workdir / "results.csv"
         whole = (self.whole / "results.csv").read_bytes()
         assert not table.exists() or whole.startswith(table.read_bytes())
 
     def check_whole(self, workdir):
-        """The table, the masks and the weights are the undisturbed run's to the last byte."""
+        """Check that table, masks and weights equal those of the uninterrupted run bit for bit."""
         assert (workdir / "results.csv").read_bytes() == (self.whole / "results.csv").read_bytes()
         plan = iterative.make_plan(tiny.config())
         outcomes = [
@@ -158,7 +158,7 @@ def test_kills_at_any_moment_leave_no_trace(sweep, tmp_path, kills, in_each):
 
 @functools.cache
 def programs():
-    """A folder for the compiled programs of all runs."""
+    """Return a folder for the compiled programs of all runs."""
     return tempfile.mkdtemp(prefix="supermask_jax_")
 
 
@@ -170,9 +170,9 @@ def launch(workdir, *prefix):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    """The table of the run of `launch`."""
-    workdir = tmp_path_factory.mktemp("undisturbed")
+def uninterrupted(tmp_path_factory):
+    """The table of an uninterrupted run by `launch`."""
+    workdir = tmp_path_factory.mktemp("uninterrupted")
     assert launch(workdir).returncode == 0
     return (workdir / "results.csv").read_bytes()
 
@@ -183,14 +183,14 @@ def check_error(run, *words):
     assert run.stderr.startswith("error: ") and all(word in run.stderr for word in words)
 
 
-def test_a_full_quota_is_told_and_the_run_continues_later(tmp_path, undisturbed):
+def test_a_full_quota_is_reported_and_the_run_resumes_later(tmp_path, uninterrupted):
     run = launch(tmp_path, "sh", "-c", 'ulimit -f 400; exec "$@"', "sh")  # blocks of 512 bytes
     assert run.returncode == 1
-    # The disk has space enough, so Orbax tries, and its threads may print too.
+    # The disk has enough space, so Orbax starts to write, and its threads may print, too.
     assert f"error: cannot save {tmp_path}" in run.stderr
     assert "finished work is kept; run the same command to continue" in run.stderr
     assert launch(tmp_path).returncode == 0
-    assert (tmp_path / "results.csv").read_bytes() == undisturbed
+    assert (tmp_path / "results.csv").read_bytes() == uninterrupted
 
 
 @pytest.fixture
@@ -206,18 +206,18 @@ def small_disk(tmp_path):
     subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_a_full_disk_is_told_and_the_run_continues_later(small_disk, undisturbed):
+def test_a_full_disk_is_reported_and_the_run_resumes_later(small_disk, uninterrupted):
     ballast = small_disk / "ballast"
-    ballast.write_bytes(bytes(small_disk.stat().st_blksize * 16200))  # some 500 kB stay free
+    ballast.write_bytes(bytes(small_disk.stat().st_blksize * 16200))  # about 500 kB stay free
     run = launch(small_disk / "run")
     check_error(run, "cannot save", "finished work is kept; run the same command to continue")
     ballast.unlink()
     assert launch(small_disk / "run").returncode == 0
-    assert (small_disk / "run" / "results.csv").read_bytes() == undisturbed
+    assert (small_disk / "run" / "results.csv").read_bytes() == uninterrupted
 
 
 def obeying_permissions():
-    """What to put before a command so that the owner's bits count, for root too."""
+    """Return a command prefix that makes file permissions apply to root, too."""
     if os.getuid():
         return []
     if not shutil.which("setpriv"):
@@ -225,7 +225,7 @@ def obeying_permissions():
     return ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
 
 
-def test_a_closed_folder_is_told_and_the_run_continues_later(tmp_path, undisturbed):
+def test_a_read_only_folder_is_reported_and_the_run_resumes_later(tmp_path, uninterrupted):
     prefix = obeying_permissions()
     tmp_path.chmod(0o500)
     check_error(launch(tmp_path / "run", *prefix), "Permission denied", str(tmp_path / "run"))
@@ -235,10 +235,10 @@ def test_a_closed_folder_is_told_and_the_run_continues_later(tmp_path, undisturb
     check_error(launch(tmp_path / "run", *prefix), "cannot save", "run the same command")
     (tmp_path / "run" / "checkpoints").chmod(0o700)
     assert launch(tmp_path / "run").returncode == 0
-    assert (tmp_path / "run" / "results.csv").read_bytes() == undisturbed
+    assert (tmp_path / "run" / "results.csv").read_bytes() == uninterrupted
 
 
-def test_a_second_process_is_refused_and_told_who_is_there(sweep, tmp_path):
+def test_a_second_process_is_refused_and_the_first_is_named(sweep, tmp_path):
     command = [sys.executable, "-m", "experiments.run", *sweep.flags, f"--workdir={tmp_path}"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as first:
         while not (tmp_path / "under_way").exists():

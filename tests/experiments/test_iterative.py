@@ -106,7 +106,7 @@ def test_a_member_alone_gives_the_same_rows(rows, tmp_path):
         assert [row[name] for name in NUMBERS] == [twin[name] for name in NUMBERS]
 
 
-def test_stopped_and_continued_equals_undisturbed(workdir, tmp_path):
+def test_a_resumed_run_equals_an_uninterrupted_one(workdir, tmp_path):
     tiny.run(tmp_path, tiny.config(num_rounds=1))
     tables = {"results.csv": iterative.COLUMNS, mask_analysis.FILE: mask_analysis.COLUMNS}
     for name, columns in tables.items():
@@ -125,7 +125,7 @@ def test_a_finished_run_does_nothing(workdir, rows, monkeypatch):
 def test_two_training_programs_and_one_advance_per_variant_for_a_whole_run(
     compilations, tmp_path, monkeypatch
 ):
-    """Nothing is compiled after round 1: later rounds read a part of P where it read S members."""
+    """Nothing is compiled after round 1: every round advances S members of each variant."""
     after = {}
 
     def finish_round(self, number, rows):
@@ -167,7 +167,7 @@ def test_a_member_that_diverges_is_marked_and_harms_no_other(rows, tmp_path, mon
         ("movement:rewind:freeze", ("movement", "rewind", "freeze"), "movement:rewind:freeze"),
     ],
 )
-def test_variant_reads_and_writes(text, variant, name):
+def test_variants_are_parsed_and_printed(text, variant, name):
     assert Variant.parse(text) == variant
     assert str(Variant.parse(text)) == name
     assert Variant.parse(name) == variant
@@ -226,7 +226,7 @@ def test_any_text_is_a_variant_or_an_error_in_one_line(text):
 
 
 @given(*(st.sampled_from(sorted(names)) for names in (CRITERIA, MASK_ONE, MASK_ZERO)))
-def test_every_variant_is_read_back(criterion, mask_one, mask_zero):
+def test_every_variant_survives_printing_and_parsing(criterion, mask_one, mask_zero):
     variant = Variant(criterion, mask_one, mask_zero)
     assert Variant.parse(str(variant)) == Variant.parse(":".join(variant)) == variant
 

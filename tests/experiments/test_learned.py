@@ -32,13 +32,13 @@ def rows():
 
 @pytest.fixture(scope="module")
 def logits(plan):
-    """Of all members, at the lowest validation loss."""
+    """The logits of all members at the lowest validation loss."""
     checkpoints = Checkpoints(tiny.finished(tiny.learned) / "checkpoints", keep=1)
     return checkpoints.load(0, learned.Learner(plan).abstract_logits())
 
 
 def frozen(plan, member):
-    """The weights of a member: initial ones, or constants with their signs."""
+    """Return the frozen weights of a member: initial weights, or constants with their signs."""
     w_i = jax.device_get(plan.problem.network.init(seed_keys([member.seed], 0, INIT)[0]))
     if member.variant.weights == "init":
         return w_i
@@ -46,7 +46,7 @@ def frozen(plan, member):
 
 
 def forward(params, mask, rescale, images):
-    """A masked network by numpy, and the mask's factors written out."""
+    """Compute a masked network in NumPy, with the factors of the mask written out."""
     x = images.reshape(len(images), -1) / 255
     for name in ("dense1", "dense2", "output"):
         kept = np.asarray(mask[name]["kernel"], np.float64)
@@ -167,7 +167,7 @@ def test_any_text_is_a_variant_or_an_error_in_one_line(text):
 
 
 @pytest.mark.parametrize("text", ["init", "signed_constant:rescale", "reshuffle"])
-def test_variant_reads_and_writes(text):
+def test_variants_are_parsed_and_printed(text):
     assert str(Variant.parse(text)) == text
 
 

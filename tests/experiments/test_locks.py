@@ -23,14 +23,14 @@ def check_refused(workdir, owner):
         locks.hold(workdir).__enter__()
 
 
-def test_a_second_holder_is_told_who_the_first_is(tmp_path):
+def test_a_second_holder_is_refused_and_the_first_is_named(tmp_path):
     with locks.hold(tmp_path / "new"):
         check_refused(tmp_path / "new", os.getpid())
     with locks.hold(tmp_path / "new"):
         pass
 
 
-def test_a_killed_process_holds_nothing(tmp_path):
+def test_a_killed_process_releases_its_lock(tmp_path):
     command = [sys.executable, "-c", HOLDER, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout.readline() == "held\n"

@@ -35,7 +35,7 @@ def rows(workdir):
 
 @pytest.fixture(scope="module")
 def outcomes(workdir):
-    """By round, path and field: `[P, ...]`."""
+    """The outcomes of all rounds, by round, path and field: `[P, ...]`."""
     plan = iterative.make_plan(tiny.config())
 
     def flat(tree):
@@ -52,7 +52,7 @@ MEMBERS = [(variant, seed) for variant in tiny.VARIANTS for seed in (0, 1)]
 
 
 def values(rows, round, quantity, member, other=("", None)):
-    """By layer."""
+    """Return the values by layer."""
     return {
         r["layer"]: r["value"]
         for r in rows
@@ -118,7 +118,7 @@ def test_a_diverged_member_has_no_rows(outcomes):
     rows = laboratory.analyse(2, previous, previous.state)
     assert {(r["variant"], r["seed"]) for r in rows} == {MEMBERS[i] for i in (0, 1, 3)}
     assert MEMBERS[2] not in {(r["other_variant"], r["other_seed"]) for r in rows}
-    # Nothing is pruned: fractions of nothing have no rows.
+    # No weight is pruned, and a fraction of no weights has no row.
     assert {r["quantity"] for r in rows} == {
         "density",
         "overlap",
@@ -191,7 +191,7 @@ def test_one_seed_and_one_variant_have_nothing_to_compare(rows):
     assert "bands" not in drawn.get_supxlabel()
 
 
-def test_another_table_is_no_mask_analysis(workdir):
+def test_another_table_is_not_a_mask_analysis(workdir):
     with pytest.raises(ValueError, match=r"from the table analysis\.csv of a run"):
         program.draw("mask_analysis", [workdir / "results.csv"])
     with pytest.raises(ValueError, match="no rows"):

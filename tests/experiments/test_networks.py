@@ -16,7 +16,7 @@ from experiments.problems.networks import NETWORKS, make_network
 MNIST, CIFAR, DIGITS = (28, 28, 1), (32, 32, 3), (8, 8, 1)
 PAPER_SHAPES = {"lenet300": MNIST, "conv2": CIFAR, "conv4": CIFAR, "conv6": CIFAR}
 
-# Weights of the convolutions, of the dense layers, and all biases: the paper's table.
+# The paper's table: weights of the convolutions, weights of the dense layers, and all biases.
 PAPER_COUNTS = {
     "lenet300": (0, 266_200, 410),
     "conv2": (38_592, 4_262_400, 650),
@@ -52,7 +52,7 @@ OURS_FOR_FLAX = pytest.mark.parametrize("conv", [canonical_conv, shifted_conv])
 
 
 def numpy_conv_same(images, kernel):
-    """A sum over every pixel and every entry of an odd kernel."""
+    """Compute a convolution as a sum over all pixels and entries of a kernel of odd size."""
     batch, height, width, _ = images.shape
     rows, columns, _, channels = kernel.shape
     result = np.zeros((batch, height, width, channels))
@@ -64,12 +64,12 @@ def numpy_conv_same(images, kernel):
 
 
 def normal(seed, shape):
-    # From numpy: jax.random compiles a program for every shape.
+    # NumPy, because jax.random compiles a program for every shape.
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
 
 def squared(conv, padding):
-    """A scalar with a curvature that depends on both arguments."""
+    """Return a scalar whose curvature depends on both arguments."""
     return lambda images, kernel: jnp.sum(jnp.sin(conv(images, kernel, padding)) ** 2)
 
 
@@ -130,7 +130,7 @@ def test_initial_kernels_are_truncated_glorot_and_biases_zero():
         receptive_field = math.prod(kernel.shape[:-2])
         expected = math.sqrt(2 / (receptive_field * (kernel.shape[-2] + kernel.shape[-1])))
         np.testing.assert_allclose(kernel.std(), expected, rtol=4 / math.sqrt(2 * kernel.size))
-        # Two standard deviations of the normal that was cut, which is the wider one.
+        # Two standard deviations of the normal before truncation, which is the wider one.
         assert np.abs(kernel).max() <= 2 * expected / 0.8796
         assert not np.asarray(leaves["bias"]).any()
 

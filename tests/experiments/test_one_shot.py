@@ -50,7 +50,7 @@ def test_density_is_the_exact_count(plan, rows):
         assert {r["density"] for r in rows if r["power"] == power} == {density}
 
 
-def test_masks_of_a_network_that_diverged_are_worth_nothing(plan, dense):
+def test_masks_of_a_diverged_network_have_no_accuracy(plan, dense):
     w_i, w_f = (jax.tree.map(lambda x: x[0], tree) for tree in dense)
     w_f["output"]["bias"] = w_f["output"]["bias"] * np.nan
     measured = one_shot.Bench(plan).measure(0, w_i, w_f)
@@ -86,7 +86,7 @@ def test_accuracies_are_those_of_masks_by_numpy(plan, rows, dense, kind):
         np.testing.assert_allclose(row["test_accuracy"], expected, atol=0.002)
 
 
-def test_a_whole_mask_is_the_untrained_network(rows):
+def test_a_full_mask_gives_the_untrained_network(rows):
     whole = [r for r in rows if r["power"] == 0]
     for weights in ("init", "signed_constant", "reinit", "reshuffle"):
         for seed in (0, 1):
@@ -110,7 +110,7 @@ def test_a_row_alone_gives_the_same_numbers(rows, tmp_path, place):
     assert repr([again[name] for name in NUMBERS]) == repr([row[name] for name in NUMBERS])
 
 
-def test_seeds_in_the_table_are_not_done_again(rows, monkeypatch):
+def test_seeds_in_the_table_are_not_computed_again(rows, monkeypatch):
     workdir = tiny.finished(tiny.one_shot)
     table = workdir / "results.csv"
     whole = table.read_bytes()

@@ -279,7 +279,7 @@ def test_convergence_is_drawn_from_the_same_table_like_the_accuracies(figure_nam
         )
 
 
-def test_a_diverged_member_stops_nowhere():
+def test_a_diverged_member_has_no_early_stop():
     rows = make_rows(("random",), 3)
     spoilt = next(row for row in rows if row["round"] == 2)
     others = [r["early_stop_step"] for r in rows if r["round"] == 2 and r is not spoilt]
@@ -342,7 +342,7 @@ def test_an_unfinished_round_counts_the_members_that_are_there():
     assert note(figure).endswith("\nUnfinished: 2 results missing.")
 
 
-def test_one_seed_has_nothing_to_say_of_bands():
+def test_one_seed_has_no_bands():
     figure = FIGURES["mask_criteria"](make_rows(("large_final", "random"), 4, num_seeds=1))
     assert figure.axes[0].get_title().endswith("1 seed")
     assert "bands" not in note(figure)

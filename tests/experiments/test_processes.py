@@ -1,4 +1,4 @@
-"""One population over two processes on the loopback, two devices each."""
+"""One population on two processes with two devices each, connected by the loopback interface."""
 
 import os
 import socket
@@ -17,7 +17,7 @@ NUM_PROCESSES = 2
 
 
 def run_together(*arguments):
-    """The output of all processes of one run; fails if one of them does."""
+    """Run all processes to the end and return their outputs."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -44,7 +44,7 @@ def run_together(*arguments):
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory):
-    """A run of two processes, stopped after round 1 and taken up again."""
+    """A run of two processes that ends after round 1 and is resumed."""
     workdir = tmp_path_factory.mktemp("together")
     run_together(f"--workdir={workdir}", "--config.num_rounds=1")
     return workdir, run_together(f"--workdir={workdir}")
@@ -66,6 +66,6 @@ def test_only_the_first_process_speaks(together):
     assert not second
 
 
-def test_a_process_that_finds_no_others_is_told_what_to_give():
+def test_a_process_that_finds_no_cluster_asks_for_the_flags():
     with pytest.raises(ValueError, match="give --coordinator, --num_processes and --process_index"):
         processes.start(None, None, None)

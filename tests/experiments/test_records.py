@@ -17,7 +17,7 @@ def key(row):
 
 @pytest.fixture
 def table(tmp_path):
-    """Of three rounds, beside another table."""
+    """A table of three rounds, in a folder with another table."""
     Records(tmp_path / "other.csv", COLUMNS, key).add("round_5", make_rows(5))
     kept = Records(tmp_path / "results.csv", COLUMNS, key)
     for round in (0, 2, 1):
@@ -33,7 +33,7 @@ def test_all_rows_are_in_the_table_in_order(table):
     assert "round_3" not in kept and kept.part("round_3") == []
 
 
-def test_a_part_again_takes_the_place_of_the_first(table):
+def test_a_part_written_again_replaces_the_first(table):
     Records(table, COLUMNS, key).add("round_1", make_rows(1, 0.75))
     kept = Records(table, COLUMNS, key)
     assert kept.part("round_1") == make_rows(1, 0.75)
@@ -41,7 +41,7 @@ def test_a_part_again_takes_the_place_of_the_first(table):
 
 
 @pytest.mark.parametrize("how", DAMAGES)
-def test_a_damaged_table_is_named_and_written_anew(table, capsys, how):
+def test_a_damaged_table_is_reported_and_rewritten(table, capsys, how):
     whole = table.read_bytes()
     damage(table, how)
     with pytest.raises(ValueError, match=str(table.parent)):
@@ -56,7 +56,7 @@ def test_a_damaged_table_is_named_and_written_anew(table, capsys, how):
 
 
 @pytest.mark.parametrize("how", DAMAGES)
-def test_a_damaged_part_is_named_and_missing(table, capsys, how):
+def test_a_damaged_part_is_reported_and_ignored(table, capsys, how):
     whole, part = table.read_bytes(), table.with_name("parts") / "results" / "round_1.json"
     damage(part, how)
     with pytest.raises(ValueError, match=str(table.parent)):

@@ -98,7 +98,7 @@ def plan():
     return iterative.make_plan(tiny.config())
 
 
-# What a row's id does not depend on.
+# Settings that the id of a row does not depend on.
 OF_THE_SWEEP = {
     "runner", "experiment", "figure", "variants", "seeds", "num_rounds", "chunk_evals",
     "keep_checkpoints",
@@ -110,7 +110,7 @@ MEASURED = (
 
 
 def first_id(plan, **changes):
-    """The id of the first variant's and seed's row in round 1."""
+    """Return the id of the row of the first variant and seed in round 1."""
     plan = plan._replace(config=dataclasses.replace(plan.config, **changes))
     variants = map(iterative.Variant.parse, plan.config.variants)
     members = [iterative.Member(v, seed) for v in variants for seed in plan.config.seeds]
@@ -132,7 +132,7 @@ CONFIG = {"learning_rate": 0.1, "num_rounds": 2, "seeds": (0, 1), "dataset": "di
 
 
 @pytest.mark.parametrize("changes", [{}, {"num_rounds": 5}, {"chunk_evals": 1}, {"seeds": [0, 1]}])
-def test_a_folder_takes_the_same_run_again(tmp_path, changes):
+def test_a_folder_is_reopened_by_the_same_run(tmp_path, changes):
     for config in (CONFIG, CONFIG | changes):
         workdir = run_folder.open_workdir(str(tmp_path / "a" / "b"), config)
     assert workdir == tmp_path / "a" / "b"
@@ -141,13 +141,13 @@ def test_a_folder_takes_the_same_run_again(tmp_path, changes):
     assert config == json.loads(json.dumps(CONFIG | changes | {"format": run_folder.FORMAT}))
 
 
-def test_a_folder_keeps_all_that_its_run_went_on_with(tmp_path, monkeypatch):
+def test_a_folder_records_every_environment_of_its_run(tmp_path, monkeypatch):
     names = ["one", "two", "one", "two"]
     for name in names:
         monkeypatch.setattr(environment, "environment", lambda _, name=name: {"processor": name})
         run_folder.open_workdir(str(tmp_path), CONFIG)
-    told = read_json(tmp_path / "environment.json")
-    assert told == [{"processor": "one"}, {"processor": "two"}]
+    recorded = read_json(tmp_path / "environment.json")
+    assert recorded == [{"processor": "one"}, {"processor": "two"}]
     (tmp_path / "environment.json").write_text("{")
     run_folder.open_workdir(str(tmp_path), CONFIG)
     assert read_json(tmp_path / "environment.json") == [{"processor": "two"}]
@@ -212,7 +212,7 @@ def test_a_folder_refuses_another_run_and_stays_as_it_is(tmp_path, changes, mess
 
 
 @pytest.mark.parametrize("below", ["", "/below"])
-def test_a_file_is_no_folder(tmp_path, below):
+def test_a_file_is_not_a_folder(tmp_path, below):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(OSError, match="file"):
         run_folder.open_workdir(str(tmp_path / "file") + below, CONFIG)
@@ -236,22 +236,22 @@ def test_curves_are_one_row_per_member_and_evaluation(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "recorded"),
     [("fpu avx2 avx", "Chip 9, 2 cores, avx2"), ("avx512f avx avx2", "Chip 9, 2 cores, avx512f"),
      ("fpu", "Chip 9, 2 cores")],
 )  # fmt: skip
-def test_the_processor_is_told_with_its_widest_vectors(monkeypatch, flags, told):
+def test_the_processor_is_recorded_with_its_widest_vectors(monkeypatch, flags, recorded):
     core = f"processor : 0\nmodel name\t: Chip 9\nflags\t\t: {flags}\n\n"
     with monkeypatch.context() as patched:
         patched.setattr(Path, "read_text", lambda _: 2 * core)
         processor = environment._processor()
-    assert processor == told
+    assert processor == recorded
 
 
-def test_environment_says_what_it_ran_on_but_not_whose_it_is(monkeypatch):
+def test_the_environment_names_neither_user_nor_host(monkeypatch):
     monkeypatch.setenv("LOGNAME", "somebody")
-    told = environment.environment()
-    assert set(told) == {
+    recorded = environment.environment()
+    assert set(recorded) == {
         "code_version",
         "python",
         "packages",
@@ -260,13 +260,13 @@ def test_environment_says_what_it_ran_on_but_not_whose_it_is(monkeypatch):
         "backend",
         "devices",
     }
-    assert told["backend"] == "cpu" and len(told["devices"]) == 4
-    assert told["packages"]["jax"] == jax.__version__
-    assert list(told["packages"]) == [*environment.PACKAGES]
+    assert recorded["backend"] == "cpu" and len(recorded["devices"]) == 4
+    assert recorded["packages"]["jax"] == jax.__version__
+    assert list(recorded["packages"]) == [*environment.PACKAGES]
     assert environment.environment(("jax", "no-such-package"))["packages"] == {
         "jax": jax.__version__
     }
-    text = json.dumps(told)
+    text = json.dumps(recorded)
     for secret in ("somebody", platform.node(), str(Path.home()), str(ROOT)):
         assert not re.search(rf"(?<!\w){re.escape(secret)}(?!\w)", text)
 

@@ -1,4 +1,4 @@
-"""The launcher as its user meets it, in two processes: one runs, one forks for every mistake."""
+"""experiments.run as a user sees it: a run, and a one-line error for every mistake."""
 
 import re
 import shlex
@@ -16,7 +16,7 @@ LEARNED = "--config=experiments/configs/learned_supermasks.py:lenet300,tiny"
 HEURISTIC = "--config=experiments/configs/heuristic_supermasks.py:lenet300,tiny"
 SMALL = [CONFIG, "--config.seeds=(0,)", "--config.num_rounds=1", "--config.variants=('random',)"]
 
-# What is typed after the configuration (unless it has its own), and what the answer says.
+# The arguments of a command, and what its answer contains.
 WORKDIR = "--workdir={new}"
 MISTAKES = {
     "variant": (

@@ -1,4 +1,4 @@
-"""The notebook tells what its text says; it is committed with its outputs."""
+"""The notebook: its numbers support its text, and it is committed with its outputs."""
 
 import base64
 import json
@@ -16,7 +16,7 @@ CODE = [cell for cell in NOTEBOOK["cells"] if cell["cell_type"] == "code"]
 
 
 def outputs(cell, kind):
-    """What a cell shows of a kind, as one text each."""
+    """Return the outputs of a cell of one kind, each as one text."""
     shown = [output["data"] for output in cell["outputs"] if "data" in output]
     return ["".join(data[kind]) for data in shown if kind in data]
 
@@ -45,8 +45,8 @@ def test_the_first_cell_imports_what_there_is():
 
 
 @pytest.fixture(scope="module")
-def told():
-    """The names that the notebook leaves behind when run from top to bottom."""
+def variables():
+    """The variables that the notebook defines when it runs from top to bottom."""
     backend, names = matplotlib.get_backend(), {}
     matplotlib.use("agg")
     for number, cell in enumerate(CODE):
@@ -63,8 +63,8 @@ def final_accuracy(rows, variant):
 
 
 @pytest.mark.slow
-def test_the_ticket_is_better_than_random_masks(told):
-    ticket, by_chance = told["ticket_curve"], told["random_curve"]
+def test_the_ticket_is_better_than_random_masks(variables):
+    ticket, by_chance = variables["ticket_curve"], variables["random_curve"]
     np.testing.assert_allclose(ticket[:, 0], by_chance[:, 0])
     assert ticket[0, 0] == 100 and 2 < ticket[-1, 0] < 4
     assert ticket[4, 1] > ticket[0, 1] - 1.5
@@ -72,14 +72,14 @@ def test_the_ticket_is_better_than_random_masks(told):
 
 
 @pytest.mark.slow
-def test_taken_apart_the_parts_do_what_the_text_says(told):
-    accuracy = {name: final_accuracy(told["rows"], name) for name in told["variants"]}
+def test_the_parts_do_what_the_text_says(variables):
+    accuracy = {name: final_accuracy(variables["rows"], name) for name in variables["variants"]}
     assert accuracy["large_final"] > accuracy["large_final:reinit"] + 10
     assert abs(accuracy["large_final"] - accuracy["magnitude_increase"]) < 10
     assert max(accuracy, key=accuracy.get) == "large_final:rewind_unless_shrunk:zero_if_shrunk"
     overlaps = [
         row["value"]
-        for row in told["analysed"]
+        for row in variables["analysed"]
         if (row["quantity"], row["layer"], row["other_variant"])
         == ("overlap", "all", "magnitude_increase")
         and row["variant"] == "large_final"
@@ -88,9 +88,9 @@ def test_taken_apart_the_parts_do_what_the_text_says(told):
 
 
 @pytest.mark.slow
-def test_supermasks_make_untrained_weights_useful(told):
-    untrained = told["untrained"]
+def test_supermasks_make_untrained_weights_useful(variables):
+    untrained = variables["untrained"]
     assert untrained["no mask"] < 25 and untrained["random"] < 50
     assert untrained["large_final"] > 80 and untrained["large_final_same_sign"] > 80
-    trained = told["test_accuracy"](told["w_f"])
+    trained = variables["test_accuracy"](variables["w_f"])
     assert trained - 3 < untrained["learned"] <= trained + 2

@@ -10,7 +10,7 @@ from tests.experiments.test_plots import MASK_ZERO_VARIANTS, accuracies, make_ro
 
 
 def cells(table):
-    """Header, then rows: the texts of all cells."""
+    """Return the texts of all cells: the header, then the rows."""
     columns = [[str(column.header), *map(str, column.cells)] for column in table.columns]
     return list(zip(*columns, strict=True))
 
@@ -113,7 +113,7 @@ def test_missing_results_are_dashes():
     assert str(table.caption).endswith("Unfinished: 3 results missing.")
 
 
-def test_without_pruning_rounds_dense_stands_alone():
+def test_without_pruning_rounds_only_dense_is_shown():
     assert [row[0] for row in cells(summary(make_rows((), 0)))] == ["variant", "dense"]
 
 

@@ -24,7 +24,7 @@ SETTING = {"network": "lenet300", "dataset": "mnist"}
 
 
 def heuristic_rows(accuracy, criteria=("large_final", "random")):
-    """Three powers, two criteria, two kinds of weights, two seeds."""
+    """Rows of three powers, two criteria, two kinds of weights and two seeds."""
     return [
         SETTING
         | {"criterion": criterion, "weights": weights, "power": power, "seed": seed}
@@ -37,7 +37,7 @@ def heuristic_rows(accuracy, criteria=("large_final", "random")):
 
 
 def peaked(criterion, weights, power, seed):
-    """Validation likes power 1 best; on test seed 1 is best at power 2."""
+    """Accuracies that peak at power 1 on validation, and at power 2 on test for seed 1."""
     best = 0.1 * (criterion == "large_final") + 0.2 * (weights == "signed_constant")
     return {
         "validation_accuracy": 0.5 + best + 0.1 * (power == 1),

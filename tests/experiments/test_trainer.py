@@ -63,7 +63,7 @@ def test_get_batch_takes_the_images_and_labels_of_a_step():
 
 
 def numpy_measure(params, split):
-    """Mean loss and accuracy in float64."""
+    """Compute the mean loss and accuracy in float64."""
     images = split.images.reshape(len(split.images), -1) / 255
     logits = images @ np.float64(params["kernel"]) + np.float64(params["bias"])
     top = logits.max(axis=1, keepdims=True)
@@ -122,7 +122,7 @@ def one_by_one(dataset):
 
 @pytest.fixture(scope="module")
 def by_hand(dataset):
-    """The same training as a plain loop: per member the parameters at every evaluation."""
+    """Train in a plain loop; return the parameters of every member at every evaluation."""
     keys = jax.random.split(jax.random.key(2), SEEDS)
     table = np.asarray(
         batches.batch_table(keys, num_examples=60, num_steps=STEPS, batch_size=BATCH)

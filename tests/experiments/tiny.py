@@ -1,4 +1,4 @@
-"""Small experiments that several test modules look at, each run once per process."""
+"""Small experiments that several test modules share, each run once per process."""
 
 import functools
 import tempfile
@@ -15,14 +15,14 @@ VARIANTS = ("large_final", "random:reshuffle:freeze")
 
 
 def config(**changes) -> ConfigDict:
-    """Two variants, two seeds, two rounds of a few steps on digits."""
+    """Iterative pruning of two variants and two seeds, for two rounds of a few steps on digits."""
     tiny = mask_criteria.get_config("lenet300,tiny")
     tiny.update(variants=VARIANTS, **changes)
     return tiny
 
 
 def learned(**changes) -> ConfigDict:
-    """Two kinds of weights, two initial logits, two seeds, and the masks' networks retrained."""
+    """Learned masks of two kinds of weights, two initial logits and two seeds, with retraining."""
     tiny = learned_supermasks.get_config("lenet300,tiny")
     tiny.update(variants=("init", "signed_constant:rescale"), initial_logits=(0.0, 1.0))
     tiny.update(retrain_epochs=1)
@@ -31,7 +31,7 @@ def learned(**changes) -> ConfigDict:
 
 
 def one_shot(**changes) -> ConfigDict:
-    """Two criteria, two powers, all kinds of weights, two seeds, retrained at one power."""
+    """One-shot masks of two criteria, two powers and two seeds, with retraining at one power."""
     tiny = heuristic_supermasks.get_config("lenet300,tiny")
     tiny.update(criteria=("large_final_same_sign", "random"), powers=(0, 2))
     tiny.update(weights=("init", "signed_constant", "reinit", "reshuffle"))
@@ -41,7 +41,7 @@ def one_shot(**changes) -> ConfigDict:
 
 
 def run(workdir: Path, tiny: ConfigDict, part: str | None = None) -> list[results.Row]:
-    """Plan and run into a folder, as the launcher does."""
+    """Plan and run an experiment in a folder, as experiments.run does."""
     run_folder.open_workdir(str(workdir), tiny.to_dict(), part)
     runner = RUNNERS[tiny.runner]
     return runner.run(runner.make_plan(tiny, part=part), workdir, "a command")
@@ -49,7 +49,7 @@ def run(workdir: Path, tiny: ConfigDict, part: str | None = None) -> list[result
 
 @functools.cache
 def finished(make_config: Callable[[], ConfigDict] = config) -> Path:
-    """The folder of a whole tiny experiment."""
+    """Return the folder of a completed tiny experiment."""
     workdir = Path(tempfile.mkdtemp(prefix="supermask_jax_"))
     run(workdir, make_config())
     return workdir

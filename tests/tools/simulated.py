@@ -1,4 +1,4 @@
-"""Tables of results drawn from a random number generator."""
+"""Simulated tables of results."""
 
 import numpy as np
 
@@ -68,7 +68,7 @@ def learned_rows(accuracy, network="lenet300", seeds=SEEDS, logits=(0.0, 1.0), v
 
 
 def all_rows(network="lenet300", seeds=SEEDS):
-    """Rows of every judged experiment, all accuracies alike but for noise."""
+    """Rows of every judged experiment, whose accuracies differ only by noise."""
     random = np.random.default_rng(0)
 
     def accuracy(*_):

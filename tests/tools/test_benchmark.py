@@ -76,7 +76,7 @@ def test_a_loop_without_its_parts_is_plain_descent_on_one_batch():
 
 
 def test_parts_are_compared_turn_by_turn(monkeypatch, tmp_path):
-    """A machine that slows down by two between turns."""
+    """The simulated machine becomes slower by a factor of two between turns."""
     shares = {WHOLE_LOOP: 1.0, Loop(validate=False): 0.75, Loop(optimizer="sgd"): 0.5}
 
     class Scripted:
@@ -130,7 +130,7 @@ def test_the_floor_times_training_and_validation():
 
 @pytest.mark.parametrize("name", ["lenet300", "conv2"])
 def test_pytorch_does_the_same_step(name):
-    """From the same weights on the same batch: the same loss and the same gradient."""
+    """The same weights and the same batch give the same loss and the same gradient."""
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     task = Task(name, 1)
     reference = loops.Torch(task, 1)

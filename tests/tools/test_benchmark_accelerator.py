@@ -30,8 +30,8 @@ def default_lines():
     )
 
 
-def test_a_cut_run_goes_on_without_the_laboratorys_packages(tmp_path):
-    """The one-member line is in the table already; the processes cannot import what is blocked."""
+def test_an_interrupted_run_resumes_without_the_laboratorys_packages(tmp_path):
+    """The line of one member is already in the table; no process can import `MISSING`."""
     for name in MISSING:
         (tmp_path / f"{name}.py").write_text(f"raise ImportError('{name} is blocked')")
     alone = Row("lenet300", 1, "map/1", "default", "tensorfloat32", 1234.0, 1.0, 1.0, 1.0, 1.0)
@@ -84,7 +84,7 @@ def test_lines_are_all_mappings_that_differ():
 
 
 def test_a_line_out_of_memory_is_left_out(capsys):
-    """XLA's own error, from a process that asks for a petabyte."""
+    """A process that allocates a petabyte gets XLA's own error."""
     reported = []
 
     def measure_line(line):

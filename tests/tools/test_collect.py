@@ -27,7 +27,7 @@ def make_rows(seeds, variants, num_rounds, command):
 
 @pytest.fixture
 def make_run(tmp_path):
-    """Makes the folder of a run without running it."""
+    """Make the folder of a run without running it."""
 
     def make_run(name, seeds=(0, 1), variants=VARIANTS, num_rounds=2, machine="a", **changes):
         config = tiny.config(seeds=seeds, num_rounds=num_rounds, **changes)
@@ -115,7 +115,7 @@ def test_a_run_of_another_format_is_refused(make_run, tmp_path):
         collect.collect([tmp_path / "table", two], tmp_path / "table")
 
 
-def test_what_an_earlier_table_had_beside_it_is_removed(make_run, tmp_path):
+def test_files_beside_an_earlier_table_are_removed(make_run, tmp_path):
     for suffix in (".analysis.csv", ".curves.parquet"):
         (tmp_path / f"table{suffix}").write_text("old")
     collect.collect([make_run("one")], tmp_path / "table")
@@ -152,7 +152,7 @@ def test_a_run_of_changed_files_is_refused(make_run, tmp_path):
 
 @pytest.fixture
 def main(tmp_path):
-    """Runs the program on folders."""
+    """Run the program on folders."""
     flags.FLAGS.mark_as_parsed()
     with flagsaver.flagsaver(output=str(tmp_path / "table")):
         yield lambda *folders: collect.main(["collect", *map(str, folders)])
@@ -178,7 +178,7 @@ def test_the_program_ends_with_an_error(main, tmp_path, folders, message):
 
 
 def curve_points(path):
-    """All rows of learning curves, in no order."""
+    """Return all rows of learning curves, in no particular order."""
     columns = results.read_curves(path)
     return sorted(map(repr, zip(*(columns[name] for name in sorted(columns)), strict=True)))
 

@@ -1,4 +1,4 @@
-"""Slices of a sweep: which members, run by jobs, joined into the table of one run."""
+"""Slices of a sweep: their members, their jobs, and the table that joins them."""
 
 import subprocess
 import sys
@@ -51,14 +51,14 @@ def test_any_text_is_a_slice_or_an_error_in_one_line(text):
 
 
 @pytest.mark.parametrize("text", ["", "1", "2/2", "-1/2", "a/b", "0/0", "1/2/3"])
-def test_what_is_no_slice_is_refused(text):
+def test_text_that_is_not_a_slice_is_refused(text):
     with pytest.raises(ValueError, match="expected i/n with i from 0 to n - 1"):
         Slice.parse(text)
 
 
 @pytest.fixture(scope="module")
 def sliced(tmp_path_factory):
-    """Three slices of four members, and the whole sweep, by the same committed code."""
+    """Three slices of a sweep of four members, and the whole sweep, with the same code version."""
     base = tmp_path_factory.mktemp("slices")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(environment, "code_version", lambda: "0.1.0+g0123456789")

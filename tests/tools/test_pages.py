@@ -39,7 +39,7 @@ def drawing():
 
 
 class Reader(HTMLParser):
-    """Keeps the tags, checks that they close in order, and gathers ids, targets and text."""
+    """Checks that tags close in order, and collects tags, ids, targets and text."""
 
     def __init__(self, page):
         super().__init__()

@@ -14,12 +14,12 @@ from tools import plane as program
 
 
 def shares(axes):
-    """The fraction kept of every bin, `[w_f, w_i]`."""
+    """Return the fraction of kept weights in every bin, `[w_f, w_i]`."""
     return np.ma.filled(axes.collections[0].get_array(), np.nan)
 
 
 def panels(figure):
-    """By title, without the line break of long names."""
+    """Return the panels by title, without the line breaks of long titles."""
     return {axes.get_title().replace("\n", ""): axes for axes in figure.axes if axes.get_title()}
 
 
@@ -102,7 +102,7 @@ def test_nothing_overlaps_on_the_page(weights, with_weights):
 
 @pytest.fixture
 def main(tmp_path):
-    """Runs the program on folders."""
+    """Run the program on folders."""
     flags.FLAGS.mark_as_parsed()
 
     def main(*folders, **changes):

@@ -25,7 +25,7 @@ PRUNING = "mask_criteria_lenet300_mnist"
 
 @pytest.fixture
 def folder(tmp_path):
-    """A folder of its own with the table of iterative pruning only."""
+    """A folder that contains only the table of iterative pruning."""
     for path in COMMITTED.glob(f"{PRUNING}.*"):
         shutil.copy(path, tmp_path)
     return tmp_path
@@ -92,7 +92,7 @@ def test_the_same_tables_make_the_same_bytes(folder):
     assert first == again
 
 
-def test_every_claim_is_told_with_commands_and_machine(folder):
+def test_every_claim_is_shown_with_commands_and_machine(folder):
     text = pages.markdown(document.report(tables.read_tables(folder)))
     for claim in CLAIMS:
         assert claim.text in text
@@ -128,7 +128,7 @@ def test_an_empty_folder_has_a_page_too(tmp_path):
     assert "svg" not in page.tags
 
 
-def test_missing_rounds_and_diverged_members_are_told(folder):
+def test_missing_rounds_and_diverged_members_are_reported(folder):
     def change(row):
         diverged = (row["variant"], row["seed"], row["round"]) == ("random", 1, 12)
         return row | ({"test_accuracy": math.nan} if diverged else {})
@@ -175,7 +175,7 @@ def test_pruning_at_a_glance_is_in_the_last_round_that_all_variants_have(folder)
 
 @pytest.fixture
 def main():
-    """Runs the tool with flags as on the command line."""
+    """Run the program with flags, as on the command line."""
 
     def main(*arguments, **given):
         flags.FLAGS.mark_as_parsed()
@@ -231,7 +231,7 @@ def test_one_table_is_printed(main, capsys):
         ("other.csv", None, "other.csv is not a table of this version"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(main, folder, source, readme, message):
+def test_mistakes_get_one_line(main, folder, source, readme, message):
     (folder / "figures").mkdir()
     (folder / "plain.md").write_text("no marks\n")
     (folder / "other.csv").write_text("a,b\n")

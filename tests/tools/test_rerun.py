@@ -32,7 +32,7 @@ def pick(folder, variant, seed, round):
 
 @pytest.fixture
 def main(folder):
-    """Runs the program on ids."""
+    """Run the program on ids."""
     flags.FLAGS.mark_as_parsed()
     with flagsaver.flagsaver(results=str(folder), data_dir=None):
         yield lambda *ids: rerun.main(["rerun", *ids])
@@ -101,7 +101,7 @@ def test_the_numbers_of_a_diverged_member_are_equal(main, folder, monkeypatch, c
     assert capsys.readouterr().out.endswith("every number is equal\n")
 
 
-def test_a_committed_row_is_found_among_all_that_lies_under_results():
+def test_a_committed_row_is_found_anywhere_under_results():
     committed = Path(__file__).parent.parent.parent / "results"
     row = results.read_rows(committed / "mask_criteria_lenet300_mnist.csv", iterative.COLUMNS)[-1]
     found, _, config = rerun.find(row["id"], committed)

@@ -6,7 +6,7 @@ from experiments.configs import learned_supermasks, mask_criteria
 from tools.report import schedule
 from tools.report.claims import EXPERIMENTS, NETWORKS
 
-# Per cent of the weights left in the authors' code after some rounds.
+# Percent of the weights left after some rounds in the authors' code.
 LEFT = {
     "lenet300": {1: 80.04, 2: 64.06, 4: 41.05, 8: 16.88, 12: 6.95, 16: 2.88, 24: 0.50},
     "conv2": {4: 41.20, 8: 17.03, 24: 0.54},
@@ -67,7 +67,7 @@ def test_a_run_of_the_configuration_is_judged(experiment, network):
     assert (differing == {}) == (experiment != "learned_supermasks")
 
 
-def test_what_differs_is_told_and_judged_if_it_may():
+def test_differences_are_reported_and_judged_if_allowed():
     config = mask_criteria.get_config("lenet300").to_dict() | {
         "batch_size": 6,
         "seeds": [7],

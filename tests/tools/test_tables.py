@@ -43,7 +43,7 @@ def test_a_member_of_two_tables_counts_once(tmp_path):
     assert places == [("a.csv", 0), ("a.csv", 1), ("b.csv", 2)]
 
 
-def test_other_numbers_for_the_same_member_are_told_and_the_first_count(tmp_path):
+def test_other_numbers_for_the_same_member_are_reported_and_the_first_count(tmp_path):
     write_table(tmp_path, "a", [MEMBER])
     write_table(tmp_path, "b", [MEMBER | {"test_accuracy": 0.5}], "mask_one_actions")
     found = tables.read_tables(tmp_path)

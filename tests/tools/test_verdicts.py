@@ -24,7 +24,7 @@ from tools.report.verdicts import INCONCLUSIVE, NOT_REPRODUCED, NOT_RUN, REPRODU
 INFINITY = math.inf
 BOUNDS = [(0.0, INFINITY), (-0.25, INFINITY), (-0.5, 0.5)]
 NUM_TABLES = 4000
-# Three standard errors above the nominal rate of that many tables.
+# The nominal rate plus three standard errors for `NUM_TABLES` tables.
 HIGHEST_RATE = ALPHA + 3 * math.sqrt(ALPHA * (1 - ALPHA) / NUM_TABLES)
 
 HIGH = (0.025, 0.1)
@@ -36,7 +36,7 @@ def claim(relation=">", left=TICKET, right=RANDOM, margin=0.0, name="a"):
 
 
 def pruning(difference, spread=0.1, seeds=simulated.SEEDS, **options):
-    """Rows where large_final is `difference` points above random, on average."""
+    """Rows where large_final is `difference` percentage points above random, on average."""
     random = np.random.default_rng(1)
     noise = {seed: random.normal(0, spread) for seed in seeds}
     noise = {seed: value - np.mean([*noise.values()]) for seed, value in noise.items()}
@@ -68,7 +68,7 @@ def correlated(means, num_seeds):
 
 
 def adjusted(differences, bounds):
-    """Both kinds of p-values of families of claims, `[tables, claims]`."""
+    """Return both kinds of adjusted p-values of families of claims, `[tables, claims]`."""
     p = [verdicts.p_values(differences[:, i], *pair) for i, pair in enumerate(bounds)]
     supported, opposed = (np.stack(kind, axis=-1) for kind in zip(*p, strict=True))
     return verdicts.holm(supported), verdicts.holm(opposed)
@@ -94,8 +94,8 @@ def test_holm_adjusts_as_by_hand():
 
 
 @pytest.mark.parametrize("num_seeds", [4, 5, 10])
-def test_the_chance_of_any_wrong_verdict_holds_on_the_border_of_every_claim(num_seeds):
-    """The worst case: all means lie exactly on a bound, where both verdicts are wrong half."""
+def test_the_chance_of_any_wrong_verdict_holds_on_the_bound_of_every_claim(num_seeds):
+    """The worst case: all means lie exactly on a bound."""
     bounds = BOUNDS * 4
     differences = correlated([low for low, _ in bounds], num_seeds)
     for p in adjusted(differences, bounds):
@@ -141,7 +141,7 @@ def test_the_seeds_needed_settle_a_claim_as_often_as_they_should(mean, bounds, l
     assert rates[1] < POWER or needed <= MIN_SEEDS + 1
 
 
-def test_a_mean_on_the_border_is_never_settled():
+def test_a_mean_on_the_bound_is_never_settled():
     assert verdicts.seeds_needed(0.0, 0.2, 0.0, INFINITY, ALPHA) is None
     assert verdicts.seeds_needed(0.001, 0.2, 0.0, INFINITY, ALPHA) is None
 
@@ -173,7 +173,7 @@ def test_no_worse(difference, status):
 
 
 @pytest.mark.parametrize("num_seeds", [1, 2, 3])
-def test_few_seeds_are_inconclusive_whatever_they_say(num_seeds):
+def test_few_seeds_are_always_inconclusive(num_seeds):
     verdict = judge_one(pruning(50.0, seeds=range(num_seeds)))
     assert verdict.status == INCONCLUSIVE
     assert verdict.p_adjusted is None
@@ -229,7 +229,7 @@ def test_a_claim_without_rows_of_a_side_is_not_run_and_says_of_which():
     assert judge_one([]).missing == [TICKET, RANDOM]
 
 
-def test_rows_of_other_experiments_and_data_are_left_aside():
+def test_rows_of_other_experiments_and_data_are_ignored():
     for change in ({"experiment": "quickstart"}, {"dataset": "digits"}, {"network": "conv2"}):
         rows = [row | change for row in pruning(1.0)]
         assert judge_one(rows).status == NOT_RUN
@@ -298,7 +298,7 @@ def test_a_seed_of_learned_masks_that_diverged_is_left_out_and_named(logits):
     np.testing.assert_allclose(verdict.differences, 1)
 
 
-def test_an_initial_logit_that_few_seeds_tried_is_not_asked_of_the_others():
+def test_an_initial_logit_that_few_seeds_tried_is_not_required_of_the_others():
     rows = simulated.learned_rows(lambda variant, seed, logit: 90 + logit)
     rows = [row for row in rows if row["initial_logit"] == 0 or row["seed"] < MIN_SEEDS - 1]
     verdict = judge_one(rows, left=Learned("init"), right=89.0)
@@ -335,7 +335,7 @@ def test_claims_that_are_run_later_do_not_weaken_a_verdict():
 
 
 def test_whole_tables_keep_the_rate_too():
-    """From rows to verdicts: six claims of nothing, in 300 tables."""
+    """From rows to verdicts: six claims about differences that do not exist, in 300 tables."""
     random = np.random.default_rng(5)
     variants = tuple(simulated.VARIANTS[:7])
     sides = [Pruned(variant, *HIGH) for variant in variants]
@@ -364,7 +364,7 @@ def test_every_claim_can_be_computed(network):
 
 
 def test_rounds_and_densities_of_the_rerun_meet():
-    """The ranges of claims of single rounds hold one round each."""
+    """The range of every claim about a single round contains exactly one round."""
     single = [
         verdict
         for verdict in verdicts.judge(CLAIMS, simulated.all_rows())
@@ -375,5 +375,5 @@ def test_rounds_and_densities_of_the_rerun_meet():
         assert [f"round {number}" in verdict.claim.text for number in verdict.rounds] == [True]
 
 
-def test_nothing_is_run_in_an_empty_folder():
+def test_no_claim_is_run_in_an_empty_folder():
     assert {verdict.status for verdict in verdicts.judge(CLAIMS, [])} == {NOT_RUN}
