@@ -44,3 +44,10 @@ def test_the_results_are_those_of_the_committed_tables():
     assert len(short.splitlines()) == 6
     assert writing.between_marks(README, short, PATH) == README
     assert pages.markdown(document.report(tables)) == (ROOT / "results/README.md").read_text()
+
+
+def test_marks_of_trust_are_explained_beside_the_results():
+    before, _, block = README.partition(writing.BEGIN)
+    marks = set(re.findall(r"\[([PNRM])\]", block))
+    assert "M" in marks
+    assert marks <= set(re.findall(r"\[([PNRM])\]", before.rpartition("## ")[2]))

@@ -261,7 +261,7 @@ TYPED = [
     ("names", ("tools.report", "--tabel=x"), "Unknown command line flag 'tabel'"),
     ("names", ("tools.figure", "pie", TABLE, "--picture={new}.png"), "unknown figure 'pie'; known"),
     ("names", ("tools.figure", "mask_criteria", HEURISTIC, "--picture={new}.png"),
-     "mask_criteria cannot show such a table, for lack of 'variant'"),
+     "mask_criteria cannot show a table that lacks the column 'variant'"),
     ("names", ("tools.figure", "mask_criteria", TABLE, "--picture={new}.xyz"), "supported formats"),
     ("names", ("tools.rerun", "f00"), "no table in results has a row 'f00'"),
     ("names", ("tools.rerun", "a", "b"), "name the id of one row"),
