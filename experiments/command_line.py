@@ -5,7 +5,7 @@ import sys
 import traceback
 from typing import Any, NoReturn, TypeVar
 
-from absl import flags, logging
+from absl import app, flags, logging
 
 T = TypeVar("T")
 CONFIG_MODULE = "config_config"  # the module name that ml_collections gives the file of --config
@@ -15,6 +15,7 @@ def parse_flags(arguments: list[str]) -> list[str]:
     """Parse all flags and return the remaining arguments.
 
     A wrong flag, or an error in the file of ``--config``, ends the program with a one-line error.
+    ``--help`` ends it with exit status 0; that of absl is 1.
 
     Args:
       arguments: the command line, program name first.
@@ -22,6 +23,10 @@ def parse_flags(arguments: list[str]) -> list[str]:
     logging.set_verbosity(logging.ERROR)
     try:
         return flags.FLAGS(arguments)
+    except SystemExit as end:
+        *_, (frame, _) = traceback.walk_tb(end.__traceback__)
+        asked_for_help = frame.f_globals.get("__name__") == app.__name__
+        sys.exit(0 if asked_for_help else end.code)
     except (flags.Error, OSError) as error:
         fail(error)
     except Exception as error:  # a configuration file runs arbitrary code

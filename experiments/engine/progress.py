@@ -1,23 +1,34 @@
 """Progress of long work: a live bar on a terminal, and a line per round."""
 
 import math
+import statistics
 import time
+from collections import deque
 from collections.abc import Sequence
 from datetime import timedelta
+from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.text import Text
+from rich.progress import BarColumn, Progress, TextColumn
 
 from experiments import processes
 from experiments.storage.results import Row
 
 SECONDS_PER_LINE = 60
+RECENT = 20  # chunks whose median speed gives the time left
+
+
+def announce_finished(workdir: Path, console: Console | None = None) -> None:
+    """Print that a run has all its results already."""
+    _print(console or _console(), f"{workdir} is finished: there is nothing to do")
 
 
 class RoundProgress:
     """Shows the round, the rate in member-steps per second and the time left.
+
+    The rate is the median of the last `RECENT` chunks. The first chunk of a process does not count,
+    for it is compiled; until the second one is done there is no estimate.
 
     Args:
       num_rounds: the number of the last round.
@@ -35,22 +46,23 @@ class RoundProgress:
         noun: str = "round",
         unit: str = "member-step",
     ) -> None:
-        self._console = console or Console(quiet=not processes.is_first())
+        self._console = console or _console()
         self._num_rounds = num_rounds
         self._total = member_steps
-        self._done = self._done_before = 0
-        self._noun = noun
-        self._start = self._round_start = self._last_line = time.monotonic()
+        self._done = 0
+        self._noun, self._unit = noun, unit
+        self._round_start = self._last_line = time.monotonic()
+        self._last_chunk: float | None = None
+        self._seconds_per_step: deque[float] = deque(maxlen=RECENT)
+        self._is_resumed = False  # the training in progress
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
-            _Rate(unit),
-            TextColumn("left"),
-            TimeRemainingColumn(elapsed_when_finished=True),
+            TextColumn("{task.fields[speed]}"),
             console=self._console,
             disable=not self._console.is_terminal,
         )
-        self._task = self._bar.add_task("starting", total=member_steps)
+        self._task = self._bar.add_task("starting", total=member_steps, speed="")
 
     def __enter__(self) -> "RoundProgress":
         self._bar.start()
@@ -66,11 +78,23 @@ class RoundProgress:
 
     def announce(self, text: str) -> None:
         """Print a line above the bar."""
-        self._console.print(text, highlight=False, soft_wrap=True)
+        _print(self._console, text)
+
+    def announce_resumed(self, workdir: Path, number: int, last: int | None = None) -> None:
+        """Print where a run continues.
+
+        Args:
+          workdir: the folder of the run.
+          number: the first round that is not finished.
+          last: the number of the last round, where it is not `num_rounds`.
+        """
+        last = self._num_rounds if last is None else last
+        self.announce(f"continues {workdir} at {self._noun} {number} of {last}")
 
     def start_round(self, number: int) -> None:
         """Show which round is in progress."""
         self._round_start = time.monotonic()
+        self._is_resumed = False
         self._bar.update(self._task, description=f"{self._noun} {number}/{self._num_rounds}")
 
     def advance(self, member_steps: int, *, before: bool = False) -> None:
@@ -80,13 +104,16 @@ class RoundProgress:
           member_steps: the steps done since the last call.
           before: they were done before the run was resumed, and took none of its time.
         """
-        self._done += member_steps
-        self._done_before += member_steps * before
-        self._bar.advance(self._task, member_steps)
         now = time.monotonic()
+        self._done += member_steps
+        if before:
+            self._announce_under_way()
+        else:
+            self._measure(member_steps, now)
+        self._bar.update(self._task, advance=member_steps, speed=self._speed())
         if self._bar.disable and now - self._last_line > SECONDS_PER_LINE:
             self._last_line = now
-            self.announce(f"{self._done / self._total:.0%} done, {self._left(now)} left")
+            self.announce(", ".join([f"{self._done / self._total:.0%} done", *self._left()]))
 
     def finish_round(self, number: int, rows: Sequence[Row]) -> None:
         """Print a summary line of a round whose results are on disk."""
@@ -96,27 +123,49 @@ class RoundProgress:
         accuracies = [row["test_accuracy"] for row in rows if math.isfinite(row["test_accuracy"])]
         accuracy = sum(accuracies) / max(len(accuracies), 1)
         diverged = len(rows) - len(accuracies)
-        note = f"  {diverged} diverged" if diverged else ""
-        self._console.print(
-            f"{self._noun} {number:>2}/{self._num_rounds}  {len(rows)} results  "
-            f"{density:7.2%} of the weights  mean test accuracy {accuracy:.2%}  "
-            f"{now - self._round_start:.1f} s  {self._left(now)} left{note}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        parts = [
+            f"{self._noun} {number:>2}/{self._num_rounds}",
+            f"{len(rows)} results",
+            f"{density:7.2%} of the weights",
+            f"mean test accuracy {accuracy:.2%}",
+            f"{now - self._round_start:.1f} s",
+            *self._left(),
+        ]
+        parts += [f"{diverged} diverged"] if diverged else []
+        self.announce("  ".join(parts))
 
-    def _left(self, now: float) -> timedelta:
-        done_here = max(self._done - self._done_before, 1)
-        left = (now - self._start) / done_here * (self._total - self._done)
-        return timedelta(seconds=round(left))
+    def _announce_under_way(self) -> None:
+        """Once per training, of which every group of members is resumed by itself."""
+        if not self._is_resumed:
+            self.announce("continues the training that was in progress")
+        self._is_resumed = True
+
+    def _measure(self, member_steps: int, now: float) -> None:
+        if member_steps and self._last_chunk is not None:
+            self._seconds_per_step.append((now - self._last_chunk) / member_steps)
+        if member_steps:
+            self._last_chunk = now
+
+    def _left(self) -> list[str]:
+        """The time left, in words; nothing where it is unknown or none is left."""
+        left = self._total - self._done
+        if not self._seconds_per_step or not left:
+            return []
+        seconds = statistics.median_low(self._seconds_per_step) * left
+        return [f"{timedelta(seconds=round(seconds))} left"]
+
+    def _speed(self) -> str:
+        """What the bar shows of the rate and the time left."""
+        if not self._seconds_per_step:
+            return ""
+        rate = 1 / max(statistics.median_low(self._seconds_per_step), 1e-9)
+        return "  ".join([f"{rate:,.0f} {self._unit}s/s", *self._left()])
 
 
-class _Rate(ProgressColumn):
-    """The steps per second of all members."""
+def _console() -> Console:
+    """Standard output, on process 0 only."""
+    return Console(quiet=not processes.is_first())
 
-    def __init__(self, unit: str) -> None:
-        super().__init__()
-        self._unit = unit
 
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.speed or 0:,.0f} {self._unit}s/s")
+def _print(console: Console, text: str) -> None:
+    console.print(text, highlight=False, soft_wrap=True)
