@@ -1,4 +1,4 @@
-"""Losses and metrics: what a population is trained on and evaluated by."""
+"""The loss that a population is trained on, and the metrics that it is evaluated by."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple

@@ -116,7 +116,12 @@ class RoundProgress:
             self.announce(", ".join([f"{self._done / self._total:.0%} done", *self._left()]))
 
     def finish_round(self, number: int, rows: Sequence[Row]) -> None:
-        """Print a summary line of a round whose results are on disk."""
+        """Print a summary line of a round whose results are on disk.
+
+        Args:
+          number: the number of the round.
+          rows: its rows, with ``density`` and ``test_accuracy``; NaN accuracies count as diverged.
+        """
         now = time.monotonic()
         self._last_line = now
         density = sum(row["density"] for row in rows) / len(rows)

@@ -24,6 +24,9 @@ def max_pool(images: jax.Array) -> jax.Array:
     An odd last row or column is dropped. The gradient is a comparison, while that of `nn.max_pool`
     is a scatter, which is many times slower on a CPU. Tied pixels share the gradient; `nn.max_pool`
     gives it to the first of them.
+
+    Args:
+      images: `[B, H, W, C]`.
     """
     batch, height, width, channels = images.shape
     rows, columns = height // 2, width // 2

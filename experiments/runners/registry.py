@@ -39,7 +39,17 @@ class Runner(Protocol):
     def make_plan(
         self, config: ConfigDict, data_dir: str | None = None, part: str | None = None
     ) -> Plan:
-        """Check a configuration and load its data."""
+        """Check a configuration and load its data.
+
+        Args:
+          config: from a file in `experiments.configs`.
+          data_dir: the folder of prepared data sets.
+          part: the slice ``i/n`` of the sweep to run; None for the whole sweep.
+
+        Raises:
+          ValueError: if a setting is wrong; the message says what is allowed.
+          FileNotFoundError: if the data set is missing; the message says how to get it.
+        """
         ...
 
     def run(
@@ -50,15 +60,37 @@ class Runner(Protocol):
         max_memory: float | None = None,
         save_every: float = SAVE_EVERY,
     ) -> list[results.Row]:
-        """Run the parts of a plan that are not complete on disk, and return all rows."""
+        """Run the parts of a plan that are not complete on disk, and return all rows.
+
+        Args:
+          plan: from `make_plan`.
+          workdir: the folder for all files of the run.
+          command: the command that was typed, for the table.
+          max_memory: the memory limit of this process in bytes; None for what is free now.
+          save_every: seconds between autosaves of the training in progress.
+
+        Raises:
+          Stopped: if a signal asked for a stop; see `stopping`.
+          MemoryError: if even the smallest group of members does not fit.
+          OSError: if a file cannot be written.
+        """
         ...
 
     def row_key(self, config: Mapping[str, Any]) -> Callable[[results.Row], tuple]:
-        """Return a sort key for rows."""
+        """Return a sort key for rows.
+
+        Args:
+          config: the settings of the run, which give the order.
+        """
         ...
 
     def alone(self, config: ConfigDict, row: results.Row) -> ConfigDict:
-        """Return the configuration that computes one row and as little else as possible."""
+        """Return the configuration that computes one row and as little else as possible.
+
+        Args:
+          config: the configuration of the run that made the row.
+          row: the row.
+        """
         ...
 
 

@@ -94,7 +94,11 @@ def list_of(*checks: Check) -> Check:
 
 
 def refuse_repetitions(name: str, values: Sequence[Any]) -> None:
-    """Check that no value occurs more than once."""
+    """Check that no value of a setting occurs more than once.
+
+    Raises:
+      ValueError: if one does; names all of them.
+    """
     twice = sorted({str(value) for value in values if list(values).count(value) > 1})
     if twice:
         raise ValueError(f"config.{name} has {', '.join(twice)} more than once.")

@@ -37,7 +37,7 @@ def row_id(settings: Mapping[str, Any], member: Mapping[str, Any], code_version:
 
 
 def columns_between(row: Row, after: str, before: str) -> list[str]:
-    """Return the columns of a row between two others, both excluded."""
+    """Return the names of the columns between two columns of a row, both excluded."""
     names = list(row)
     return names[names.index(after) + 1 : names.index(before)]
 

@@ -58,7 +58,11 @@ def open_workdir(
 
 
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings in the content of a run's config.json, without `OF_FOLDER`."""
+    """Return the settings of a run, without the entries that describe its folder.
+
+    Args:
+      config: the content of its config.json.
+    """
     return {name: value for name, value in config.items() if name not in OF_FOLDER}
 
 
