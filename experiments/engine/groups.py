@@ -78,7 +78,11 @@ class Recipe(NamedTuple):
     members_at_once: int
 
     def compile(self, members: int) -> Programs:
-        """Compile the programs that train `members` members side by side."""
+        """Compile the programs that train a group.
+
+        Args:
+          members: the number of members that train side by side.
+        """
         mesh, width = share_devices(members, self.members_at_once)
         multiple = mesh.size * (width or 1)
         padded = -(-members // multiple) * multiple

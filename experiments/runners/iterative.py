@@ -273,8 +273,8 @@ class Notes:
     def resume(self) -> tuple[int, Outcome | None]:
         """Return the next round to run and the outcome of the round before it.
 
-        The run resumes after the newest round that has an intact checkpoint and all its rows, as
-        must all earlier rounds have. The outcome is None if the next round is round 0.
+        The run resumes after the newest round with an intact checkpoint, provided that this round
+        and all earlier ones have all their rows. The outcome is None if the next round is round 0.
         """
         whole = next(round for round in itertools.count() if not self._has_rows(round))
         found = self._checkpoints.load_newest(
