@@ -15,7 +15,7 @@ def parse_flags(arguments: list[str]) -> list[str]:
     """Parse all flags and return the remaining arguments.
 
     A wrong flag, or an error in the file of ``--config``, ends the program with a one-line error.
-    ``--help`` ends it with exit status 0; that of absl is 1.
+    ``--help`` ends it with exit status 0, where absl alone would exit with 1.
 
     Args:
       arguments: the command line, program name first.

@@ -16,19 +16,24 @@ from experiments import processes
 from experiments.storage.results import Row
 
 SECONDS_PER_LINE = 60
-RECENT = 20  # chunks whose median speed gives the time left
+RECENT = 20  # chunks whose median rate gives the time left
 
 
 def announce_finished(workdir: Path, console: Console | None = None) -> None:
-    """Print that a run has all its results already."""
-    _print(console or _console(), f"{workdir} is finished: there is nothing to do")
+    """Print that all results of a run are on disk already.
+
+    Args:
+      workdir: the folder of the run.
+      console: where to write; by default standard output, on process 0 only.
+    """
+    _print(console or _console(), f"{workdir} is complete: nothing to do")
 
 
 class RoundProgress:
     """Shows the round, the rate in member-steps per second and the time left.
 
     The rate is the median of the last `RECENT` chunks. The first chunk of a process does not count,
-    for it is compiled; until the second one is done there is no estimate.
+    because its time includes compilation; there is no estimate until the second one is done.
 
     Args:
       num_rounds: the number of the last round.
@@ -81,15 +86,15 @@ class RoundProgress:
         _print(self._console, text)
 
     def announce_resumed(self, workdir: Path, number: int, last: int | None = None) -> None:
-        """Print where a run continues.
+        """Print the round at which a run resumes.
 
         Args:
           workdir: the folder of the run.
-          number: the first round that is not finished.
-          last: the number of the last round, where it is not `num_rounds`.
+          number: the first round that is not complete on disk.
+          last: the number of the last round, if it differs from `num_rounds`.
         """
         last = self._num_rounds if last is None else last
-        self.announce(f"continues {workdir} at {self._noun} {number} of {last}")
+        self.announce(f"resuming {workdir} at {self._noun} {number} of {last}")
 
     def start_round(self, number: int) -> None:
         """Show which round is in progress."""
@@ -140,9 +145,9 @@ class RoundProgress:
         self.announce("  ".join(parts))
 
     def _announce_under_way(self) -> None:
-        """Once per training, of which every group of members is resumed by itself."""
+        """Report a resumed training once, although every group of its members calls this."""
         if not self._is_resumed:
-            self.announce("continues the training that was in progress")
+            self.announce("resuming the training in progress")
         self._is_resumed = True
 
     def _measure(self, member_steps: int, now: float) -> None:
@@ -152,7 +157,7 @@ class RoundProgress:
             self._last_chunk = now
 
     def _left(self) -> list[str]:
-        """The time left, in words; nothing where it is unknown or none is left."""
+        """Return the time left as text; an empty list if it is unknown or zero."""
         left = self._total - self._done
         if not self._seconds_per_step or not left:
             return []
@@ -160,7 +165,7 @@ class RoundProgress:
         return [f"{timedelta(seconds=round(seconds))} left"]
 
     def _speed(self) -> str:
-        """What the bar shows of the rate and the time left."""
+        """Return the rate and the time left as text for the bar; empty if they are unknown."""
         if not self._seconds_per_step:
             return ""
         rate = 1 / max(statistics.median_low(self._seconds_per_step), 1e-9)
@@ -168,7 +173,7 @@ class RoundProgress:
 
 
 def _console() -> Console:
-    """Standard output, on process 0 only."""
+    """Return a console for standard output, which is quiet except on process 0."""
     return Console(quiet=not processes.is_first())
 
 

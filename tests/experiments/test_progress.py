@@ -35,7 +35,7 @@ def make(text, num_rounds, member_steps, **more):
     return RoundProgress(num_rounds, member_steps, Console(file=text, width=200), **more)
 
 
-def test_the_time_left_does_not_count_what_the_first_chunk_compiles(clock, text):
+def test_the_time_left_does_not_count_the_compilation_of_the_first_chunk(clock, text):
     with make(text, 1, 1000) as bar:
         bar.start_round(0)
         for seconds, steps in ((300, 100), (61, 100), (61, 200)):
@@ -66,7 +66,7 @@ def test_rounds_of_one_chunk_have_an_estimate_from_the_second_on(clock, text):
     )
 
 
-def test_steps_of_an_earlier_process_took_no_time_and_are_said_once(clock, text):
+def test_steps_of_an_earlier_process_take_no_time_and_are_reported_once(clock, text):
     with make(text, 1, 1000) as bar:
         bar.announce_resumed(Path("runs/x"), 1)
         bar.start_round(1)
@@ -76,8 +76,8 @@ def test_steps_of_an_earlier_process_took_no_time_and_are_said_once(clock, text)
             clock.now += 70
             bar.advance(100)
     assert text.getvalue().splitlines() == [
-        "continues runs/x at round 1 of 1",
-        "continues the training that was in progress",
+        "resuming runs/x at round 1 of 1",
+        "resuming the training in progress",
         "50% done",
         "60% done, 0:04:40 left",
         "70% done, 0:03:30 left",
@@ -86,7 +86,7 @@ def test_steps_of_an_earlier_process_took_no_time_and_are_said_once(clock, text)
 
 def test_a_finished_run_says_so(text):
     progress.announce_finished(Path("runs/x"), Console(file=text))
-    assert text.getvalue() == "runs/x is finished: there is nothing to do\n"
+    assert text.getvalue() == "runs/x is complete: nothing to do\n"
 
 
 def test_the_bar_shows_the_same_estimate(clock, text):
@@ -99,7 +99,7 @@ def test_the_bar_shows_the_same_estimate(clock, text):
     assert "2 member-steps/s  0:06:40 left" in text.getvalue()
 
 
-def test_help_is_no_error():
+def test_help_ends_with_exit_status_0():
     commands = [(name, flag) for name in COMMANDS for flag in ("--help", "--helpfull")]
     commands += [("experiments.run", "--helpshort"), ("experiments.run", "--workdir=x", "--help")]
     for command, (status, output) in zip(commands, command_lines.answers(commands), strict=True):
