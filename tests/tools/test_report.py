@@ -15,7 +15,7 @@ from experiments.storage.files import read_json
 from tests.tools.test_pages import Reader
 from tools.report import __main__ as program
 from tools.report import accuracy_tables, document, pages, provenance, tables, writing
-from tools.report.claims import CLAIMS, TRUST
+from tools.report.claims import CLAIMS
 from tools.report.verdicts import STATUSES
 
 ROOT = Path(__file__).parent.parent.parent
@@ -112,13 +112,6 @@ def test_what_is_corrected_and_what_is_recalled_is_said_above_each_table_of_verd
         cells = pages.markdown([table])
         marks = {letter for found in re.findall(r" \[([PNRM]+)\]", cells) for letter in found}
         assert marks == set(re.findall(r"\[([PNRM])\]", paragraph.text)) != set()
-
-
-def test_the_short_table_says_which_numbers_are_recalled():
-    short = pages.markdown(document.readme(tables.read_tables(COMMITTED)), "results/")
-    marks = {letter for found in re.findall(r"[0-9] \[([PNRM]+)\]", short) for letter in found}
-    assert "M" in marks
-    assert all(f"[{letter}] {TRUST[letter]}" in short for letter in marks)
 
 
 def test_an_empty_folder_has_a_page_too(tmp_path):
