@@ -27,7 +27,7 @@ from ml_collections import ConfigDict
 from experiments import processes
 from experiments.engine.arrays import abstract, empty, write
 from experiments.engine.forecast import Forecast, num_bytes
-from experiments.engine.progress import RoundProgress
+from experiments.engine.progress import RoundProgress, announce_finished
 from experiments.engine.trainer import Advance, Schedule, Trained, Trainer
 from experiments.problems.problem import Problem, load_problem
 from experiments.problems.seeds import ADVANCE, BATCHES, INIT, LOSS, seed_keys
@@ -234,7 +234,11 @@ def run(
         RoundProgress(config.num_rounds, member_steps) as progress,
         jax.default_matmul_precision(config.matmul_precision),
     ):
-        if todo:
+        if not todo:
+            announce_finished(workdir)
+        else:
+            if first:
+                progress.announce_resumed(workdir, first)
             progress.announce(str(laboratory.prepare(todo, max_memory)))
         for round in todo:
             progress.start_round(round)

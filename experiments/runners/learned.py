@@ -25,7 +25,7 @@ from experiments import processes
 from experiments.engine.arrays import abstract
 from experiments.engine.forecast import Forecast, num_bytes
 from experiments.engine.objectives import Apply, Objective, make_loss, measure
-from experiments.engine.progress import RoundProgress
+from experiments.engine.progress import RoundProgress, announce_finished
 from experiments.engine.trainer import Advance, Schedule, Trained, Trainer
 from experiments.problems.problem import Problem, load_problem
 from experiments.problems.seeds import ADVANCE, BATCHES, DRAWS, INIT, LOSS, seed_keys
@@ -186,6 +186,7 @@ def run(
     """
     records = Records(workdir / RESULTS, COLUMNS, row_key(dataclasses.asdict(plan.config)))
     if PART in records:
+        announce_finished(workdir)
         return records.rows()
     checkpoints = Checkpoints(workdir / "checkpoints", keep=1)
     learner = Learner(plan)

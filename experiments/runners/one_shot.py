@@ -23,7 +23,7 @@ from ml_collections import ConfigDict
 
 from experiments.engine.batches import eval_data
 from experiments.engine.objectives import measure
-from experiments.engine.progress import RoundProgress
+from experiments.engine.progress import RoundProgress, announce_finished
 from experiments.problems.problem import Problem
 from experiments.problems.seeds import ADVANCE, seed_keys
 from experiments.runners import iterative, settings
@@ -143,6 +143,7 @@ def run(
     records = Records(workdir / RESULTS, COLUMNS, row_key(dataclasses.asdict(plan.config)))
     todo = [seed for seed in plan.dense.seeds if _part_name(seed) not in records]
     if not todo:
+        announce_finished(workdir)
         return records.rows()
     iterative.run(plan.dense, workdir / "dense", command, max_memory, save_every)
     checkpoints = Checkpoints(workdir / "dense" / "checkpoints", plan.config.keep_checkpoints)
@@ -154,6 +155,8 @@ def run(
         RoundProgress(len(todo), sum(num_masks.values()), noun="seed", unit="mask") as progress,
         jax.default_matmul_precision(plan.config.matmul_precision),
     ):
+        if finished := len(plan.dense.seeds) - len(todo):
+            progress.announce_resumed(workdir, finished + 1, len(plan.dense.seeds))
         for number, seed in enumerate(todo, 1):
             check_stop()
             progress.start_round(number)

@@ -119,7 +119,7 @@ def test_nothing_is_saved_before_the_interval_is_over(laboratory, uninterrupted,
 
 
 @pytest.mark.parametrize("make_config", [tiny.config, tiny.learned, tiny.one_shot])
-def test_a_stopped_run_resumes_to_the_same_table(make_config, tmp_path, monkeypatch):
+def test_a_stopped_run_resumes_to_the_same_table(make_config, tmp_path, monkeypatch, capsys):
     whole = tiny.finished(make_config) / "results.csv"
     config = make_config(chunk_evals=1)
     save, left = Autosave.save_if_due, [3]
@@ -134,7 +134,9 @@ def test_a_stopped_run_resumes_to_the_same_table(make_config, tmp_path, monkeypa
         tiny.run(tmp_path, config)
     monkeypatch.setattr(stopping, "_asked_to_stop", False)
     monkeypatch.setattr(Autosave, "save_if_due", save)
+    assert "resuming" not in capsys.readouterr().out
     tiny.run(tmp_path, config)
+    assert "resuming the training in progress\n" in capsys.readouterr().out
     assert (tmp_path / "results.csv").read_bytes() == whole.read_bytes()
     assert not (tmp_path / "under_way").exists()
 

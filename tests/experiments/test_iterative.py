@@ -106,20 +106,23 @@ def test_a_member_alone_gives_the_same_rows(rows, tmp_path):
         assert [row[name] for name in NUMBERS] == [twin[name] for name in NUMBERS]
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one(workdir, tmp_path):
+def test_a_resumed_run_says_so_and_equals_an_uninterrupted_one(workdir, tmp_path, capsys):
     tiny.run(tmp_path, tiny.config(num_rounds=1))
+    assert "resuming" not in capsys.readouterr().out
     tables = {"results.csv": iterative.COLUMNS, mask_analysis.FILE: mask_analysis.COLUMNS}
     for name, columns in tables.items():
         rows = results.read_rows(tmp_path / name, columns)
         results.write_rows(tmp_path / name, [*rows, rows[-1] | {"round": 2}], columns)
     tiny.run(tmp_path, tiny.config())
+    assert capsys.readouterr().out.startswith(f"resuming {tmp_path} at round 2 of 2\n")
     for name in tables:
         assert (tmp_path / name).read_bytes() == (workdir / name).read_bytes()
 
 
-def test_a_finished_run_does_nothing(workdir, rows, monkeypatch):
+def test_a_finished_run_does_nothing_and_says_so(workdir, rows, monkeypatch, capsys):
     monkeypatch.setattr(iterative.Laboratory, "train", None)
     assert repr(tiny.run(workdir, tiny.config())) == repr(rows)
+    assert capsys.readouterr().out == f"{workdir} is complete: nothing to do\n"
 
 
 def test_two_training_programs_and_one_advance_per_variant_for_a_whole_run(

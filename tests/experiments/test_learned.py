@@ -151,9 +151,11 @@ def test_without_count_gradient_other_masks_are_learned(rows, tmp_path):
     assert np.isnan(row["retrained_test_accuracy"])
 
 
-def test_a_finished_run_does_nothing(rows, monkeypatch):
+def test_a_finished_run_does_nothing_and_says_so(rows, monkeypatch, capsys):
     monkeypatch.setattr(learned.Learner, "train", None)
-    assert repr(tiny.run(tiny.finished(tiny.learned), tiny.learned())) == repr(rows)
+    workdir = tiny.finished(tiny.learned)
+    assert repr(tiny.run(workdir, tiny.learned())) == repr(rows)
+    assert capsys.readouterr().out == f"{workdir} is complete: nothing to do\n"
 
 
 @given(st.one_of(st.text(), st.lists(st.sampled_from([*WEIGHTS, "rescale", ""])).map(":".join)))

@@ -110,7 +110,7 @@ def test_a_row_alone_gives_the_same_numbers(rows, tmp_path, place):
     assert repr([again[name] for name in NUMBERS]) == repr([row[name] for name in NUMBERS])
 
 
-def test_seeds_in_the_table_are_not_computed_again(rows, monkeypatch):
+def test_seeds_in_the_table_are_not_computed_again(rows, monkeypatch, capsys):
     workdir = tiny.finished(tiny.one_shot)
     table = workdir / "results.csv"
     whole = table.read_bytes()
@@ -124,8 +124,10 @@ def test_seeds_in_the_table_are_not_computed_again(rows, monkeypatch):
     monkeypatch.setattr(one_shot.Bench, "measure", counting)
     assert repr(tiny.run(workdir, tiny.one_shot())) == repr(rows)
     assert seeds == [0] and table.read_bytes() == whole
+    assert f"resuming {workdir} at seed 2 of 2\n" in capsys.readouterr().out
     tiny.run(workdir, tiny.one_shot())
     assert seeds == [0]
+    assert capsys.readouterr().out == f"{workdir} is complete: nothing to do\n"
 
 
 @pytest.mark.parametrize(
