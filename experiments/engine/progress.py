@@ -32,8 +32,9 @@ def announce_finished(workdir: Path, console: Console | None = None) -> None:
 class RoundProgress:
     """Shows the round, the rate in member-steps per second and the time left.
 
-    The rate is the median of the last `RECENT` chunks. The first chunk of a process does not count,
-    because its time includes compilation; there is no estimate until the second one is done.
+    The rate is the median of the last `RECENT` chunks. A chunk counts from the call of `advance`
+    before it. So what is compiled before a training's call of ``advance(0)`` does not count, nor
+    does the first chunk of work that makes no such call.
 
     Args:
       num_rounds: the number of the last round.
@@ -106,7 +107,7 @@ class RoundProgress:
         """Count steps as done; without a bar, print a line every `SECONDS_PER_LINE`.
 
         Args:
-          member_steps: the steps done since the last call.
+          member_steps: the steps done since the last call; 0 starts the clock.
           before: they were done before the run was resumed, and took none of its time.
         """
         now = time.monotonic()
@@ -153,8 +154,7 @@ class RoundProgress:
     def _measure(self, member_steps: int, now: float) -> None:
         if member_steps and self._last_chunk is not None:
             self._seconds_per_step.append((now - self._last_chunk) / member_steps)
-        if member_steps:
-            self._last_chunk = now
+        self._last_chunk = now
 
     def _left(self) -> list[str]:
         """Return the time left as text; an empty list if it is unknown or zero."""

@@ -30,7 +30,7 @@ class Advance(Protocol):
         """Count the member-steps done since the last call.
 
         Args:
-          member_steps: their number.
+          member_steps: their number; 0 where a training begins.
           before: they were done before the run was resumed.
         """
         ...
@@ -269,6 +269,7 @@ class Trainer:
             curves = jax.tree.map(
                 lambda x: np.full(x.shape, np.nan, x.dtype), self._curves(programs, members)
             )
+        advance(0)
         for first in range(done, num_evals, self._training.chunk_evals):
             start = population.replicate(np.int32(first), mesh)
             states, metrics = programs.run_chunk(states, streams, start, data)

@@ -49,6 +49,18 @@ def test_the_time_left_does_not_count_the_compilation_of_the_first_chunk(clock, 
     ]
 
 
+def test_the_time_left_does_not_count_what_is_done_between_trainings(clock, text):
+    with make(text, 1, 300) as bar:
+        for number in range(2):
+            bar.start_round(number)
+            clock.now += 1000
+            bar.advance(0)
+            clock.now += 70
+            bar.advance(100)
+    assert "33% done, 0:02:20 left" in text.getvalue()
+    assert "67% done, 0:01:10 left" in text.getvalue()
+
+
 def test_rounds_of_one_chunk_have_an_estimate_from_the_second_on(clock, text):
     with make(text, 2, 300) as bar:
         for number in range(3):

@@ -206,7 +206,7 @@ def test_members_at_once_does_not_matter(dataset, one_by_one, members_at_once):
 
 def test_progress_counts_the_steps_of_all_members_chunk_by_chunk(one_by_one):
     _, done = one_by_one
-    assert done == [8 * MEMBERS, 5 * MEMBERS, 0]
+    assert done == [0, 8 * MEMBERS, 5 * MEMBERS, 0]
     assert sum(done) == MEMBERS * STEPS
 
 
