@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from experiments.storage import results
-from experiments.tables.curves import DENSE, Curve, make_curves, num_seeds, setting
+from experiments.tables.curves import Curve, make_curves, num_seeds, setting
 from experiments.tables.selection import SelectedMasks, is_heuristic, select_masks
 from tools.report.pages import Code, Inline, Table, Text
 
@@ -88,12 +88,6 @@ def _round(curve: Curve, number: int) -> tuple[float, float, float, float] | Non
     columns = curve.mean, curve.low, curve.high, curve.num_members
     mean, low, high, count = (float(numbers[at][0]) for numbers in columns)
     return mean, low, high, count
-
-
-def _num_members(curve: Curve) -> str:
-    """How many seeds the rounds after the dense network have."""
-    counts = curve.num_members[curve.rounds > 0] if curve.variant != DENSE else curve.num_members
-    return " to ".join(str(count) for count in sorted({counts.min(), counts.max()}))
 
 
 def _rounds(title: str, rows: Sequence[results.Row]) -> Table:
