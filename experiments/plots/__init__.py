@@ -1,6 +1,6 @@
 """One module per figure: a table of results drawn on axes.
 
-figure = FIGURES["mask_criteria"](runners.read_table(path))
+figure = FIGURES["mask_criteria"](registry.read_table(path))
 save(figure, workdir / "mask_criteria.png")
 """
 

@@ -68,7 +68,7 @@ def make_curves(
 ) -> tuple[Curve | None, list[Curve]]:
     """The dense network's curve, of its one round, and the variants' curves.
 
-        dense, variants = make_curves(results.read_rows(path))
+        dense, variants = make_curves(registry.read_table(path))
 
     Returns:
       The dense curve, None where the table has no round 0, and a curve per variant in the

@@ -26,7 +26,7 @@ MOST_COLUMNS = 6
 def summary(rows: Sequence[Row], width: int = 80) -> Table:
     """What a table of any runner says.
 
-        console.print(summary(runners.read_table(path), width=console.width))
+        console.print(summary(registry.read_table(path), width=console.width))
 
     Args:
       rows: the table of results.
