@@ -41,7 +41,7 @@ _MAPPINGS = flags.DEFINE_list(
 _STEPS = flags.DEFINE_integer(
     "steps", 0, "steps of one turn; 0 is 500, or 5 for convolutions", lower_bound=0
 )
-_TURNS = flags.DEFINE_integer("turns", 3, "turns of each contender", lower_bound=1)
+_TURNS = flags.DEFINE_integer("turns", 3, "turns of each loop", lower_bound=1)
 _TORCH = flags.DEFINE_bool("torch", True, "compare with PyTorch where it is installed")
 _PATIENCE = flags.DEFINE_float(
     "patience", 120, "seconds; lines whose turn would take longer are left out"
