@@ -343,6 +343,7 @@ def _in_turn(
     `lax.map` would hold all states twice.
     """
 
+    @functools.partial(jax.jit, inline=True)  # is traced once
     def call(turn: jax.Array, states: PyTree) -> tuple[PyTree, PyTree]:
         part = _read(states, turn, batch_size), _read(inputs, turn, batch_size)
         if batch_size is None:
@@ -355,7 +356,7 @@ def _in_turn(
         return _write(states, state, turn, batch_size), _write(outputs, output, turn, batch_size)
 
     members = num_members((states, inputs))
-    output = _check_outcome(jax.eval_shape(call, jnp.int32(0), states), states, batch_size)
+    output = _check_outcome(jax.eval_shape(call, 0, states), states, batch_size)
     rest = 0 if batch_size is None else 1
     outputs = jax.tree.map(lambda x: jnp.zeros((members, *x.shape[rest:]), x.dtype), output)
     return lax.fori_loop(0, members // (batch_size or 1), body, (states, outputs))

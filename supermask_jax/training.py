@@ -282,12 +282,14 @@ class _Program:
     ) -> tuple[TrainState, Metrics]:
         """Evaluate and train `chunk_evals` times: see `Training`."""
 
+        evaluate_and_train = jax.jit(self.evaluate_and_train, inline=True)  # is traced once
+
         def body(number: jax.Array, carry: tuple[TrainState, Metrics]):
             state, table = carry
-            state, row = self.evaluate_and_train(state, stream, data, number)
+            state, row = evaluate_and_train(state, stream, data, number)
             return state, jax.tree.map(lambda t, x: t.at[number - first].set(x), table, row)
 
-        _, row = jax.eval_shape(lambda: self.evaluate_and_train(state, stream, data, first))
+        _, row = jax.eval_shape(evaluate_and_train, state, stream, data, first)
         rows = self.chunk_evals
         table = jax.tree.map(lambda x: jnp.full((rows, *x.shape), jnp.inf, x.dtype), row)
         stop = jnp.minimum(first + self.chunk_evals, self.num_evals)
@@ -318,12 +320,14 @@ class _Program:
     ) -> tuple[TrainState, Metrics]:
         """Do the steps from `first` up to `stop` and average their metrics."""
 
+        train_step = jax.jit(self.train_step, inline=True)  # is traced once
+
         def body(step: jax.Array, carry: tuple[TrainState, Metrics]):
             state, sums = carry
-            state, metrics = self.train_step(state, stream, data, step)
+            state, metrics = train_step(state, stream, data, step)
             return state, jax.tree.map(jnp.add, sums, metrics)
 
-        _, metrics = jax.eval_shape(lambda: self.train_step(state, stream, data, jnp.int32(0)))
+        _, metrics = jax.eval_shape(train_step, state, stream, data, first)
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metrics)
         state, sums = lax.fori_loop(first, stop, body, (state, zeros))
         steps = jnp.maximum(stop - first, 1).astype(jnp.float32)

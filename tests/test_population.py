@@ -108,6 +108,31 @@ def test_a_donated_state_is_used_up():
     assert_same_bits(population.take(result, 1), solo(1))
 
 
+@pytest.mark.parametrize("devices", [0, 4])
+@pytest.mark.parametrize("batch_size", [None, 1])
+def test_the_loss_and_the_evaluation_are_traced_once(batch_size, devices):
+    traced = []
+
+    def loss(params, batch, key, context):
+        traced.append("loss")
+        return jnp.sum(params**2), {}
+
+    def evaluate(params, data, context):
+        traced.append("evaluate")
+        return {"loss": jnp.sum(params)}
+
+    training = make_training(
+        loss, evaluate, optax.adam(0.1), lambda data, stream, step: None,
+        num_steps=6, eval_every=2, chunk_evals=2,
+    )  # fmt: skip
+    states = jax.vmap(training.init)(jnp.ones((4, 3)))
+    streams = Stream(jnp.arange(4), jax.random.split(jax.random.key(0), 4), {})
+    mesh = population.make_mesh(jax.devices()[:devices]) if devices else None
+    mapped = population.map_members(training.run_chunk, batch_size=batch_size, mesh=mesh)
+    jax.eval_shape(mapped, states, streams, jnp.int32(0), None)
+    assert sorted(traced) == ["evaluate", "loss"]
+
+
 @pytest.mark.parametrize("devices", [0, 1, 4])
 @pytest.mark.parametrize("batch_size", [None, 1, 2])
 def test_any_function_of_a_member(batch_size, devices):
