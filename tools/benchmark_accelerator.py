@@ -1,12 +1,12 @@
-"""Measures the choices that an accelerator leaves open: mapping, convolution and precision.
+"""Measure mappings, convolutions and precisions on an accelerator.
 
     python -m tools.benchmark_accelerator --table=results/benchmark_accelerator --minutes=25
 
-Every line is the whole training loop of a population on the first device, in a process of its own.
-Lines that tell most come first. The table is written after each line; lines that it has already are
-not measured again, so that the same command on the same machine goes on where it was cut, and with
---minutes=0 prints the table as Markdown. A line that does not fit the device's memory is left out.
-Mappings are those of `tools.benchmark`; one member is always trained alone.
+Every line measures the whole training loop of a population on the first device, in its own process.
+The most informative lines come first. The table is written after each line, and lines in it are not
+measured again, so the same command on the same machine resumes where it stopped; with --minutes=0
+it prints the table as Markdown. A line that does not fit into the device's memory is skipped.
+Mappings are those of `tools.benchmark`; a single member is always trained alone.
 """
 
 import argparse
@@ -34,7 +34,7 @@ PRECISIONS = ("default", "tensorfloat32", "float32")
 
 
 class Line(NamedTuple):
-    """What is measured together."""
+    """The settings of a measurement."""
 
     network: str
     members: int
@@ -64,7 +64,7 @@ class Row(NamedTuple):
 
     @property
     def line(self) -> Line:
-        """What was measured."""
+        """The settings of this measurement."""
         return Line(self.network, self.members, self.mapping, self.convolution, self.precision)
 
 
@@ -99,7 +99,7 @@ def make_lines(
 
 
 def _own_mappings(mappings: Sequence[str], members: int) -> list[str]:
-    """Those that differ for so many members."""
+    """Return the mappings that differ for this number of members."""
     if members == 1:
         return ["map/1"]
     own: dict[int | None, str] = {}
@@ -110,17 +110,17 @@ def _own_mappings(mappings: Sequence[str], members: int) -> list[str]:
 
 
 def measure(line: Line, steps: int, turns: int, bandwidth: float, rows: Sequence[Row]) -> Row:
-    """One line.
+    """Measure one line.
 
     Args:
-      line: what to measure.
-      steps: of one turn.
-      turns: the median of so many counts.
-      bandwidth: bytes per second.
-      rows: those before it.
+      line: its settings.
+      steps: the steps of a turn.
+      turns: the number of turns, of which the median counts.
+      bandwidth: the memory bandwidth in bytes per second.
+      rows: the rows measured before.
 
     Raises:
-      jax.errors.JaxRuntimeError: from XLA, if memory does not suffice above all.
+      jax.errors.JaxRuntimeError: from XLA, mostly if the memory does not suffice.
       BrokenProcessPool: if the process was killed.
     """
     task, mapping = Task(line.network, steps), Mapping.parse(line.mapping)
@@ -141,20 +141,20 @@ def measure_all(
     report: Callable[[Row], None],
     seconds: float,
 ) -> None:
-    """Measure lines until the time is used up; what fails is left out with a message."""
+    """Measure lines until the time is up; a line that fails is skipped with a message."""
     end = time.monotonic() + seconds
     for index, line in enumerate(lines):
         if time.monotonic() >= end:
-            print(f"the time is used up: {len(lines) - index} lines are left")
+            print(f"the time is up: {len(lines) - index} lines are left")
             return
         try:
             report(measure_line(line))
         except (jax.errors.JaxRuntimeError, BrokenProcessPool) as error:
-            print(f"{' '.join(map(str, line))}: left out: {str(error).splitlines()[0]}", flush=True)
+            print(f"{' '.join(map(str, line))}: skipped: {str(error).splitlines()[0]}", flush=True)
 
 
 def cells(row: Row) -> list[str]:
-    """Cells below `HEAD`."""
+    """Return the cells below `HEAD`."""
     return [
         row.network, f"{row.members}", row.mapping, row.convolution, row.precision,
         f"{row.ms_per_member_step:.3g}", f"{row.speedup_over_one_member:.2f}",
@@ -163,12 +163,12 @@ def cells(row: Row) -> list[str]:
 
 
 def markdown(path: Path) -> str:
-    """A table that this program wrote, for a page."""
+    """Return a table that this program wrote as Markdown."""
     return measurements.markdown(HEAD, map(cells, measurements.read(path, Row)))
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Measure what the arguments name and the table lacks."""
+    """Measure the lines that the arguments name and the table lacks."""
     options = _parser().parse_args(arguments)
     path = Path(f"{options.table}.csv")
     try:
@@ -224,7 +224,7 @@ def _names(text: str) -> list[str]:
 
 
 def _wanted(options: argparse.Namespace) -> list[Line]:
-    """The lines that the arguments name."""
+    """Return the lines that the arguments name."""
     for kind, names, known in (
         ("network", options.networks, NETWORKS),
         ("convolution", options.convolutions, CONVOLUTIONS),

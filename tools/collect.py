@@ -2,18 +2,19 @@
 
     python -m tools.collect runs/a runs/b --output=results/mask_criteria_lenet300_mnist
 
-writes results/mask_criteria_lenet300_mnist.csv with the rows of all finished rounds, and beside
-it .config.json (the settings that the runs share, with all their variants and seeds),
-.environment.json (what each ran on), of iterative runs .analysis.csv and of learned masks
-.curves.parquet. The runs may differ only in what they list (variants, seeds, initial logits, ...)
+This writes results/mask_criteria_lenet300_mnist.csv, which has the rows of all finished rounds.
+Beside it stand .config.json (the settings that the runs share, with all variants and seeds),
+.environment.json (the machines), .analysis.csv for iterative runs and .curves.parquet for learned
+masks. The runs may differ only in the members that they list (variants, seeds, initial logits, ...)
 and in the number of rounds.
 
-A table written before joins like a run, also into itself, when the folders of its runs are gone:
+An existing table can be joined like a run, also into itself, so the folders of its runs are not
+needed any more:
 
     python -m tools.collect results/NAME runs/c --output=results/NAME
 
-The slices of one sweep join into the table that a single run would have written; of the overlaps
-in .analysis.csv those of members in different runs are missing.
+The slices of a sweep give the table that a single run would have written, except that
+.analysis.csv lacks the overlaps between members of different slices.
 """
 
 import math
@@ -50,8 +51,8 @@ def collect(sources: Sequence[Path], output: Path) -> list[results.Row]:
     """Join the folders of runs, and tables named without their suffix, into a table at `output`.
 
     Raises:
-      ValueError: no source, one that is neither, runs of different settings, rows of code that was
-        changed after its commit, or two different rows of one member.
+      ValueError: if there is no source, if one is neither a run nor a table, if settings differ, if
+        rows come from uncommitted code, or if two rows of one member differ.
     """
     if not sources:
         raise ValueError("name at least one folder of a run.")
@@ -95,27 +96,27 @@ def _find(source: Path) -> Files:
 
 
 def _join_rows(tables: Mapping[Path, list[results.Row]]) -> list[results.Row]:
-    """The rows of all; those of a member of two runs count once."""
+    """Return all rows, each member and round once."""
     rows: dict[tuple[Any, ...], results.Row] = {}
     for source, table in tables.items():
         for row in table:
             if DIRTY in row["code_version"]:
-                raise ValueError(f"{source} was run by changed files; commit them and run again.")
+                raise ValueError(f"{source} has rows of uncommitted code; commit it and run again.")
             member = tuple(row[name] for name in results.columns_between(row, "id", "density"))
             numbers = ["density", *results.columns_between(row, "density", "code_version")]
             known = rows.setdefault(member, row)
             if [repr(row[name]) for name in numbers] != [repr(known[name]) for name in numbers]:
                 raise ValueError(
-                    f"{source} has other numbers for row {known['id']} than before, by "
-                    f"{row['code_version']}."
+                    f"{source} has other numbers for row {known['id']} than an earlier source (its "
+                    f"code is {row['code_version']})."
                 )
     if not rows:
-        raise ValueError(f"{', '.join(map(str, tables))}: nothing has finished there yet.")
+        raise ValueError(f"{', '.join(map(str, tables))}: no round is finished there yet.")
     return list(rows.values())
 
 
 def _join_curves(paths: Sequence[Path]) -> pa.Table | None:
-    """The curves of all runs, if there are any; those of a member of two runs count once."""
+    """Return the curves of all runs, each member once; None if there are none."""
     if not paths:
         return None
     joined = pa.concat_tables([pq.read_table(path) for path in paths])
@@ -126,7 +127,7 @@ def _join_curves(paths: Sequence[Path]) -> pa.Table | None:
 
 
 def _join_analyses(paths: Sequence[Path]) -> list[results.Row]:
-    """The rows of all runs by round; what two runs both looked at counts once."""
+    """Return the rows of all analyses, by round and each once."""
     columns = mask_analysis.COLUMNS
     rows = [row for path in paths for row in records.read_table(path, columns)]
     distinct = {tuple(row[name] for name in columns if name != "value"): row for row in rows}
@@ -134,14 +135,14 @@ def _join_analyses(paths: Sequence[Path]) -> list[results.Row]:
 
 
 def join_configs(configs: Sequence[dict[str, Any]], lists: Sequence[str]) -> dict[str, Any]:
-    """One configuration with the members and rounds of all.
+    """Return one configuration that has the members and the rounds of all.
 
     Args:
-      configs: of the runs.
-      lists: settings that list members, in which runs may differ.
+      configs: those of the runs.
+      lists: the settings that list members; runs may differ in these.
 
     Raises:
-      ValueError: if another setting differs; names it.
+      ValueError: if another setting differs; the message names it.
     """
     first = configs[0]
     may_differ = (*lists, "slice", *run_folder.MAY_CHANGE)
@@ -164,10 +165,10 @@ def join_configs(configs: Sequence[dict[str, Any]], lists: Sequence[str]) -> dic
 
 
 def check_slices(configs: Sequence[dict[str, Any]], tables: Sequence[list[results.Row]]) -> None:
-    """Make sure that slices are all there and equally far.
+    """Check that all slices are there and have finished the same round.
 
     Raises:
-      ValueError: if one is missing or behind; names it.
+      ValueError: if a slice is missing or behind; the message names it.
     """
     rounds = {
         config["slice"]: max((row.get("round", 0) for row in rows), default=-1)

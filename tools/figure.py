@@ -1,11 +1,11 @@
-"""Draw a figure from committed tables.
+"""Draw a figure from one or more tables.
 
     python -m tools.figure mask_criteria results/mask_criteria_lenet300_mnist.csv --picture=f.png
 
-NAME is one of `experiments.plots.FIGURES`, followed by one or more tables (of heuristic_supermasks
-also those of learned supermasks, which are drawn on top), `mask_analysis`, followed by an
-.analysis.csv, or `learning_curves`, followed by a .curves.parquet. The suffix of the picture says
-how to draw: .png, .svg or .pdf.
+The first argument names the figure and the others are its tables. Figures of
+`experiments.plots.FIGURES` take one or more .csv tables, and heuristic_supermasks also takes those
+of learned supermasks, which it draws on top. `mask_analysis` takes an .analysis.csv, and
+`learning_curves` a .curves.parquet. The suffix of the picture gives its format: .png, .svg or .pdf.
 """
 
 from collections.abc import Sequence

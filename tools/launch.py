@@ -1,11 +1,11 @@
-"""Run a sweep in slices, one job each: as a SLURM array, or side by side on this machine.
+"""Run a sweep in slices, one job per slice: as a SLURM array, or side by side on this machine.
 
     python -m tools.launch --slices=5 --cluster=slurm --partition=gpu --hours=12 --gpus=1 \\
         --config=experiments/configs/mask_criteria.py:conv6 --workdir=runs/conv6
 
-Takes all flags of `experiments.run`, checks them, and submits the same command once per slice,
-with the folder WORKDIR/slice_I. A job that is started again goes on where it stopped.
-`tools.collect` joins the folders into one table.
+The command takes all flags of `experiments.run`, checks them and submits the run once per slice,
+with the folder WORKDIR/slice_I. A job that starts again resumes where it stopped. `tools.collect`
+joins the folders into one table.
 """
 
 import sys
@@ -21,11 +21,14 @@ from experiments.runners.registry import find_runner
 
 MOST = 1e6  # hours, and GB
 SLICES = flags.DEFINE_integer(
-    "slices", None, "parts of variants x seeds; as many as seeds waste no dense run", lower_bound=1
+    "slices",
+    None,
+    "parts of variants x seeds; one per seed trains no dense network twice",
+    lower_bound=1,
 )
 CLUSTER = flags.DEFINE_enum("cluster", "slurm", ["slurm", "local"], "where to run the jobs")
-PARALLEL = flags.DEFINE_integer("parallel", 256, "SLURM jobs at once", lower_bound=1)
-PARTITION = flags.DEFINE_string("partition", None, "partition of SLURM")
+PARALLEL = flags.DEFINE_integer("parallel", 256, "how many SLURM jobs run at once", lower_bound=1)
+PARTITION = flags.DEFINE_string("partition", None, "SLURM partition")
 HOURS = flags.DEFINE_float("hours", 24, "time limit of a job", 0.1, MOST)
 CPUS = flags.DEFINE_integer("cpus", 2, "cores of a job", lower_bound=1)
 GPUS = flags.DEFINE_integer("gpus", 0, "GPUs of a job", lower_bound=0)
@@ -58,10 +61,10 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def make_executor(logs: Path) -> Any:
-    """What submits jobs, with the resources that the flags name.
+    """Return the submitit executor with the resources that the flags name.
 
     Raises:
-      ValueError: if submitit is not installed, or if there is no such cluster here.
+      ValueError: if submitit is not installed, or if the cluster is not available here.
     """
     try:
         import submitit
@@ -84,7 +87,7 @@ def make_executor(logs: Path) -> Any:
 
 
 def submit(executor: Any, folders: Sequence[str]) -> list[Any]:
-    """One array of jobs, a slice per folder."""
+    """Submit one array of jobs, a slice per folder, and return the jobs."""
     from submitit.helpers import CommandFunction
 
     words = run.without(sys.argv[1:], (*OWN, run.WORKDIR))
@@ -102,7 +105,7 @@ def submit(executor: Any, folders: Sequence[str]) -> list[Any]:
 
 
 def wait(jobs: Sequence[Any]) -> bool:
-    """Wait for all jobs, say how each ended; whether all succeeded."""
+    """Wait for all jobs, print how each ended and return whether all succeeded."""
     succeeded = True
     for index, job in enumerate(jobs):
         error = job.exception()

@@ -1,12 +1,12 @@
-"""Draw what the mask criteria keep in the plane of start weight and final weight.
+"""Draw what each mask criterion keeps in the plane of start weight and final weight.
 
     python -m tools.plane runs/mask_criteria --picture=plane.png [--layer=dense1/kernel --keep=0.2]
     python -m tools.plane --picture=regions.png
 
-With the folder of an iterative run: where the weights of a layer of its dense network are, and
-which fraction of them each criterion keeps, place by place. Without: the regions of the criteria
-alone, for weights all over a square. Ties count as the fraction of them that is kept. The data set
-of the run is looked for where TFDS_DATA_DIR says.
+Given the folder of an iterative run, the figure shows where the weights of a layer of its dense
+network are, and which fraction of them each criterion keeps, bin by bin. Without a folder it shows
+the region of each criterion, for weights spread evenly over a square. Where weights tie, the figure
+shows the fraction that is kept. The data set is read from TFDS_DATA_DIR.
 """
 
 from pathlib import Path
@@ -35,7 +35,7 @@ refuse_nan(KEEP)
 
 
 def main(arguments: list[str]) -> None:
-    """Draw the figure of the folder named on the command line, or of none."""
+    """Draw the figure for the folder named on the command line, or without one."""
     logging.set_verbosity(logging.WARNING)
     keep = KEEP.value or 0.0
     try:
@@ -54,16 +54,16 @@ def main(arguments: list[str]) -> None:
 
 
 def load(workdir: Path, layer: str | None, seed: int | None) -> tuple[np.ndarray, np.ndarray, str]:
-    """The weights of a layer of a dense network before and after its training, and their title.
+    """Return a layer's weights before and after the dense training, and a title for them.
 
     Raises:
-      ValueError: another kind of run, a round 0 that is not finished, a layer or a seed that is
-        not there.
-      FileNotFoundError: no run, or no data.
+      ValueError: if the run is of another kind or has not finished round 0, or if the layer or the
+        seed is unknown.
+      FileNotFoundError: if there is no run, or no data.
     """
     config = read_json(workdir / run_folder.CONFIG)
     if config.get("runner") != "iterative":
-        raise ValueError(f"{workdir} is no run of iterative pruning but of {config.get('runner')}.")
+        raise ValueError(f"{workdir} is a run of {config.get('runner')}, not of iterative pruning.")
     settings = run_folder.settings(config)
     plan = iterative.make_plan(ConfigDict(settings), part=config.get("slice"))
     seed = plan.seeds[0] if seed is None else seed

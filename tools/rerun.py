@@ -2,9 +2,9 @@
 
     python -m tools.rerun ID [--results=results] [--data_dir=DIR]
 
-Trains the one member alone, from its initialisation, by the settings beside the table. On the
-machine and the versions that made the row, every number must come out equal to the last digit;
-elsewhere floating point may differ, and the differences are shown.
+This trains the member of the row alone, from its initialisation, with the settings beside the
+table. On the machine and with the versions that made the row, every number must be equal to the
+last digit. Elsewhere floating-point results may differ, and the differences are shown.
 """
 
 import sys
@@ -49,10 +49,10 @@ def main(arguments: list[str]) -> None:
 
 
 def find(row_id: str, folder: Path) -> tuple[results.Row, Runner, ConfigDict]:
-    """A row by its id, with the runner and the configuration that compute it alone.
+    """Return the row with an id, and the runner and the configuration that compute it alone.
 
     Raises:
-      ValueError: if no table has it.
+      ValueError: if no table has such a row.
     """
     for table in of_tables(folder):
         for row in read_table(table.rows):
@@ -64,19 +64,19 @@ def find(row_id: str, folder: Path) -> tuple[results.Row, Runner, ConfigDict]:
 
 
 def recompute(row: results.Row, runner: Runner, plan: Any, workdir: Path) -> results.Row:
-    """Train the row's member from the start and return its row as computed now."""
+    """Train the row's member from the start and return its new row."""
     names = results.columns_between(row, "dataset", "density")
     rows = runner.run(plan, workdir, row["command"])
     return next(new for new in rows if all(new[name] == row[name] for name in names))
 
 
 def measured(row: results.Row) -> list[str]:
-    """The columns with numbers that a run computes."""
+    """Return the columns whose numbers a run computes."""
     return ["density", *results.columns_between(row, "density", "code_version")]
 
 
 def comparison(row: results.Row, again: results.Row) -> Table:
-    """The numbers of both rows side by side."""
+    """Return a table with the numbers of both rows side by side."""
     names = results.columns_between(row, "dataset", "density")
     member = ", ".join(f"{name} {row[name]}" for name in names if row[name] != "")
     table = Table("column", "table", "now", "equal", title=f"row {row['id']}: {member}")
@@ -86,7 +86,7 @@ def comparison(row: results.Row, again: results.Row) -> Table:
 
 
 def _equal(one: float, other: float) -> bool:
-    """Equal to the last digit; of a diverged member, NaN equals NaN."""
+    """Compare to the last digit; NaN, from a diverged member, equals NaN."""
     return repr(one) == repr(other)
 
 

@@ -1,4 +1,4 @@
-"""Where the files of a run's folder and of a table under results/ lie."""
+"""The paths of the files of a run and of a table under results/."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +13,7 @@ _CURVES = ".curves.parquet"
 
 
 class Files(NamedTuple):
-    """Of one run or table; the last two are missing where nothing was analysed or followed."""
+    """The files of one run or table; `analysis` and `curves` need not exist."""
 
     rows: Path
     config: Path
@@ -23,7 +23,7 @@ class Files(NamedTuple):
 
 
 def of_run(workdir: Path) -> Files:
-    """The files in the folder of a run that a table is collected from."""
+    """Return the files of a run that `tools.collect` reads."""
     return Files(
         rows=workdir / records.RESULTS,
         config=workdir / run_folder.CONFIG,
@@ -34,7 +34,7 @@ def of_run(workdir: Path) -> Files:
 
 
 def of_table(table: Path) -> Files:
-    """The files of a table that is named without a suffix.
+    """Return the files of a table that is named without its suffix.
 
     >>> of_table(Path("results/mask_criteria_lenet300_mnist")).config.name
     'mask_criteria_lenet300_mnist.config.json'
@@ -53,7 +53,7 @@ def of_table(table: Path) -> Files:
 
 
 def config_of_curves(curves: Path) -> Path:
-    """The settings that learning curves were made with, in the folder of a run or beside a table.
+    """Return the settings file of learning curves, in the folder of a run or beside a table.
 
     >>> config_of_curves(Path("runs/masks/curves/learning.parquet")).as_posix()
     'runs/masks/config.json'
@@ -66,6 +66,6 @@ def config_of_curves(curves: Path) -> Path:
 
 
 def of_tables(folder: Path) -> list[Files]:
-    """The files of all tables of a folder, by name: of those that have their settings beside."""
+    """Return the files of all tables in a folder that have their settings, sorted by name."""
     settings = sorted(folder.glob(f"*{_SETTINGS}"))
     return [of_table(path.with_name(path.name.removesuffix(_SETTINGS))) for path in settings]

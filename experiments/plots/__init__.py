@@ -70,6 +70,6 @@ def find_figure(name: str, columns: Iterable[str]) -> Drawing:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure, at once or not at all; the suffix says how: .png, .svg, .pdf."""
+    """Write a figure whole or not at all; the suffix (.png, .svg, .pdf) gives the format."""
     form = path.suffix.removeprefix(".")
     replace_file(path, lambda temporary: figure.savefig(temporary, format=form, dpi=200))

@@ -69,9 +69,9 @@ def draw(rows: Sequence[Row]) -> Figure:
 
 
 def best_means(rows: Sequence[Row]) -> dict[str, float]:
-    """The best mean over seeds of a criterion, percent, over all densities and weights.
+    """Return the best mean over seeds of each criterion, in percent, over densities and weights.
 
-    From the best criterion to the worst; seeds that diverged are left out.
+    Criteria are sorted from the best to the worst. Seeds that diverged are left out.
     """
     groups = defaultdict(list)
     for row in rows:
@@ -84,13 +84,13 @@ def best_means(rows: Sequence[Row]) -> dict[str, float]:
 
 
 def _height(rows: Sequence[Row], kinds: Sequence[str]) -> float:
-    """Inches of panels side by side: less where nothing leaves chance."""
+    """Return the height in inches of panels side by side; low if nothing is above chance."""
     best = best_means([row for row in rows if row["weights"] in kinds])
     return 3.2 if max(best.values()) > LOW else 1.9
 
 
 def _name(others: Sequence[str], best: dict[str, float]) -> str:
-    """What the legend calls the criteria near chance."""
+    """Return the legend text of the criteria near chance."""
     if not others:
         return ""
     count = NUMBERS[len(others)] if len(others) < len(NUMBERS) else str(len(others))
@@ -125,7 +125,7 @@ def _note(seeds: str, others: Sequence[str]) -> str:
 
 
 def _legend(figure: Figure, panels: Sequence[Axes]) -> None:
-    """Learned masks, the named criteria from the best to the worst, the others."""
+    """Add learned masks, the named criteria from the best to the worst, then the others."""
     entries = {
         name: line
         for axes in panels

@@ -11,8 +11,8 @@ from experiments.plots.rounds import SIZE
 from experiments.plots.styles import DASHED, Style
 from experiments.tables.curves import Row, num_seeds, setting
 
-COLLAPSE = 25.0  # percents below the best mask that ask for an enlarged panel
-ENLARGED = 8.0  # percents below the best mask that it shows
+COLLAPSE = 25.0  # percentage points between the masks from which on there is an enlarged panel
+ENLARGED = 8.0  # percentage points below the best mask that this panel shows
 
 STYLES = {
     "init": Style("#0072b2", "^", DASHED, filled=False),
@@ -27,14 +27,14 @@ STYLES = {
 
 
 def label(variant: str) -> str:
-    """What a figure calls a learned-supermask variant, ``weights[:rescale]``."""
+    """Return the legend text of a variant of learned supermasks, ``weights[:rescale]``."""
     return variant.replace("_", " ").replace(":rescale", ", rescaled")
 
 
 def draw(rows: Sequence[Row]) -> Figure:
     """Draw a table of `runners.learned`: a point per initial logit, the mean over seeds.
 
-    Where some masks are far below the best one there are two panels, the upper one enlarged.
+    If some masks are far below the best one there are two panels, and the upper one is enlarged.
 
     Raises:
       ValueError: if there are no rows, or rows of several networks or data sets.
@@ -67,7 +67,7 @@ def draw(rows: Sequence[Row]) -> Figure:
 
 
 def _note(rows: Sequence[Row], num_panels: int) -> str:
-    """What points, bars, lines and panels are: of those that are drawn."""
+    """Return the sentences that explain the points, bars, lines and panels of this figure."""
     sentences = [range_note(num_seeds(rows)), "Accuracies are means over drawn masks."]
     logits = sorted({row["initial_logit"] for row in rows})
     if len(logits) > 1:

@@ -21,10 +21,12 @@ PANELS = {
 def draw(curves: Mapping[str, np.ndarray], about: str) -> Figure:
     """Draw the curves that a run of `experiments.runners.learned` wrote.
 
+    There is a line per variant (`weights[:rescale]`) and initial logit, which is the mean over
+    seeds, and a band for their range.
+
     Args:
-      curves: columns, one entry per member and evaluation. A line per variant (`weights[:rescale]`)
-        and initial logit: the mean over seeds, and a band of their range.
-      about: the network and the data set, or whatever tells what the curves are of; the title.
+      curves: columns with one entry per member and evaluation.
+      about: the network and the data set, or the name of the file; it goes into the title.
     """
     members = _members(curves)
     seeds = num_seeds(members)
@@ -57,14 +59,14 @@ def draw(curves: Mapping[str, np.ndarray], about: str) -> Figure:
 
 
 def _members(curves: Mapping[str, np.ndarray]) -> list[Row]:
-    """Who was trained, once each."""
+    """Return the members, each once."""
     names = ("variant", "initial_logit", "seed")
     columns = zip(*(curves[name].tolist() for name in names), strict=True)
     return [dict(zip(names, member, strict=True)) for member in dict.fromkeys(columns)]
 
 
 def _note(members: list[Row], seeds: str) -> str:
-    """What lines, bands and panels are: of those that are drawn."""
+    """Return the sentences that explain the lines, bands and panels of this figure."""
     logits = sorted({row["initial_logit"] for row in members})
     listed = ", ".join(f"{logit:g}" for logit in logits)
     each = f"A line per initial logit: {listed}" if len(logits) > 1 else f"Initial logit: {listed}"
@@ -75,7 +77,11 @@ def _note(members: list[Row], seeds: str) -> str:
 
 
 def _limits(percents: np.ndarray, steps: np.ndarray) -> tuple[float, float]:
-    """From where half of the curves are after a quarter of the training, or enough of the best."""
+    """Return the range of the upper panel.
+
+    It starts at the median after a quarter of the training, or `ENLARGED` below the best accuracy
+    if that is lower.
+    """
     distinct = np.unique(steps)
     early = np.nanmedian(percents[steps == distinct[len(distinct) // 4]])
     best = np.nanmax(percents)

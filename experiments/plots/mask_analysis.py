@@ -1,4 +1,4 @@
-"""What masks share and what training did to kept and pruned weights, over the rounds."""
+"""Masks over the rounds: their overlap, and how training moved kept and pruned weights."""
 
 import itertools
 from collections import defaultdict
@@ -24,7 +24,7 @@ LAYER_MARKERS = "o^sDvP*<>hpX"
 
 
 class Panel(NamedTuple):
-    """Its rows by the name of the line that they belong to, and what they are shown as."""
+    """A panel: its title, the rows of each line by the line's name, and the unit of the axis."""
 
     title: str
     lines: dict[str, list[Row]]
@@ -86,9 +86,10 @@ def draw(rows: Sequence[Row]) -> Figure:
 
 
 def layer_styles(names: Sequence[str]) -> dict[str, Style]:
-    """A style per layer, from the input dark to the output light, of no colour of a variant's.
+    """Return a style per layer, dark at the input and light at the output.
 
-    All layers together are a grey line without markers.
+    No colour is that of a mask criterion or an action. All layers together are a grey line without
+    markers.
     """
     layers = [name for name in names if name != OVERALL]
     shades = colormaps["viridis"](np.linspace(0.05, 0.9, len(layers)))

@@ -1,4 +1,4 @@
-"""Panels of supermasks' accuracies against density."""
+"""Panels that show the accuracy of supermasks against their density."""
 
 import math
 from collections import defaultdict
@@ -14,10 +14,10 @@ from experiments.tables.curves import Row
 def draw_points(
     axes: Axes, rows: Iterable[Row], by: str, style: Style, label: str, *, is_faint: bool = False
 ) -> None:
-    """A point per value of the column `by`, in its order: the mean over seeds, and their range.
+    """Draw a point per value of the column `by`: the mean over seeds, with a bar for their range.
 
-    Seeds that diverged are left out. A line joins the points if there are several; a faint one is
-    thin, lies below the others and has no bars.
+    Seeds that diverged are left out. A line joins the points in the order of `by`. Faint points
+    have no bars, and their line is thin and below the others.
     """
     groups = defaultdict(list)
     for row in rows:
@@ -34,7 +34,7 @@ def draw_points(
 
 
 def finish(axes: Axes, title: str) -> None:
-    """Title, labels and grid of a panel."""
+    """Add the title, the labels and the grid of a panel."""
     axes.set_title(title, fontsize=9.5)
     axes.set_xlabel("% of weights left", fontsize=9.5)
     axes.grid(axis="y", color="#e4e4e4", linewidth=0.6)
@@ -44,5 +44,5 @@ def finish(axes: Axes, title: str) -> None:
 
 
 def range_note(seeds: str) -> str:
-    """What points and bars are."""
+    """Return the sentence that explains points and bars; none for a single seed."""
     return "" if seeds == "1 seed" else f"Points: mean over {seeds}; bars: minimum to maximum."

@@ -40,7 +40,7 @@ def draw_weights(w_i: np.ndarray, w_f: np.ndarray, keep: float, title: str) -> F
 
 
 def draw_regions(keep: float) -> Figure:
-    """Draw which part of the plane each criterion keeps, if weights were all over a square.
+    """Draw which part of the plane each criterion keeps, for weights spread over a square.
 
     Args:
       keep: the fraction that is kept.
@@ -48,13 +48,13 @@ def draw_regions(keep: float) -> Figure:
     edges = np.linspace(-1, 1, REGION_BINS + 1)
     centers = (edges[1:] + edges[:-1]) / 2
     w_i, w_f = (axis.ravel() for axis in np.meshgrid(centers, centers))
-    figure, panels, key = _grid(len(CRITERIA), "weights all over a square")
+    figure, panels, key = _grid(len(CRITERIA), "weights spread over a square")
     _draw_criteria(panels, key, w_i, w_f, edges, keep)
     return figure
 
 
 def keep_probability(scores: np.ndarray, keep: float) -> np.ndarray:
-    """How likely each weight is among the best `keep` of all, as ties fall at random: `[N]`.
+    """Return the probability, `[N]`, that each weight is kept if ties are broken at random.
 
     >>> keep_probability(np.array([3.0, 1.0, 1.0, 0.0]), 0.5).tolist()
     [1.0, 0.5, 0.5, 0.0]
@@ -66,7 +66,7 @@ def keep_probability(scores: np.ndarray, keep: float) -> np.ndarray:
 
 
 def _grid(count: int, title: str) -> tuple[Figure, list[Axes], Axes]:
-    """A figure with panels, and the cell after the last of them for the key to the colours."""
+    """Return a figure, its panels, and the cell after them for the colour bars."""
     height = math.ceil((count + 1) / COLUMNS)
     figure = Figure(figsize=(9.5, 0.6 + 2.05 * height), layout="constrained")
     cells = list(figure.subplots(height, COLUMNS, sharex=True, sharey=True).flat)

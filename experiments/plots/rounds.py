@@ -1,6 +1,6 @@
 """A measure against the weights left: the drawing that all figures of rounds share.
 
-Figures are objects without pyplot: no global state, no backend, nothing to close.
+Figures are made without pyplot, so there is no global state, no backend and nothing to close.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,14 +31,14 @@ DENSE_COLOR = "#707070"
 
 
 class Name(NamedTuple):
-    """What a figure calls a variant: the entry of `STYLES` it looks like and its legend text."""
+    """How a figure shows a variant: the entry of `STYLES` for its look, and its legend text."""
 
     style: str
     label: str
 
 
 class Line(NamedTuple):
-    """A curve and how to draw it; `place` counts the legend's entries from the top."""
+    """A curve and how to draw it; `place` is its rank among the curves, 0 for the highest."""
 
     curve: Curve
     label: str
@@ -55,10 +55,10 @@ def draw_rounds(
     range of the best curve, the lower one everything.
 
     Args:
-      rows: the table; one without rounds after round 0 shows the dense network alone.
-      measure: what is drawn.
-      name: what the figure calls a variant.
-      title: of the legend.
+      rows: the table; without rounds after round 0 the figure shows the dense network alone.
+      measure: the column to draw.
+      name: gives the look and the legend text of a variant.
+      title: the title of the legend.
 
     Raises:
       ValueError: if there are no rows, or rows of several networks or data sets.
@@ -80,7 +80,7 @@ def draw_rounds(
 
 
 def _lines(curves: Sequence[Curve], name: Callable[[Curve], Name]) -> list[Line]:
-    """The curves from the highest to the lowest at the right end."""
+    """Return the curves, sorted from the highest to the lowest right end."""
     names = [name(curve) for curve in curves]
     styles = styles_for([name.style for name in names])
     items = sorted(
@@ -112,7 +112,7 @@ def _panels(figure: Figure, curves: Sequence[Curve], measure: Measure) -> list[A
 
 
 def _heights(curves: Sequence[Curve]) -> tuple[float, float, float]:
-    """The bottom of the curve that ends highest, the bottom of all and the top of all."""
+    """Return the lowest value of the curve that ends highest, of all curves, and the highest."""
     finite = [curve for curve in curves if curve.end[0] >= 0]
     if not finite:
         return 0.0, 0.0, 100.0
@@ -144,7 +144,7 @@ def _draw_dense(axes: Axes, dense: Curve) -> None:
 
 
 def weights_axis(axes: Axes, least: float) -> None:
-    """A logarithmic axis that falls to the right, from 100 % to `least`."""
+    """Make a logarithmic axis that falls to the right, from 100 % to `least`."""
     margin = min(max((100 / least) ** 0.04, 1.01), 1.08)
     right = least / margin
     digits = (1, 5, 6, 7, 8, 9) if right > 40 else (1, 2, 3, 5, 7) if right > 9 else (1, 2, 5)

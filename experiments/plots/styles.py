@@ -1,8 +1,9 @@
-"""How each name of the registries is drawn, the same in every figure.
+"""The style of each criterion and action, the same in every figure.
 
-A family shares its hue and its marker. Its first member is dark and solid with a filled marker,
-its opposite lighter and dashed with a hollow one, so figures survive greyscale and colour
-blindness. `rewind` and `zero` are what `large_final` does by default, hence its style.
+A family shares its hue and its marker. Its first member is dark and solid with a filled marker; its
+opposite is lighter and dashed with a hollow marker. Figures therefore remain readable in greyscale
+and for colour-blind readers. `rewind` and `zero` are the default actions of `large_final` and have
+its style.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ SOLID, DASHED, DOTTED, DASH_DOTTED = "-", (0, (4, 1.6)), (0, (1, 1.4)), (0, (5, 
 
 
 class Style(NamedTuple):
-    """Colour, marker and line of a curve; `filled` is for the marker."""
+    """Colour, marker and line of a curve, and whether the marker is filled."""
 
     color: str
     marker: str
@@ -22,7 +23,7 @@ class Style(NamedTuple):
     filled: bool = True
 
     def line_options(self) -> dict[str, Any]:
-        """Keyword arguments for `Axes.plot`."""
+        """Return keyword arguments for `Axes.plot`."""
         return {
             "color": self.color,
             "marker": self.marker,
@@ -66,11 +67,11 @@ STYLES: dict[str, Style] = {
 
 
 def band_options(color: str, line: Any = SOLID) -> dict[str, Any]:
-    """Keyword arguments for a band: faint inside, so that its thin edges show where bands overlap.
+    """Return keyword arguments for a band whose thin edges still show where bands overlap.
 
     Args:
-      color: of the curve.
-      line: of the edges.
+      color: the colour of the curve.
+      line: the line style of the edges.
     """
     return {
         "facecolor": to_rgba(color, 0.09),
@@ -91,7 +92,7 @@ OTHERS = tuple(
 
 
 def styles_for(names: Sequence[str]) -> list[Style]:
-    """A style per name: its own if it is known, else the next of `OTHERS` in turn."""
+    """Return a style per name; unknown names take the styles of `OTHERS` in turn."""
     unknown = [name for name in dict.fromkeys(names) if name not in STYLES]
     others = {name: OTHERS[place % len(OTHERS)] for place, name in enumerate(unknown)}
     return [(STYLES | others)[name] for name in names]

@@ -1,1 +1,1 @@
-"""What a table of results says: curves over rounds, the supermasks chosen, a summary to print."""
+"""Views of a table of results: curves over rounds, chosen supermasks, a summary to print."""

@@ -1,7 +1,7 @@
-"""Tables of results as curves: a measure over the rounds, across seeds.
+"""Curves from a table of results: a measure over the rounds, across seeds.
 
-Axes: `R` the rounds of a curve. Members whose test accuracy is not finite diverged and are left
-out.
+Axes: `R` is the number of rounds of a curve. Members whose test accuracy is not finite have
+diverged and are left out.
 """
 
 import math
@@ -19,7 +19,7 @@ LONGEST_NAME = 33  # characters; longer ones take two lines
 
 
 class Measure(NamedTuple):
-    """A column of the table, the unit that figures show it in, and what its axis is called."""
+    """A column of the table, the factor to the unit of figures, and the label of the axis."""
 
     column: str
     scale: float
@@ -32,15 +32,15 @@ EARLY_STOP = Measure("early_stop_step", 1, "step of the lowest validation loss")
 
 @dataclass(frozen=True)
 class Curve:
-    """A measure of one variant, from the dense network on.
+    """A measure of one variant (criterion:mask_one:mask_zero), starting at the dense network.
 
     Attributes:
-      variant: its name in the table; `criterion`, `mask_one`, `mask_zero` are its parts.
-      rounds: int `[R]`, 0 first where the table has the dense network.
+      variant: its name in the table; `criterion`, `mask_one` and `mask_zero` are its parts.
+      rounds: int `[R]`, starting at 0 if the table has the dense network.
       weights_left: float `[R]`, percent of the prunable weights, in (0, 100].
       mean, low, high: float `[R]`, mean, minimum and maximum over the seeds, accuracies in
         percent; NaN where every member diverged.
-      num_members: int `[R]`, how many members these are made of.
+      num_members: int `[R]`, the number of members behind these values.
     """
 
     variant: str
@@ -56,7 +56,7 @@ class Curve:
 
     @property
     def end(self) -> tuple[int, float]:
-        """The last round with a mean, and the mean: the greater, the higher a curve ends."""
+        """Return the last round with a mean, and that mean; sorts curves by their right end."""
         finite = np.flatnonzero(np.isfinite(self.mean))
         if not finite.size:
             return -1, -math.inf
@@ -66,13 +66,13 @@ class Curve:
 def make_curves(
     rows: Sequence[Row], measure: Measure = ACCURACY
 ) -> tuple[Curve | None, list[Curve]]:
-    """The dense network's curve, of its one round, and the variants' curves.
+    """Return the curve of the dense network, which has one round, and those of the variants.
 
         dense, variants = make_curves(registry.read_table(path))
 
     Returns:
-      The dense curve, None where the table has no round 0, and a curve per variant in the
-      table's order; a variant's curve starts at the dense network.
+      The dense curve, None if the table has no round 0, and a curve per variant in the order of
+      the table. The curve of a variant starts at the dense network.
 
     Raises:
       ValueError: if there are no rows, or rows of several networks or data sets.
@@ -88,7 +88,7 @@ def make_curves(
 
 
 def setting(rows: Sequence[Row]) -> tuple[str, str]:
-    """The network and the data set of a table.
+    """Return the network and the data set of a table.
 
     Raises:
       ValueError: if there are no rows, or rows of several networks or data sets.
@@ -103,7 +103,7 @@ def setting(rows: Sequence[Row]) -> tuple[str, str]:
 
 
 def num_seeds(rows: Sequence[Row]) -> str:
-    """How many seeds each line of a figure has, in words: ``1 seed``, ``3 to 5 seeds``."""
+    """Return how many seeds the lines of a figure have: ``1 seed``, ``3 to 5 seeds``."""
     seeds = defaultdict(set)
     for row in rows:
         seeds[tuple(row.get(name) for name in LINE)].add(row["seed"])
@@ -112,13 +112,13 @@ def num_seeds(rows: Sequence[Row]) -> str:
 
 
 def in_lines(variant: str) -> list[str]:
-    """A variant's name in one line or, if it is long, in two."""
+    """Return the name of a variant in one line or, if it is long, in two."""
     head, _, tail = variant.rpartition(":")
     return [head, f":{tail}"] if head and len(variant) > LONGEST_NAME else [variant]
 
 
 def left_out(rows: Sequence[Row]) -> list[str]:
-    """Sentences on what the curves lack: diverged members and results that are not there yet."""
+    """Return sentences on diverged members and on results that are still missing."""
     diverged = len(
         {(row["variant"], row["seed"]) for row in rows if not math.isfinite(row["test_accuracy"])}
     )
@@ -156,7 +156,7 @@ def _curve(members: Sequence[Row], rows: Sequence[Row], measure: Measure) -> Cur
 
 
 def _measured(rows: Sequence[Row], measure: Measure) -> np.ndarray:
-    """Values of what did not diverge; one NaN where all did, so that a mean is NaN without ado."""
+    """Return the values of members that did not diverge; a single NaN if all did."""
     finite = [row for row in rows if math.isfinite(row["test_accuracy"])]
     return np.array([measure.scale * row[measure.column] for row in finite] or [math.nan])
 

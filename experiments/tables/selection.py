@@ -1,4 +1,4 @@
-"""What supermasks are worth, over seeds: by the density that validation chooses, and at most."""
+"""The accuracy of supermasks over seeds: at the setting that validation chooses, and at best."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,21 +10,21 @@ Row = Mapping[str, Any]
 
 
 class SelectedMasks(NamedTuple):
-    """One way to find supermasks, at its best density. Accuracies and densities are percents.
+    """One way to find supermasks, at its best setting; accuracies and densities are percents.
 
     Seeds that diverged at every setting are left out, unless all did.
 
     Attributes:
-      criterion: of heuristic masks; empty for learned ones.
-      weights: what is masked, a name of `experiments.runners.untrained_weights.WEIGHTS`.
-      rescale: whether weights are rescaled dynamically.
+      criterion: the criterion of heuristic masks; empty for learned ones.
+      weights: the masked weights, a name of `experiments.runners.untrained_weights.WEIGHTS`.
+      rescale: whether the weights are rescaled dynamically.
       setting: the power or the initial logit with the best mean validation accuracy.
       validation: that accuracy; minus infinity if it is not finite for all seeds.
-      density: weights kept there, mean over seeds.
-      accuracies: test accuracy there, `[S]`.
-      maxima: the highest test accuracy of every seed over all settings, `[S]`; the paper's
-        number for heuristic masks, chosen on the test set.
-      rows: those of the setting, `[S]`.
+      density: the weights kept at the setting, mean over seeds.
+      accuracies: the test accuracies at the setting, `[S]`.
+      maxima: the highest test accuracy of every seed over all settings, `[S]`. This is the paper's
+        number for heuristic masks, which is chosen on the test set.
+      rows: the rows of the setting, `[S]`.
     """
 
     criterion: str
@@ -39,7 +39,7 @@ class SelectedMasks(NamedTuple):
 
 
 def select_masks(rows: Sequence[Row]) -> list[SelectedMasks]:
-    """One entry per criterion and weights, or per learned variant, in the table's order.
+    """Return one entry per criterion and weights, or per learned variant, in the table's order.
 
     Args:
       rows: a table of `experiments.runners.one_shot` or `experiments.runners.learned`.
@@ -52,7 +52,7 @@ def select_masks(rows: Sequence[Row]) -> list[SelectedMasks]:
 
 
 def is_heuristic(rows: Sequence[Row]) -> bool:
-    """Whether a table has one-shot masks, not learned ones."""
+    """Return whether a table has one-shot masks, not learned ones."""
     return "power" in rows[0]
 
 

@@ -1,4 +1,4 @@
-"""Results as a table to read in a terminal."""
+"""A summary of results for the terminal."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -24,13 +24,13 @@ MOST_COLUMNS = 6
 
 
 def summary(rows: Sequence[Row], width: int = 80) -> Table:
-    """What a table of any runner says.
+    """Return a summary of the table of any runner.
 
         console.print(summary(registry.read_table(path), width=console.width))
 
     Args:
       rows: the table of results.
-      width: characters to fit into; fewer of them show fewer rounds.
+      width: the width of the terminal in characters; a narrow one shows fewer rounds.
 
     Raises:
       ValueError: if there are no rows, or rows of several networks or data sets.
@@ -51,7 +51,7 @@ def summary(rows: Sequence[Row], width: int = 80) -> Table:
 
 
 def _fill_pruning(table: Table, rows: Sequence[Row], width: int) -> None:
-    """Test accuracy at a few rounds from first to last: dense, then the best variant first."""
+    """Fill in test accuracies at some rounds: the dense network, then variants, best first."""
     dense, variants = make_curves(rows)
     curves = [dense] if dense else []
     curves += sorted(variants, key=lambda curve: curve.end, reverse=True)
@@ -67,7 +67,7 @@ def _fill_pruning(table: Table, rows: Sequence[Row], width: int) -> None:
 
 
 def _fill_supermasks(table: Table, rows: Sequence[Row]) -> None:
-    """Test accuracy of supermasks at the setting where the mean validation accuracy is best."""
+    """Fill in test accuracies of supermasks at the setting that is best on validation."""
     seeds = num_seeds(rows)
     chosen = "density" if is_heuristic(rows) else "initial logit"
     table.caption = f"Test accuracy (%) at the {chosen} best on validation: {seeds}"
@@ -80,7 +80,7 @@ def _fill_supermasks(table: Table, rows: Sequence[Row]) -> None:
 
 
 def _add_heuristic(table: Table, found: Sequence[SelectedMasks]) -> None:
-    """A line per mask criterion, the best first, and a column per kind of weights."""
+    """Add a line per mask criterion, the best first, and a column per kind of weights."""
     kinds = list(dict.fromkeys(masks.weights for masks in found))
     table.add_column("criterion", overflow="fold")
     for kind in kinds:
@@ -93,7 +93,7 @@ def _add_heuristic(table: Table, found: Sequence[SelectedMasks]) -> None:
 
 
 def _add_learned(table: Table, found: Sequence[SelectedMasks]) -> None:
-    """A line per kind of weights, the best first."""
+    """Add a line per kind of weights, the best first."""
     table.add_column("frozen weights", overflow="fold")
     for head in ("initial logit", "weights left", "test accuracy"):
         table.add_column(head, justify="right")
@@ -120,7 +120,7 @@ def _mean(accuracies: np.ndarray, digits: int = 2) -> str:
 
 
 def _some_rounds(curves: Sequence[Curve], width: int) -> list[int]:
-    """Rounds evenly spaced from the first to the last, as many as `width` characters hold."""
+    """Return evenly spaced rounds from first to last, as many as fit into `width`."""
     rounds = sorted({int(number) for curve in curves for number in curve.rounds})
     widest = max(len(_cell(curve, number)) for curve in curves for number in rounds)
     num_columns = min(MOST_COLUMNS, max(2, width // (widest + 2)))

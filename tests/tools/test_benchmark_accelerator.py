@@ -95,13 +95,13 @@ def test_a_line_out_of_memory_is_left_out(capsys):
     measure_all([LINE, LINE._replace(members=3)], measure_line, reported.append, seconds=60)
     assert reported == [ROW]
     [message] = capsys.readouterr().out.splitlines()
-    assert message.startswith("lenet300 2 vmap/1 default tensorfloat32: left out: ")
+    assert message.startswith("lenet300 2 vmap/1 default tensorfloat32: skipped: ")
     assert "RESOURCE_EXHAUSTED" in message
 
 
 def test_no_line_starts_after_the_time(capsys):
     measure_all([LINE, LINE], lambda _: pytest.fail("it started"), pytest.fail, seconds=0)
-    assert capsys.readouterr().out == "the time is used up: 2 lines are left\n"
+    assert capsys.readouterr().out == "the time is up: 2 lines are left\n"
 
 
 def test_convolution_and_precision_reach_the_program(monkeypatch):

@@ -145,7 +145,7 @@ def test_runs_of_other_settings_are_refused(make_run, tmp_path, changes):
 def test_a_run_of_changed_files_is_refused(make_run, tmp_path):
     run = make_run("run")
     change_first_row(run, code_version="0.1.0+g0123456789.dirty.01234567")
-    with pytest.raises(ValueError, match=f"{run} was run by changed files"):
+    with pytest.raises(ValueError, match=f"{run} has rows of uncommitted code"):
         collect.collect([run], tmp_path / "out" / "table")
     assert not (tmp_path / "out").exists()
 

@@ -139,5 +139,5 @@ def test_folders_without_dense_networks(main, tmp_path):
     with pytest.raises(SystemExit, match="run has not finished its dense networks"):
         main(folder)
     write_json(folder / "config.json", tiny.one_shot().to_dict())
-    with pytest.raises(SystemExit, match="is no run of iterative pruning but of one_shot"):
+    with pytest.raises(SystemExit, match="is a run of one_shot, not of iterative pruning"):
         main(folder)

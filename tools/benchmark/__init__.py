@@ -1,1 +1,1 @@
-"""Measures training against its matrix products, the memory's bandwidth and PyTorch."""
+"""Benchmarks of training against its matrix products, the memory bandwidth and PyTorch."""

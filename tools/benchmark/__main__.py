@@ -1,12 +1,12 @@
-"""Measures training against its matrix products and against PyTorch.
+"""Measure training against its matrix products and against PyTorch.
 
     python -m tools.benchmark --networks=lenet300,conv2 --members=1,5 --table=results/benchmark
 
-Every line is the whole training loop of a population: gather of batches, gradient, masked Adam and
-validation at the paper's grid of 100 steps. Loops take turns, each in a process of its own;
-ratios are taken turn by turn and the median is printed. Mappings: map/D trains members one by one
-on each of D devices, vmap/D all at once, 4xvmap/D four at a time. With --parts the loops are
-the loop and the loop without each of its parts. Lines are printed as Markdown.
+Every line measures the whole training loop of a population: gathering batches, the gradient, masked
+Adam, and validation every 100 steps as in the paper. Loops run in turn, each in its own process;
+ratios are taken per turn, and their median is printed. The mapping map/D trains members one by one
+on each of D devices, vmap/D all at once, 4xvmap/D four at a time. With --parts the table compares
+the loop with the loop without each of its parts. Lines are printed as Markdown.
 """
 
 import importlib.util
@@ -43,9 +43,7 @@ _STEPS = flags.DEFINE_integer(
 )
 _TURNS = flags.DEFINE_integer("turns", 3, "turns of each loop", lower_bound=1)
 _TORCH = flags.DEFINE_bool("torch", True, "compare with PyTorch where it is installed")
-_PATIENCE = flags.DEFINE_float(
-    "patience", 120, "seconds; lines whose turn would take longer are left out"
-)
+_PATIENCE = flags.DEFINE_float("patience", 120, "seconds; lines with longer turns are skipped")
 _PARTS = flags.DEFINE_bool("parts", False, "measure the loop without each of its parts")
 _TABLE = flags.DEFINE_string("table", None, "path without suffix for a .csv and a .png")
 refuse_nan(_PATIENCE)
@@ -54,9 +52,10 @@ refuse_nan(_PATIENCE)
 class Row(NamedTuple):
     """One line of the table.
 
-    `floor_ratio` is to the matrix products of training and validation; `torch_ratio` is
-    PyTorch's time by ours, NaN without PyTorch; the last two are the validation's milliseconds
-    per member-step and its ratio to its own products, NaN where it was not taken apart.
+    `floor_ratio` is our time over that of the matrix products of training and validation, and
+    `torch_ratio` is PyTorch's time over ours, NaN without PyTorch. The last two are the time of
+    validation in milliseconds per member-step, and its ratio to its own products; NaN where
+    validation was not measured separately.
     """
 
     network: str
@@ -109,7 +108,7 @@ def measure_network(
                 continue
             expected = known.get(mapping.name, 0.0) * count * task.steps / 1e3
             if expected > patience:
-                print(f"{task.network} {count} {mapping.name}: left out, {expected:.0f} s a turn")
+                print(f"{task.network} {count} {mapping.name}: skipped, {expected:.0f} s per turn")
                 continue
             row = measure_line(task, count, mapping, turns, floor, reference)
             known[mapping.name] = row.ms_per_member_step
@@ -122,7 +121,7 @@ def measure_network(
 def measure_line(
     task: Task, members: int, mapping: Mapping, turns: int, floor: Worker, reference: Worker | None
 ) -> Row:
-    """One line: ours, PyTorch and the products in turn, and ours without validation."""
+    """Measure one line: our loop, PyTorch, the products, and our loop without validation."""
     ours = Worker(mapping.devices, Population, task, members, mapping)
     bare = Worker(mapping.devices, Population, task, members, mapping, Loop(validate=False))
     taken = []
@@ -144,10 +143,10 @@ def measure_line(
 
 
 def measure_parts(task: Task, members: int, mapping: Mapping, turns: int) -> list[PartRow]:
-    """The loop, the loop without each part, and its bare products, in turn.
+    """Measure the loop, the loop without each part, and its matrix products, in turn.
 
-    Ratios to the whole loop are taken turn by turn; milliseconds are their median times the whole
-    loop's.
+    Ratios to the whole loop are taken per turn; the milliseconds are the median ratio times those
+    of the whole loop.
     """
     loops = [
         Worker(mapping.devices, Population, task, members, mapping, loop) for loop in LOOPS.values()
@@ -166,7 +165,7 @@ def measure_parts(task: Task, members: int, mapping: Mapping, turns: int) -> lis
 
 
 def draw(rows: Sequence[Row]) -> Figure:
-    """Milliseconds per member-step over members, one panel per network, one line per mapping."""
+    """Draw ms per member-step over members: a panel per network, a line per mapping."""
     names = list(dict.fromkeys(row.network for row in rows))
     figure = Figure(figsize=(3.6 * len(names), 3.4), layout="constrained")
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
@@ -199,7 +198,7 @@ PARTS_HEAD = [
 
 
 def lines(rows: Sequence[Row]) -> list[list[str]]:
-    """Cells below `HEAD`."""
+    """Return the cells below `HEAD`."""
     return [
         [
             row.network, f"{row.members}", row.mapping, f"{1e3 / row.ms_per_member_step:.1f}",
@@ -212,7 +211,7 @@ def lines(rows: Sequence[Row]) -> list[list[str]]:
 
 
 def part_lines(rows: Sequence[PartRow]) -> list[list[str]]:
-    """Cells below `PARTS_HEAD`; every whole loop must be among the rows."""
+    """Return the cells below `PARTS_HEAD`; the rows must include every whole loop."""
     whole = {row[:3]: row.ms_per_member_step for row in rows if row.part == WHOLE}
     return [
         [
@@ -224,14 +223,14 @@ def part_lines(rows: Sequence[PartRow]) -> list[list[str]]:
 
 
 def markdown(path: Path) -> str:
-    """A table that this program wrote, of either kind, for a page."""
+    """Return a table that this program wrote, of either kind, as Markdown."""
     if path.read_text().startswith(",".join(PartRow._fields)):
         return measurements.markdown(PARTS_HEAD, part_lines(measurements.read(path, PartRow)))
     return measurements.markdown(HEAD, lines(measurements.read(path, Row)))
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Measure what the flags name, line by line, and write the table and the figure."""
+    """Measure the lines that the flags name, and write the table and the figure."""
     try:
         if len(arguments) > 1:
             raise ValueError(f"unknown argument {arguments[1]!r}; flags start with --.")
@@ -249,7 +248,7 @@ def _measure_whole(
 ) -> None:
     torch = _TORCH.value and importlib.util.find_spec("torch") is not None
     if _TORCH.value and not torch:
-        print("PyTorch is not installed: no comparison with it")
+        print("PyTorch is not installed and is not compared")
     rows: list[Row] = []
     print(measurements.markdown(HEAD, []))
 

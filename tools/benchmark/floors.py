@@ -1,4 +1,4 @@
-"""What no training loop can beat: its matrix products alone, and the memory's bandwidth."""
+"""Lower bounds of a training loop: its matrix products alone, and the memory bandwidth."""
 
 import time
 from typing import Any
@@ -22,21 +22,21 @@ AXPYS = 10  # of one turn
 
 
 class Axpy:
-    """`a x + y` of large vectors, which moves three of them through the device's memory.
+    """`a x + y` on large vectors, which moves three vectors through the memory of the device.
 
     Attributes:
       device: its name.
     """
 
     def __init__(self, size: int) -> None:
-        """Make vectors of so many float32; three of them should not fit a cache."""
+        """Make two vectors of `size` float32; three of them should not fit into a cache."""
         self._x, self._y = jnp.ones(size), jnp.zeros(size)
         self._program = jax.jit(lambda x, y: 0.5 * x + y, donate_argnums=1)
         self._bytes = 3 * FLOAT_BYTES * size
         self.device = jax.devices()[0].device_kind
 
     def turn(self) -> float:
-        """Bytes per second."""
+        """Return bytes per second."""
         jax.block_until_ready(self._y)
         begin = time.perf_counter()
         for _ in range(AXPYS):
@@ -49,10 +49,10 @@ LAYOUTS = ("mk,kn->mn", "km,kn->mn", "mk,nk->mn", "km,nk->mn")
 
 
 class Floor:
-    """The matrix products alone, each in the fastest of several ways, on all devices.
+    """The matrix products alone, each computed in the fastest of several ways, on all devices.
 
-    A way is an order of the operands' axes in memory, in XLA with one product per device or in
-    numpy with all cores on one product.
+    The ways are the orders of the operands' axes in memory, in XLA with one product per device,
+    and NumPy with all cores on one product.
     """
 
     def __init__(self, task: Task, devices: int) -> None:
@@ -63,7 +63,7 @@ class Floor:
         self._best = {p: self._fastest(p) for p in {*self._training, *self._validation}}
 
     def turn(self) -> tuple[float, float]:
-        """Milliseconds per member-step of training and of validation."""
+        """Return milliseconds per member-step of training and of validation."""
         ms = {product: 1e3 * time_product() for product, time_product in self._best.items()}
         return (
             sum(count * ms[product] for product, count in self._training.items()),

@@ -1,7 +1,7 @@
-"""The training loops that the benchmarks compare: a population's and PyTorch's.
+"""The training loops that the benchmarks compare: that of a population and that of PyTorch.
 
-They train as many steps in a turn as their task says, with their share of the validation at the
-paper's grid (5,000 images every 100 steps), and give milliseconds per member-step.
+A turn trains the number of steps of the task, with a share of validation that is the paper's
+(5,000 images every 100 steps), and returns milliseconds per member-step.
 """
 
 import importlib
@@ -42,9 +42,9 @@ class Population:
     """Members trained by the laboratory's program.
 
     Attributes:
-      compile_s: seconds that XLA took.
-      peak_mb: growth of the process's memory since before anything was made, or what the
-        accelerator reports; read after a turn.
+      compile_s: compilation time in seconds.
+      peak_mb: peak memory in megabytes, read after a turn: the growth of the process, or what the
+        accelerator reports.
     """
 
     def __init__(self, task: Task, members: int, mapping: Mapping, loop: Loop = WHOLE_LOOP) -> None:
@@ -81,11 +81,11 @@ class Population:
 
     @property
     def peak_mb(self) -> float:
-        """Megabytes, see the class."""
+        """Peak memory in megabytes; see the class."""
         return _peak_mb() - self._before
 
     def turn(self) -> float:
-        """Milliseconds per member-step of one turn."""
+        """Run a turn and return its milliseconds per member-step."""
         begin = time.perf_counter()
         self._states, _ = self._program(self._states, *self._rest)
         jax.block_until_ready(self._states)
@@ -120,7 +120,7 @@ def _make_training(task: Task, network: networks.Network, loop: Loop) -> Trainin
 
 
 def _shared_data(task: Task, params: Any) -> Any:
-    """Data and batches; validation in the same batches whatever computes the convolutions."""
+    """Return data and batches; validation batches are the same for every convolution."""
     data = make_data(task)
     image = np.empty((1, *task.input_shape), np.float32)
     batch = min(EVAL_BATCH, EVAL_BYTES // largest_value(_make_network(task).apply, params, image))
@@ -135,13 +135,14 @@ def _shared_data(task: Task, params: Any) -> Any:
 
 
 class Torch:
-    """The same work as a plain PyTorch loop: fused Adam, masked gradients, no host read a step.
+    """The same work as a plain PyTorch loop, with fused Adam and masked gradients.
 
-    Convolutional networks use channels-last, which is the faster layout.
+    No step reads a value back to the host. Convolutional networks use channels-last, which is the
+    faster layout.
     """
 
     def __init__(self, task: Task, threads: int) -> None:
-        """Make network and data; `threads` are PyTorch's."""
+        """Make the network and the data; PyTorch uses `threads` threads."""
         torch: Any = importlib.import_module("torch")
         torch.set_num_threads(threads)
         self._torch, self._steps = torch, task.steps
@@ -163,7 +164,7 @@ class Torch:
         self._best_loss, self._best = float("inf"), []
 
     def turn(self) -> float:
-        """Milliseconds per member-step of one turn."""
+        """Run a turn and return its milliseconds per member-step."""
         begin = time.perf_counter()
         self._validate()
         for batch in self._batches:

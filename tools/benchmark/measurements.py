@@ -1,4 +1,4 @@
-"""Tables of measurements: a row is a NamedTuple, on disk CSV, on a page Markdown."""
+"""Tables of measurements: NamedTuples in memory, CSV on disk, Markdown on a page."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -21,13 +21,13 @@ def write(path: Path, rows: Sequence[Any]) -> None:
 
 
 def write_machine(path: Path) -> None:
-    """Note beside a table what it was measured on; opens the devices, which no worker may have."""
+    """Write the machine beside a table; this opens the devices, so no worker may hold them."""
     packages = (*PACKAGES, "torch")
     note_environment(path.with_suffix(".environment.json"), packages)
 
 
 def read(path: Path, kind: type[Row]) -> list[Row]:
-    """The rows of a file that `write` wrote; a missing one has none.
+    """Return the rows of a file that `write` wrote; none if the file is missing.
 
     Raises:
       ValueError: if its columns are not those of `kind`.
@@ -36,10 +36,10 @@ def read(path: Path, kind: type[Row]) -> list[Row]:
 
 
 def markdown(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """A table for a page: a line of headings and any number of others."""
+    """Return a Markdown table with a line of headings and any number of others."""
     return "\n".join(map(markdown_line, [head, ["---"] * len(head), *lines]))
 
 
 def markdown_line(cells: Sequence[str]) -> str:
-    """One line of such a table."""
+    """Return one line of such a table."""
     return f"| {' | '.join(cells)} |"

@@ -1,4 +1,4 @@
-"""What is timed, each in a process of its own with its own devices."""
+"""Timed objects, each in its own process with its own devices."""
 
 import multiprocessing
 from collections.abc import Callable
@@ -26,10 +26,10 @@ def _ask(name: str) -> Any:
 
 
 class Worker:
-    """An object with turns in a process of its own, which sleeps between them."""
+    """An object with a method `turn`, in a process that sleeps between turns."""
 
     def __init__(self, devices: int, kind: Callable[..., Any], *arguments: Any) -> None:
-        """Make the object, `kind(*arguments)`, in a process with so many XLA devices."""
+        """Make the object `kind(*arguments)` in a process with `devices` XLA devices."""
         spawn = multiprocessing.get_context("spawn")
         self._process = ProcessPoolExecutor(1, mp_context=spawn)
         try:
@@ -39,11 +39,11 @@ class Worker:
             raise
 
     def turn(self) -> Any:
-        """What a turn of the object returns."""
+        """Run a turn of the object and return its result."""
         return self._process.submit(_turn).result()
 
     def ask(self, name: str) -> Any:
-        """An attribute of the object."""
+        """Return an attribute of the object."""
         return self._process.submit(_ask, name).result()
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What the benchmarks train and how, and the arithmetic and the traffic that this takes."""
+"""The benchmarks' tasks, mappings and loops, with their arithmetic and memory traffic."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -29,19 +29,19 @@ OPTIMIZERS = {"adam": optax.adam, "sgd": optax.sgd}
 
 
 class Task(NamedTuple):
-    """What is trained: a network by name, and the steps of one turn."""
+    """A network by name, and the number of steps of a turn."""
 
     network: str
     steps: int
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
-        """Of one image, `(H, W, C)`."""
+        """The shape of an image, `(H, W, C)`."""
         return (28, 28, 1) if self.network == "lenet300" else (32, 32, 3)
 
     @property
     def num_eval(self) -> int:
-        """Images of validation in one turn."""
+        """The number of validation images in a turn."""
         return EVAL_PER_STEP * self.steps
 
 
@@ -76,7 +76,7 @@ class Mapping(NamedTuple):
 
 
 class Loop(NamedTuple):
-    """How the training loop computes, by default as the laboratory's.
+    """How the training loop computes; the defaults are those of the laboratory.
 
     Attributes:
       convolution: a name of `CONVOLUTIONS`; dense networks have none.
@@ -97,7 +97,7 @@ WHOLE_LOOP = Loop()
 
 
 def parse_members(texts: Sequence[str]) -> list[int]:
-    """Sizes of populations, in order.
+    """Return the sizes of populations, sorted.
 
     Raises:
       ValueError: anything but numbers of 1 or more.
@@ -109,7 +109,7 @@ def parse_members(texts: Sequence[str]) -> list[int]:
 
 
 def make_data(task: Task) -> dict[str, Split]:
-    """Random images and labels: the time of a step does not depend on them."""
+    """Return random images and labels; the time of a step does not depend on them."""
     random = np.random.default_rng(0)
 
     def split(count: int) -> Split:
@@ -120,7 +120,7 @@ def make_data(task: Task) -> dict[str, Split]:
 
 
 def make_mask(params: Any) -> Any:
-    """Half of the weights of every kernel; biases whole."""
+    """Return a mask that keeps half of the weights of every kernel, and all biases."""
     random = np.random.default_rng(1)
     return jax.tree.map(lambda x: random.random(x.shape) < (0.5 if x.ndim > 1 else 1.0), params)
 
@@ -134,7 +134,7 @@ class Product(NamedTuple):
 
 
 def training_products(task: Task) -> Counter[Product]:
-    """The matrix products of a step and how often each is done."""
+    """Return the matrix products of a step and the number of times each occurs."""
     products: Counter[Product] = Counter()
     for index, (rows, inputs, outputs, window) in enumerate(layers(task.network, task.input_shape)):
         rows *= BATCH_SIZE
@@ -146,7 +146,7 @@ def training_products(task: Task) -> Counter[Product]:
 
 
 def validation_products(task: Task) -> dict[Product, float]:
-    """The matrix products of a step's share of validation; large ones count in parts."""
+    """Return the matrix products of validation per step; large ones count in parts."""
     products: dict[Product, float] = {}
     for rows, inputs, outputs, window in layers(task.network, task.input_shape):
         at_once = min(rows * min(task.num_eval, EVAL_BATCH), MAX_ROWS)
@@ -156,7 +156,7 @@ def validation_products(task: Task) -> dict[Product, float]:
 
 
 def layers(network: str, input_shape: tuple[int, int, int]) -> list[tuple[int, int, int, int]]:
-    """Rows per image, inputs, outputs and window of each layer."""
+    """Return rows per image, inputs, outputs and window of each layer."""
     widths = networks.NETWORKS[network]
     side, _, inputs = input_shape
     layers = []
@@ -171,7 +171,7 @@ def layers(network: str, input_shape: tuple[int, int, int]) -> list[tuple[int, i
 
 
 def step_bytes(task: Task) -> int:
-    """Bytes that a step of one member reads and writes at least, if no cache holds them.
+    """Return the bytes that a step of one member moves at least, if no cache holds them.
 
     Weights are read by the forward pass, the backward pass and Adam, which writes them; gradients
     are written and read, both moments read and written, the mask (a byte each) read. What the

@@ -1,1 +1,1 @@
-"""The report: claims of the paper, verdicts by tables of results, and the pages that tell both."""
+"""The report: the claims of the paper, verdicts on them from tables of results, and pages."""

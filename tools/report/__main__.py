@@ -1,4 +1,4 @@
-"""The results as a page to read.
+"""Write the report on tables of results.
 
     python -m tools.report results/ --page=report/index.html --readme=README.md
     python -m tools.report results/mask_criteria_lenet300_mnist.csv

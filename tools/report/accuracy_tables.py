@@ -1,4 +1,4 @@
-"""Tables to read of test accuracies: by round and variant, or by kind of supermask.
+"""Readable tables of test accuracies, by round and variant or by kind of supermask.
 
 Cells are the mean over seeds in percent with the minimum, the maximum and the number of seeds; of a
 single seed they are its value alone.
@@ -22,7 +22,7 @@ LEARNED_MEASURES = {
 
 
 def table(rows: Sequence[results.Row]) -> Table:
-    """All there is to read of a table of any runner.
+    """Return the readable table for the results of any runner.
 
     Raises:
       ValueError: if there are no rows, or rows of several networks or data sets.
@@ -36,7 +36,7 @@ def table(rows: Sequence[results.Row]) -> Table:
 
 
 def at_a_glance(rows: Sequence[results.Row]) -> list[Inline]:
-    """Iterative pruning in a sentence: the dense network, and the last round of all variants.
+    """Return a sentence on iterative pruning: the dense network, and the last common round.
 
     Accuracies are the mean and half the range from minimum to maximum.
 
@@ -55,7 +55,7 @@ def at_a_glance(rows: Sequence[results.Row]) -> list[Inline]:
 
 
 def values(percents: np.ndarray) -> str:
-    """Mean, range and number of values, in words."""
+    """Return the mean, the range and the number of values as text."""
     mean, low, high = (float(f(percents)) for f in (np.mean, np.min, np.max))
     return _in_words(mean, low, high, len(percents))
 
@@ -65,7 +65,7 @@ def _in_words(mean: float, low: float, high: float, count: int) -> str:
 
 
 def _cell(curve: Curve, number: int) -> str:
-    """The same of one round of a curve; empty where there is none."""
+    """Return the same for one round of a curve; empty if there is no such round."""
     if not (found := _round(curve, number)):
         return ""
     mean, low, high, count = found
@@ -73,7 +73,7 @@ def _cell(curve: Curve, number: int) -> str:
 
 
 def _short(curve: Curve, number: int) -> str:
-    """Mean and half the range of one round; empty where there is none."""
+    """Return the mean and half the range of a round; empty if there is no such round."""
     if not (found := _round(curve, number)):
         return ""
     mean, low, high, _ = found
@@ -81,7 +81,7 @@ def _short(curve: Curve, number: int) -> str:
 
 
 def _round(curve: Curve, number: int) -> tuple[float, float, float, float] | None:
-    """Mean, minimum, maximum and number of members of one round."""
+    """Return the mean, minimum, maximum and number of members of a round."""
     at = curve.rounds == number
     if not at.any():
         return None
@@ -91,7 +91,7 @@ def _round(curve: Curve, number: int) -> tuple[float, float, float, float] | Non
 
 
 def _rounds(title: str, rows: Sequence[results.Row]) -> Table:
-    """All rounds, the dense network first."""
+    """Return a table of all rounds, the dense network first."""
     dense, variants = make_curves(rows)
     lines: list[list[Text]] = []
     if dense is not None:
@@ -104,13 +104,13 @@ def _rounds(title: str, rows: Sequence[results.Row]) -> Table:
 
 
 def _weights_left(curves: Sequence[Curve], number: int) -> str:
-    """Of a round; from one to another where variants differ."""
+    """Return the percentage left in a round, or its range where variants differ."""
     left = sorted(n for c in curves for n in c.weights_left[c.rounds == number])
     return " to ".join(dict.fromkeys(f"{n:.2f}" for n in (left[0], left[-1])))
 
 
 def _heuristic(title: str, found: Sequence[SelectedMasks]) -> Table:
-    """Every criterion and kind of weights: the best density per seed, and one for all seeds."""
+    """Return a line per criterion and weights: the best density per seed, and one for all."""
     head = [f"{title}: criterion", "weights", "maximum over densities"]
     lines: list[list[Text]] = []
     for m in sorted(found, key=lambda m: -m.maxima.mean()):
@@ -120,7 +120,7 @@ def _heuristic(title: str, found: Sequence[SelectedMasks]) -> Table:
 
 
 def _learned(title: str, rows: Sequence[results.Row]) -> Table:
-    """Every kind of weights at every initial logit; the one best on validation is named."""
+    """Return a line per weights and initial logit; the best on validation is marked."""
     lines: list[list[Text]] = []
     for best in select_masks(rows):
         name = best.weights + ", rescaled" * best.rescale

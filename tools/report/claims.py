@@ -1,4 +1,4 @@
-"""The claims of Zhou et al. 2019 as data: what is compared, where, and within what margin.
+"""The claims of Zhou et al. 2019 as data: the two sides, the range and the margin of each.
 
 A claim is about left - right: test accuracy in percentage points, paired by seed. It says that the
 mean of this difference is above 0 (``>``), above -margin (``>=``), or between -margin and margin
@@ -11,21 +11,20 @@ mean of this difference is above 0 (``>``), above -margin (``>=``), or between -
 * *not reproduced*: the t-test of the opposite rejects, corrected likewise, that it is inside.
 * *inconclusive*: neither, or fewer than MIN_SEEDS seeds; with the number of seeds that would settle
   it with probability POWER if the difference and its spread are as observed.
-* *not run*: no rows of one side.
+* *not run*: one side has no rows.
 
-So in each network the chance of a wrong *reproduced* among its claims is at most ALPHA, and so is
-that of a wrong *not reproduced*, for a number of seeds that is fixed beforehand: NUM_SEEDS.
-Whoever adds seeds because a verdict is inconclusive looks twice, which the correction does not
-know of. A seed counts when it has every round or density of a claim's range, on both sides, and
-all are finite.
+On each network the chance of any wrong *reproduced* is therefore at most ALPHA, and so is that of
+any wrong *not reproduced*, if the number of seeds is fixed beforehand (NUM_SEEDS). Adding seeds to
+an inconclusive claim is a second look, for which the correction does not account. A seed counts if
+both sides have every round or density of the claim's range, and all values are finite.
 
-Rows count if they were made with the paper's settings (`tools.report.schedule`) but for those in
-MAY_DEVIATE, which the report tells beside every verdict that rests on them.
+Rows count if they were made with the paper's settings (`tools.report.schedule`), except for those
+in MAY_DEVIATE, which the report states beside every verdict that rests on such rows.
 
-Ranges, margins and correction are committed before the runs that they judge; what KNOWN lists had
-been run by then, and the report marks the verdicts that use it. In lenet300 ranges of density end
-with round 16 for criteria, 12 for mask-0 actions and 10 for mask-1 actions; convolutions, which are
-pruned more slowly, get there up to four rounds later.
+The ranges, the margins and the correction were committed before the runs that they judge. The runs
+in KNOWN existed already, and the report marks the verdicts that use them. On lenet300 the ranges of
+density end at round 16 for criteria, 12 for mask-0 actions and 10 for mask-1 actions; convolutions
+are pruned more slowly and reach these densities up to four rounds later.
 """
 
 import math
@@ -107,7 +106,7 @@ class Margin(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """See the module. `name` is unique in a network; `trust` has one or more letters of TRUST."""
+    """A claim; `name` is unique in a network, `trust` has one or more letters of TRUST."""
 
     network: str
     name: str
@@ -121,12 +120,12 @@ class Claim(NamedTuple):
 
     @property
     def id(self) -> str:
-        """Unique among all claims."""
+        """An id that is unique among all claims."""
         return f"{self.network}-{self.name}".replace("_", "-").replace(":", "-")
 
     @property
     def sides(self) -> list[Side]:
-        """What must be measured: both, or the left one against a reported number."""
+        """The sides to measure: both, or only the left one if the right is a reported number."""
         return [side for side in (self.left, self.right) if not isinstance(side, int | float)]
 
     @property
@@ -136,7 +135,7 @@ class Claim(NamedTuple):
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """Points between which the claim says that left - right lies."""
+        """The bounds, in points, between which the claim puts left - right."""
         upper = self.margin.points if self.relation == "~" else math.inf
         return 0.0 - self.margin.points, upper
 
@@ -171,7 +170,7 @@ Entry = tuple[Any, ...]  # the fields of a claim after its network
 
 
 def _figure_3(network: str) -> list[Entry]:
-    """Mask criteria."""
+    """Return the claims on mask criteria."""
     dataset = NETWORKS[network]
     rerun = "R" if network == "lenet300" else "M"
     both = [Pruned(name, *BOTH) for name in ("large_final", "magnitude_increase")]
@@ -206,7 +205,7 @@ def _figure_3(network: str) -> list[Entry]:
 
 
 def _figure_4(network: str) -> list[Entry]:
-    """Mask-1 actions."""
+    """Return the claims on mask-1 actions."""
     where = MEDIUM
     rewind = Pruned("large_final", *where)
     entries = []
@@ -225,7 +224,7 @@ def _figure_4(network: str) -> list[Entry]:
 
 
 def _figure_5(network: str) -> list[Entry]:
-    """Mask-0 actions."""
+    """Return the claims on mask-0 actions."""
     no_worse = NO_WORSE[NETWORKS[network]]
     where = MEDIUM_HIGH
     zero = Pruned("large_final", *where)
@@ -289,7 +288,7 @@ TABLE_1 = {
 
 
 def _figure_7(network: str) -> list[Entry]:
-    """Supermasks: what is better than what."""
+    """Return the comparisons of supermasks."""
     reported = dict(zip(COLUMNS.values(), TABLE_1[network], strict=True))
     best = {kind: Heuristic((BEST_CRITERION,), kind) for kind in ("init", "signed_constant")}
     entries: list[Entry] = [
@@ -323,7 +322,7 @@ def _figure_7(network: str) -> list[Entry]:
 
 
 def _table_1(network: str) -> list[Entry]:
-    """The number of every cell."""
+    """Return a claim per cell of Table 1."""
     same = SAME[NETWORKS[network]]
     return [
         (f"cell-{place}", f"{column}: {number} %", "Table 1", trust, side, "~", number,
@@ -350,7 +349,7 @@ RERUN_NUMBERS: tuple[tuple[str, Side, float], ...] = (
 
 
 def _rerun(network: str) -> list[Entry]:
-    """Numbers of the rerun, and what is claimed of its network only."""
+    """Return the numbers of the rerun, and the claims on its network only."""
     if network != "lenet300":
         return []
     tickets, learned = Pruned("large_final", *MODERATE), Learned("signed_constant:rescale")

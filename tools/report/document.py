@@ -1,4 +1,4 @@
-"""What the report says, in full and in short, all of it from the tables of a folder."""
+"""The report, in full and in short, from the tables of a folder."""
 
 from collections.abc import Sequence
 
@@ -24,7 +24,7 @@ PAPER = Link("Zhou et al. 2019", "https://arxiv.org/abs/1905.01067")
 
 
 def report(tables: Sequence[Table]) -> list[Block]:
-    """The whole page."""
+    """Return the whole page."""
     judged = [table for table in tables if table.is_judged]
     rows = pool(judged)
     verdicts = judge(CLAIMS, rows)
@@ -57,7 +57,7 @@ def report(tables: Sequence[Table]) -> list[Block]:
 
 
 def readme(tables: Sequence[Table]) -> list[Block]:
-    """The results in the README: how many claims hold, Table 1, and pruning at a glance."""
+    """Return the results in the README: how many claims hold, Table 1, and pruning at a glance."""
     verdicts = judge(CLAIMS, pool([table for table in tables if table.is_judged]))
     curves: list[Text] = [
         [Code(found.name), f" on {found.network}: ", *accuracy_tables.at_a_glance(found.rows), "."]
@@ -69,5 +69,5 @@ def readme(tables: Sequence[Table]) -> list[Block]:
 
 
 def _run(verdicts: Sequence[Verdict]) -> list[str]:
-    """The networks of which any claim has rows."""
+    """Return the networks on which any claim has rows."""
     return list(dict.fromkeys(v.claim.network for v in verdicts if v.status != NOT_RUN))

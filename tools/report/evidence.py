@@ -1,6 +1,6 @@
-"""Verdicts as blocks of a page: on comparisons, on the cells of Table 1, on the rerun's numbers.
+"""Verdicts as blocks of a page: comparisons, the cells of Table 1, the numbers of the rerun.
 
-Everything is made from verdicts, rows and `tools.report.claims`; no number stands here.
+All numbers come from verdicts, rows and `tools.report.claims`.
 """
 
 from collections import Counter, defaultdict
@@ -54,7 +54,7 @@ POST_HOC = "post hoc"
 
 
 def summary(verdicts: Sequence[Verdict]) -> Table:
-    """How many claims have which verdict, by network."""
+    """Return the number of claims with each verdict, by network."""
     lines = []
     for network, dataset in NETWORKS.items():
         counts = Counter(v.status for v in verdicts if v.claim.network == network)
@@ -63,7 +63,7 @@ def summary(verdicts: Sequence[Verdict]) -> Table:
 
 
 def in_words(verdicts: Sequence[Verdict]) -> str:
-    """The same in sentences: one per network that has been run, one on all others."""
+    """Return the same as sentences: one per network that has been run, one for the others."""
     sentences, others, num_claims = [], [], 0
     for network, dataset in NETWORKS.items():
         counts = Counter(v.status for v in verdicts if v.claim.network == network)
@@ -79,7 +79,7 @@ def in_words(verdicts: Sequence[Verdict]) -> str:
 
 
 def post_hoc(verdicts: Sequence[Verdict]) -> str:
-    """How many verdicts rest on rows that were there before the claims were written down."""
+    """Return how many verdicts use rows that existed before the claims were written down."""
     tested = [verdict for verdict in verdicts if verdict.status != NOT_RUN]
     return (
         f"{sum(map(_is_post_hoc, tested))} of {len(tested)} verdicts are post hoc: they use rows "
@@ -90,7 +90,7 @@ def post_hoc(verdicts: Sequence[Verdict]) -> str:
 def network_verdicts(
     network: str, verdicts: Sequence[Verdict], rows: Sequence[results.Row]
 ) -> list[Block]:
-    """The verdicts on one network: of comparisons, of Table 1 and of the rerun's numbers."""
+    """Return the verdicts on one network: comparisons, Table 1 and the numbers of the rerun."""
     own = [v for v in verdicts if v.claim.network == network and v.status != NOT_RUN]
     numbers = [v for v in own if v.claim.source == "rerun"]
     comparisons = [v for v in own if v.claim.right_is_measured]
@@ -123,7 +123,7 @@ def network_verdicts(
 
 
 def how_to_read(network: str, verdicts: Sequence[Verdict]) -> Paragraph:
-    """What to know beside verdicts: what is corrected, and which numbers are only recalled."""
+    """Return the note above a table of verdicts: what is corrected, and what is only recalled."""
     num_claims = sum(claim.network == network for claim in CLAIMS)
     return Paragraph(
         f"Verdicts use p-values corrected for the {num_claims} claims on {network}; intervals are "
@@ -133,14 +133,14 @@ def how_to_read(network: str, verdicts: Sequence[Verdict]) -> Paragraph:
 
 
 def in_trust(verdicts: Sequence[Verdict]) -> str:
-    """The marks of trust that some verdicts have, in words."""
+    """Return the explanation of the marks of trust that occur in some verdicts."""
     used = {letter for verdict in verdicts for letter in verdict.claim.trust}
     known = [f"[{letter}] {meaning}" for letter, meaning in TRUST.items() if letter in used]
     return f"Where claims and reported numbers are from: {'; '.join(known)}." if known else ""
 
 
 def table_1(network: str, verdicts: Sequence[Verdict], rows: Sequence[results.Row]) -> list[Block]:
-    """Every cell of the paper's table beside ours."""
+    """Return every cell of the paper's table beside ours."""
     lines: list[list[Text]] = [
         [
             *_reported(column, verdict),
@@ -162,7 +162,7 @@ def table_1(network: str, verdicts: Sequence[Verdict], rows: Sequence[results.Ro
 
 
 def table_1_in_words(network: str, verdicts: Sequence[Verdict]) -> str:
-    """Every cell in a sentence: our mean, and what was reported; and what settings differ."""
+    """Return a sentence with our mean and the reported number of each cell."""
     cells = [(column, v) for column, v in _cells(network, verdicts) if v.left.size]
     numbers = [
         f"{column} {verdict.left.mean():.2f} ({verdict.claim.right} [{verdict.claim.trust}])"
@@ -175,7 +175,7 @@ def table_1_in_words(network: str, verdicts: Sequence[Verdict]) -> str:
 
 
 def not_run(verdicts: Sequence[Verdict]) -> list[Block]:
-    """Claims of every network that lack rows, folded away."""
+    """Return the claims without rows, folded away by network."""
     by_network = defaultdict(list)
     for verdict in verdicts:
         if verdict.status == NOT_RUN:
@@ -198,7 +198,7 @@ def not_run(verdicts: Sequence[Verdict]) -> list[Block]:
 
 
 def rule() -> list[Block]:
-    """The rule, the margins and the marks, from `tools.report.claims`."""
+    """Return the rule, the margins and the marks of `tools.report.claims`."""
     margins = sorted({claim.margin for claim in CLAIMS if claim.margin.points})
     return [
         Paragraph(
@@ -249,7 +249,7 @@ def rule() -> list[Block]:
 
 
 def rows_behind(verdicts: Sequence[Verdict]) -> list[Block]:
-    """For every claim with rows: the values by seed, and the ids of the rows they are made of."""
+    """Return, for every claim with rows, the values by seed and the ids of their rows."""
     return [
         Paragraph(
             ["Each id names a row, which ", Code("python -m tools.rerun ID"), " computes again."]
@@ -267,7 +267,7 @@ def rows_behind(verdicts: Sequence[Verdict]) -> list[Block]:
 
 
 def _cells(network: str, verdicts: Sequence[Verdict]) -> list[tuple[str, Verdict]]:
-    """The columns of Table 1 with the verdicts on their numbers."""
+    """Return the columns of Table 1 with the verdicts on their numbers."""
     found = {
         v.claim.left: v
         for v in verdicts
@@ -278,7 +278,7 @@ def _cells(network: str, verdicts: Sequence[Verdict]) -> list[tuple[str, Verdict
 
 
 def _reported(column: str, verdict: Verdict) -> list[Text]:
-    """The name of a number, the number with its mark of trust, and ours."""
+    """Return the name of a number, the number with its mark of trust, and ours."""
     claim = verdict.claim
     return [column, f"{claim.right} [{claim.trust}]", _values(verdict.left)]
 
@@ -294,18 +294,18 @@ def _comparison(verdict: Verdict, rows: Sequence[results.Row]) -> list[Text]:
 
 
 def _stated(claim: Claim) -> list[Inline]:
-    """The claim in words, its source with the mark of trust, and what is compared."""
+    """Return the claim in words, its source with the mark of trust, and its formula."""
     return [f"{claim.text} ({claim.source}) [{claim.trust}]", Break(), Code(_formula(claim))]
 
 
 def _number(verdict: Verdict) -> list[Text]:
-    """Of a reported number: verdict, difference with its interval, margin and p."""
+    """Return verdict, difference with interval, margin and p of a reported number."""
     margin = f"± {verdict.claim.margin.points:g}"
     return [_status(verdict), _difference(verdict), margin, _p(verdict)]
 
 
 def _at_validated_density(claim: Claim, rows: Sequence[results.Row]) -> str:
-    """Of a heuristic mask; the paper's maximum is chosen on the test set."""
+    """Return the accuracy of a heuristic mask if validation, not the test set, chooses it."""
     if not isinstance(claim.left, Heuristic):
         return ""
     chosen = _by_validation(claim.left, claim.network, rows)
@@ -313,7 +313,7 @@ def _at_validated_density(claim: Claim, rows: Sequence[results.Row]) -> str:
 
 
 def _difference_by_validation(claim: Claim, rows: Sequence[results.Row]) -> str:
-    """The mean difference where validation chooses the densities of heuristic masks."""
+    """Return the mean difference if validation chooses the densities of heuristic masks."""
     if not any(isinstance(side, Heuristic) for side in claim.sides):
         return ""
     left, right = (_by_validation(side, claim.network, rows) for side in claim.sides)
@@ -322,7 +322,7 @@ def _difference_by_validation(claim: Claim, rows: Sequence[results.Row]) -> str:
 
 
 def _by_validation(side: Side, network: str, rows: Sequence[results.Row]) -> dict[int, float]:
-    """Test accuracy in percent by seed, of the masks best on validation."""
+    """Return test accuracies in percent by seed, of the masks best on validation."""
     own = [row for row in rows if row["network"] == network and _is_made_of(side, row)]
     if not own:
         return {}
@@ -344,7 +344,7 @@ def _values(percents: np.ndarray) -> str:
 
 
 def _difference(verdict: Verdict) -> str:
-    """The mean and its confidence interval."""
+    """Return the mean difference and its confidence interval as text."""
     if not verdict.seeds:
         return ""
     mean = f"{verdict.differences.mean():+.2f}"
@@ -355,7 +355,7 @@ def _difference(verdict: Verdict) -> str:
 
 
 def _p(verdict: Verdict) -> str:
-    """Of the test that decided: of the opposite where that was shown."""
+    """Return the corrected p of the test that decided; of the opposite test if that did."""
     if verdict.p_adjusted is None:
         return ""
     p = verdict.p_adjusted[verdict.status == NOT_REPRODUCED]
@@ -363,7 +363,7 @@ def _p(verdict: Verdict) -> str:
 
 
 def _status(verdict: Verdict) -> Text:
-    """The verdict, what it lacks in words, and where its figure and rows are."""
+    """Return the verdict, notes on its rows, and links to its figure and rows."""
     notes = []
     if verdict.status == INCONCLUSIVE:
         if len(verdict.seeds) < claims.MIN_SEEDS:
@@ -381,12 +381,12 @@ def _status(verdict: Verdict) -> Text:
 
 
 def _deviations(verdict: Verdict) -> list[str]:
-    """How settings behind a verdict differ from the paper's."""
+    """Return how the settings behind a verdict differ from the paper's."""
     return sorted({words for row in verdict.rows for words in row["deviations"]})
 
 
 def _is_post_hoc(verdict: Verdict) -> bool:
-    """Whether rows behind a verdict were there before the claim."""
+    """Return whether rows behind a verdict existed before the claim."""
     return verdict.claim.network == "lenet300" and any(
         row["seed"] in claims.KNOWN.get(name, ())
         for row in verdict.rows
@@ -401,7 +401,7 @@ def _seeds_needed(verdict: Verdict) -> str:
 
 
 def _links(verdict: Verdict) -> list[Inline]:
-    """To the figure and the rows."""
+    """Return links to the figure and the rows."""
     if not verdict.rows:
         return []
     experiment = claims.FIGURES.get(verdict.claim.source)
@@ -412,7 +412,7 @@ def _links(verdict: Verdict) -> list[Inline]:
 
 
 def _formula(claim: Claim) -> str:
-    """The comparison, with where and within what margin."""
+    """Return the comparison as a formula, with its range and margin."""
     right = str(claim.right) if isinstance(claim.right, int | float) else _name(claim.right)
     margin = {">": "", ">=": f" - {claim.margin.points:g}", "~": f" ± {claim.margin.points:g}"}
     return (

@@ -25,7 +25,7 @@ class Link(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """A word that stands out; `kind` names its colour in STYLE."""
+    """A highlighted word; `kind` names its colour in STYLE."""
 
     text: str
     kind: str
@@ -95,7 +95,7 @@ class Picture(NamedTuple):
 
     @property
     def file(self) -> str:
-        """Where Markdown looks for it, beside the tables."""
+        """Return the path of the picture that Markdown shows, relative to the tables."""
         return f"{FIGURES}/{self.name}.png"
 
 
@@ -158,12 +158,12 @@ mark.not-run { color: var(--soft); font-weight: 400; }
 
 
 def html(blocks: Sequence[Block], title: str, files: str) -> str:
-    """A page that needs no other file.
+    """Return a self-contained HTML page.
 
     Args:
       blocks: its content.
-      title: of the window.
-      files: what leads from the page to the files beside the tables, for example ``../results/``.
+      title: the title of the window.
+      files: the path from the page to the folder of the tables, for example ``../results/``.
     """
     body = "\n".join(_html(block, files) for block in blocks)
     return (
@@ -175,12 +175,12 @@ def html(blocks: Sequence[Block], title: str, files: str) -> str:
 
 
 def markdown(blocks: Sequence[Block], files: str = "") -> str:
-    """The same as Markdown; see `html`."""
+    """Return the page as Markdown; see `html`."""
     return "\n\n".join(_markdown(block, files) for block in blocks) + "\n"
 
 
 def pictures(blocks: Sequence[Block]) -> Iterator[Picture]:
-    """All figures of a page."""
+    """Yield all figures of a page."""
     for block in blocks:
         match block:
             case Picture():
@@ -190,12 +190,12 @@ def pictures(blocks: Sequence[Block]) -> Iterator[Picture]:
 
 
 def svg(figure: Figure, name: str, label: str) -> str:
-    """A figure as an element of a page: the same figure gives the same text.
+    """Return a figure as an SVG element; the same figure gives the same text.
 
     Args:
       figure: the figure.
-      name: unique in the page; leads the ids inside.
-      label: what a screen reader says.
+      name: unique in the page; the prefix of all ids inside.
+      label: the text for screen readers.
     """
     file = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "path"}):
@@ -209,7 +209,7 @@ def svg(figure: Figure, name: str, label: str) -> str:
 
 
 def anchor(text: str) -> str:
-    """What a link to a heading names, as GitHub makes it."""
+    """Return the anchor of a heading, as GitHub makes it."""
     return re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-")
 
 

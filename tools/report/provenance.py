@@ -1,4 +1,4 @@
-"""Experiments as blocks of a page: figure, table, and how each file was made."""
+"""Experiments as blocks of a page: figures, a table, and how each file was made."""
 
 import functools
 from collections import Counter, defaultdict
@@ -51,12 +51,12 @@ class Experiment(NamedTuple):
 
     @property
     def title(self) -> str:
-        """Its heading."""
+        """The heading of the experiment."""
         return " ".join(filter(None, (self.name, self.network, self.dataset, self.note)))
 
 
 def by_experiment(tables: Sequence[Table]) -> list[Experiment]:
-    """The rows of all tables, once each, by experiment, network and data set."""
+    """Return the rows of all tables, each once, by experiment, network and data set."""
     found: dict[tuple[str, str, str, str], Experiment] = {}
     for table in tables:
         note = "" if table.is_judged else ", ".join(table.deviations.values())
@@ -71,7 +71,7 @@ def by_experiment(tables: Sequence[Table]) -> list[Experiment]:
 
 
 def all_experiments(tables: Sequence[Table]) -> list[Block]:
-    """Every experiment, in the order of the tables."""
+    """Return the blocks of every experiment, in the order of the tables."""
     found = by_experiment(tables)
     if not found:
         return [Paragraph("There are no tables yet.")]
@@ -79,7 +79,7 @@ def all_experiments(tables: Sequence[Table]) -> list[Block]:
 
 
 def _experiment(experiment: Experiment, others: Sequence[Experiment]) -> list[Block]:
-    """Its figure, its table, and for each file the commands and the machine."""
+    """Return its figures, its table, and the commands and machines of each file."""
     first = experiment.tables[0]
     rows = list(experiment.rows)
     if first.config["figure"] == LEARNED_ON_TOP:
@@ -112,7 +112,7 @@ def _experiment(experiment: Experiment, others: Sequence[Experiment]) -> list[Bl
 
 
 def _convergence(experiment: Experiment) -> list[Block]:
-    """How soon training was at its best, of pruning."""
+    """Return the figure of the step of the lowest validation loss, for pruning."""
     figure = FIGURES.get(f"{experiment.tables[0].config['figure']}_convergence")
     if not figure:
         return []
@@ -122,7 +122,7 @@ def _convergence(experiment: Experiment) -> list[Block]:
 
 
 def _learning_curves(experiment: Experiment) -> list[Block]:
-    """Of every table with curves beside it."""
+    """Return a figure per table that has curves beside it."""
     about = f"{experiment.network} on {experiment.dataset}"
 
     def draw(file: Path) -> Figure:
@@ -140,7 +140,7 @@ def _learning_curves(experiment: Experiment) -> list[Block]:
 
 
 def _mask_analysis(experiment: Experiment) -> list[Block]:
-    """What masks share and what training did to kept and pruned weights, where that was kept."""
+    """Return the figure of the mask analysis, if there is one."""
     files = [table.files.analysis for table in experiment.tables]
     rows = [row for file in files if file.exists() for row in read_table(file)]
     if not rows:
@@ -167,7 +167,7 @@ def _caption(experiment: Experiment) -> str:
 
 
 def _provenance(table: Table) -> list[Block]:
-    """The files, the commands and the machines of a table."""
+    """Return the files, the commands and the machines of a table."""
     commands = Counter((row["command"], row["code_version"]) for row in table.rows)
     return [
         Paragraph(
@@ -187,7 +187,7 @@ def _provenance(table: Table) -> list[Block]:
 
 
 def _link(file: Path) -> Link:
-    """To a file of a table."""
+    """Return a link to a file of a table."""
     return Link(file.name, file.name)
 
 
@@ -201,7 +201,7 @@ def _machine(environment: dict[str, Any]) -> str:
 
 
 def _with_baseline(experiment: Experiment, judged: Sequence[results.Row]) -> list[results.Row]:
-    """Its rows, and those of `BASELINE` in its seeds and rounds if only another experiment has any.
+    """Return its rows, with those of `BASELINE` from another experiment if it has none itself.
 
     Args:
       experiment: any.
@@ -218,7 +218,7 @@ def _with_baseline(experiment: Experiment, judged: Sequence[results.Row]) -> lis
 
 
 def _only(experiment: Experiment) -> list[Table]:
-    """Its tables without rows of other experiments."""
+    """Return its tables without the rows of other experiments."""
     key = experiment[:3]
     return [
         table._replace(

@@ -1,4 +1,4 @@
-"""The paper's settings, how a table's settings differ from them, and what they lead to."""
+"""The paper's settings, how those of a table differ, and the densities that follow from them."""
 
 import functools
 import importlib
@@ -25,7 +25,7 @@ OF_NO_INFLUENCE = ("members_at_once", "retrain_epochs", "retrain_learning_rate",
 
 
 def settings(experiment: str, network: str) -> dict[str, Any]:
-    """The paper's, of a judged experiment on a network: its configuration but for LEARNED."""
+    """Return the paper's settings of a judged experiment: its configuration, except LEARNED."""
     module = importlib.import_module(f"experiments.configs.{experiment}")
     config = module.get_config(network).to_dict()
     if experiment == "learned_supermasks":
@@ -34,7 +34,7 @@ def settings(experiment: str, network: str) -> dict[str, Any]:
 
 
 def deviations(config: Mapping[str, Any]) -> dict[str, str]:
-    """How the settings of a judged experiment differ from the paper's, in words by their names."""
+    """Return how settings of a judged experiment differ from the paper's, in words by name."""
     paper = settings(config["experiment"], config["network"])
     members = set(RUNNERS[paper["runner"]].LISTS) - {"initial_logits"}
     aside = (*members, *run_folder.MAY_CHANGE, *OF_NO_INFLUENCE)
@@ -47,13 +47,13 @@ def deviations(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def may_be_judged(experiment: str, differing: Mapping[str, str]) -> bool:
-    """Whether no other setting differs than one that may."""
+    """Return whether all differing settings are among those that may differ."""
     return set(differing) <= set(MAY_DEVIATE.get(experiment, ()))
 
 
 @functools.cache
 def densities(network: str) -> tuple[float, ...]:
-    """Kept / prunable weights after 0, 1, ... rounds of pruning as in the paper."""
+    """Return kept / prunable weights after 0, 1, ... rounds of pruning as in the paper."""
     config: Any = base.iterative(network, experiment="", variants=())
     made = make_network(network, IMAGES[NETWORKS[network]], NUM_CLASSES)
     params = jax.eval_shape(made.init, jax.random.key(0))
@@ -70,12 +70,12 @@ def densities(network: str) -> tuple[float, ...]:
 
 
 def rounds_between(network: str, least: float, most: float) -> set[int]:
-    """Rounds that leave a share of the weights between two."""
+    """Return the rounds that leave between two shares of the weights."""
     return {round for round, share in enumerate(densities(network)) if least <= share <= most}
 
 
 def powers(network: str) -> set[int]:
-    """Of the one-shot masks."""
+    """Return the powers of the one-shot masks."""
     return set(settings("heuristic_supermasks", network)["powers"])
 
 
@@ -93,5 +93,5 @@ def _shown(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Lists and tuples alike, also inside of each other."""
+    """Return lists and tuples as lists, also nested ones."""
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

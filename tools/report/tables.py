@@ -1,4 +1,4 @@
-"""The tables of a folder, and their rows together."""
+"""The tables of a folder, and their pooled rows."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,14 +21,14 @@ OTHER_MACHINES = (
 
 
 class Table(NamedTuple):
-    """What `tools.collect` wrote.
+    """A table that `tools.collect` wrote.
 
     Attributes:
-      files: of it.
-      rows: its rows; each says under ``table`` which file it is from and, under ``deviations``, how
-        the settings of a judged experiment differ from the paper's.
+      files: the paths of its files.
+      rows: its rows, with the name of their file under ``table`` and, for a judged experiment, the
+        differences from the paper's settings under ``deviations``.
       config: the settings of its runs.
-      environments: the machines that they ran on.
+      environments: the machines of its runs.
     """
 
     files: Files
@@ -38,7 +38,7 @@ class Table(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Of the file, without its suffix."""
+        """The name of the file without its suffix."""
         return self.files.rows.stem
 
     @property
@@ -48,19 +48,19 @@ class Table(NamedTuple):
 
     @property
     def machines(self) -> set[tuple[str | None, str | None]]:
-        """Platform and processor of those that the runs were on."""
+        """The platform and the processor of each machine."""
         return {(known.get("platform"), known.get("processor")) for known in self.environments}
 
     @property
     def is_judged(self) -> bool:
-        """Whether claims are judged by its rows."""
+        """Whether its rows count for verdicts."""
         return _is_of_the_paper(self.config) and schedule.may_be_judged(
             self.config["experiment"], self.deviations
         )
 
 
 def read_tables(folder: Path) -> list[Table]:
-    """All tables of a folder that have their settings beside them, by name.
+    """Return all tables of a folder that have their settings beside them, by name.
 
     Raises:
       FileNotFoundError: no such folder, or settings or a machine without a table.
@@ -72,16 +72,16 @@ def read_tables(folder: Path) -> list[Table]:
 
 
 def pool(tables: Sequence[Table]) -> list[results.Row]:
-    """The rows of all tables, those of one member and round once, as in the first of its tables.
+    """Return the rows of all tables; each member and round counts once, from its first table.
 
-    Experiments that are judged share their rows (all train large_final, for example); any other
-    has its own.
+    Judged experiments share their rows (all train large_final, for example); other experiments do
+    not.
     """
     return [row for row, first in _with_first(tables) if row is first]
 
 
 def contradictions(tables: Sequence[Table]) -> list[str]:
-    """What `pool` leaves out though it has other numbers, in sentences: one per pair of tables."""
+    """Return a sentence per pair of tables that have different numbers for the same members."""
     pairs: dict[tuple[str, str], list[str]] = {}
     machines = {table.files.rows.name: table.machines for table in tables}
     for row, first in _with_first(tables):
@@ -97,7 +97,7 @@ def contradictions(tables: Sequence[Table]) -> list[str]:
 
 
 def _with_first(tables: Sequence[Table]) -> Iterator[tuple[results.Row, results.Row]]:
-    """Every row with the first row of its member and round."""
+    """Yield every row with the first row of its member and round."""
     known: dict[tuple[Any, ...], results.Row] = {}
     for table in tables:
         for row in table.rows:

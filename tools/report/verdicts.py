@@ -1,4 +1,4 @@
-"""Judge claims by tables of results: pure functions of rows; `tools.report.claims` states the rule.
+"""Verdicts on claims, as pure functions of rows; `tools.report.claims` states the rule.
 
 Axes: `S` the seeds of a claim, `K` the claims of a family. Differences, bounds and margins are
 percentage points of test accuracy.
@@ -42,12 +42,12 @@ MOST_SEEDS = 100  # looked at when asking how many would settle a claim
 
 
 class Sample(NamedTuple):
-    """What one side of a claim measured.
+    """The measured values of one side of a claim.
 
     Attributes:
       values: test accuracy in percent by seed.
-      rows: those that the values are made of.
-      diverged: seeds with an accuracy that is not finite.
+      rows: the rows behind the values.
+      diverged: the seeds with an accuracy that is not finite.
     """
 
     values: dict[int, float]
@@ -56,7 +56,7 @@ class Sample(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What the rows say of a claim.
+    """The verdict on a claim.
 
     Attributes:
       claim: the claim.
@@ -68,11 +68,11 @@ class Verdict(NamedTuple):
         where nothing was tested.
       seeds_needed: how many would settle an inconclusive claim; None if more than MOST_SEEDS, and
         for any other status.
-      rounds: those that the difference is made of, `[]` if not of pruning.
-      unfinished: seeds that were left out, for one side lacks them or rounds or densities of them.
-      diverged: seeds that were left out, for an accuracy is not finite.
-      missing: sides without rows, of a claim that was not run.
-      rows: those that decided.
+      rounds: the rounds behind the difference; empty if the claim is not about pruning.
+      unfinished: seeds left out because one side lacks them, or some of their rounds or densities.
+      diverged: seeds left out because an accuracy is not finite.
+      missing: the sides without rows, of a claim that was not run.
+      rows: the rows behind the verdict.
     """
 
     claim: Claim
@@ -91,16 +91,16 @@ class Verdict(NamedTuple):
 
     @property
     def differences(self) -> np.ndarray:
-        """Left - right by seed, `[S]`."""
+        """The differences left - right by seed, `[S]`."""
         return self.left - self.right
 
 
 def judge(claims: Sequence[Claim], rows: Iterable[Row]) -> list[Verdict]:
-    """A verdict per claim, in order; the claims of one network are one family.
+    """Return a verdict per claim, in order; the claims on one network are one family.
 
     Args:
       claims: see `tools.report.claims`.
-      rows: of any tables; those of other networks, data sets and experiments are left aside.
+      rows: from any tables; rows of other networks, data sets and experiments are ignored.
     """
     by_network = defaultdict(list)
     for row in rows:
@@ -133,7 +133,7 @@ def p_values(differences: np.ndarray, low: float, high: float) -> tuple[np.ndarr
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """P-values `[..., K]` adjusted for K comparisons by Holm's method, under any dependence."""
+    """Adjust p-values `[..., K]` for K comparisons by Holm's method, under any dependence."""
     order = np.argsort(p, axis=-1)
     factors = np.arange(p.shape[-1], 0, -1)
     scaled = np.maximum.accumulate(np.take_along_axis(p, order, -1) * factors, axis=-1)
@@ -143,20 +143,20 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 
 def confidence_interval(differences: np.ndarray, level: float = 0.95) -> tuple[float, float]:
-    """Of the mean of differences `[S]`, by the t-distribution."""
+    """Return the confidence interval of the mean of differences `[S]`, by the t-distribution."""
     mean, error, degrees = _moments(differences)
     low, high = stats.t.interval(level, degrees, mean, error)
     return float(low), float(high)
 
 
 def seeds_needed(mean: float, spread: float, low: float, high: float, level: float) -> int | None:
-    """How many seeds settle a claim, for or against, with probability POWER; None if too many.
+    """Return how many seeds settle a claim with probability POWER; None if too many.
 
     Args:
       mean: the true mean difference.
       spread: the true standard deviation of the differences.
       low, high: the claim says that the mean lies between them.
-      level: of the tests.
+      level: the level of the tests.
     """
     num_seeds = np.arange(MIN_SEEDS, MOST_SEEDS + 1)
     holds = low < mean < high
@@ -173,13 +173,13 @@ def seeds_needed(mean: float, spread: float, low: float, high: float, level: flo
 
 
 def _noncentrality(distance: float, spread: float, num_seeds: np.ndarray) -> np.ndarray:
-    """Of the t-statistic; beyond 30 nothing changes but the accuracy of its distribution."""
+    """Return the noncentrality of the t-statistic, at most 30, where its power is 1 already."""
     spread = max(spread, RESOLUTION)
     return np.minimum(abs(distance) * np.sqrt(num_seeds) / spread, 30.0)
 
 
 def _moments(differences: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
-    """Mean, standard error and degrees of freedom."""
+    """Return mean, standard error and degrees of freedom."""
     num_seeds = differences.shape[-1]
     spread = np.maximum(differences.std(axis=-1, ddof=1), RESOLUTION)
     return differences.mean(axis=-1), spread / math.sqrt(num_seeds), num_seeds - 1
@@ -190,7 +190,7 @@ def _num_sides(high: float) -> int:
 
 
 def _gather(claim: Claim, rows: Sequence[Row]) -> Verdict:
-    """The paired values of a claim, not judged yet."""
+    """Return the paired values of a claim before its test."""
     sides = claim.sides
     found = [_rows_of(side, rows, claim.network) for side in sides]
     if missing := [side for side, own in zip(sides, found, strict=True) if not own]:
@@ -231,14 +231,14 @@ def _rows_of(side: Side, rows: Sequence[Row], network: str) -> list[Row]:
 
 
 def _rounds(side: Side, network: str) -> set[int]:
-    """That a side is made of, if it is of pruning."""
+    """Return the rounds of a side; empty if it is not about pruning."""
     if isinstance(side, Pruned):
         return schedule.rounds_between(network, side.least, side.most)
     return set()
 
 
 def _needed(side: Side, rows: Sequence[Row], network: str) -> set[Any]:
-    """The places that a seed must have to count."""
+    """Return the rounds, densities or initial logits that a seed must have to count."""
     match side:
         case Dense():
             return {0}
@@ -253,14 +253,14 @@ def _needed(side: Side, rows: Sequence[Row], network: str) -> set[Any]:
 
 
 def _place(row: Row) -> Any:
-    """Where a row lies among those of its side and seed."""
+    """Return the round, the density or the initial logit of a row."""
     if "round" in row:
         return row["round"]
     return (row["criterion"], row["power"]) if "power" in row else row["initial_logit"]
 
 
 def _sample(side: Side, rows: Sequence[Row], network: str) -> Sample:
-    """One value per seed that has all rounds, densities or initial logits."""
+    """Return one value per seed that has all rounds, densities or initial logits."""
     needed = _needed(side, rows, network)
     by_seed = {
         seed: [row for row in rows if row["seed"] == seed and _place(row) in needed]
@@ -290,7 +290,7 @@ def _sample(side: Side, rows: Sequence[Row], network: str) -> Sample:
 
 
 def _decide(family: Sequence[Verdict]) -> list[Verdict]:
-    """Test the claims that have enough seeds, correct for the number of all, and judge all."""
+    """Test the claims with enough seeds, correct for the number of all claims, and judge all."""
     p = np.ones((len(family), 2))
     tested = [i for i, verdict in enumerate(family) if len(verdict.seeds) >= MIN_SEEDS]
     for i in tested:
@@ -310,7 +310,7 @@ def _decide(family: Sequence[Verdict]) -> list[Verdict]:
 
 
 def _with_seeds_needed(verdict: Verdict, num_claims: int) -> Verdict:
-    """At the level that Holm's correction asks of the first of `num_claims` claims."""
+    """Add the seeds needed at the level that Holm's correction asks of the first claim."""
     num_seeds = len(verdict.seeds)
     if num_seeds < 2:
         return verdict._replace(seeds_needed=MIN_SEEDS)

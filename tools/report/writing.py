@@ -1,4 +1,4 @@
-"""Writes the report on a folder of tables in all its forms."""
+"""Write the report on a folder of tables as HTML, as Markdown and into the README."""
 
 import os
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ def write(folder: Path, page: Path, readme: Path | None) -> None:
 
 
 def between_marks(text: str, content: str, path: Path) -> str:
-    """A text with other content between its marks.
+    """Return a text with new content between its marks.
 
     Raises:
       ValueError: if it does not have each mark once, in order.
@@ -47,7 +47,7 @@ def between_marks(text: str, content: str, path: Path) -> str:
 
 
 def _draw(folder: Path, pictures: Sequence[pages.Picture]) -> None:
-    """Write the pictures of a page and drop those of an earlier one."""
+    """Write the pictures of a page and delete those of an earlier one."""
     for picture in pictures:
         plots.save(picture.draw(), folder / picture.file)
     current = {folder / picture.file for picture in pictures}
