@@ -26,6 +26,7 @@ Examples:
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
@@ -282,14 +283,17 @@ class _Program:
     ) -> tuple[TrainState, Metrics]:
         """Evaluate and train `chunk_evals` times: see `Training`."""
 
-        evaluate_and_train = jax.jit(self.evaluate_and_train, inline=True)  # is traced once
+        # Traced once. `stream` and `data` are not arguments: they may hold more than arrays.
+        @functools.partial(jax.jit, inline=True)
+        def evaluate_and_train(state: TrainState, number: jax.Array) -> tuple[TrainState, Metrics]:
+            return self.evaluate_and_train(state, stream, data, number)
 
         def body(number: jax.Array, carry: tuple[TrainState, Metrics]):
             state, table = carry
-            state, row = evaluate_and_train(state, stream, data, number)
+            state, row = evaluate_and_train(state, number)
             return state, jax.tree.map(lambda t, x: t.at[number - first].set(x), table, row)
 
-        _, row = jax.eval_shape(evaluate_and_train, state, stream, data, first)
+        _, row = jax.eval_shape(evaluate_and_train, state, first)
         rows = self.chunk_evals
         table = jax.tree.map(lambda x: jnp.full((rows, *x.shape), jnp.inf, x.dtype), row)
         stop = jnp.minimum(first + self.chunk_evals, self.num_evals)
@@ -320,14 +324,16 @@ class _Program:
     ) -> tuple[TrainState, Metrics]:
         """Do the steps from `first` up to `stop` and average their metrics."""
 
-        train_step = jax.jit(self.train_step, inline=True)  # is traced once
+        @functools.partial(jax.jit, inline=True)  # traced once: see `run_chunk`
+        def train_step(state: TrainState, step: jax.Array) -> tuple[TrainState, Metrics]:
+            return self.train_step(state, stream, data, step)
 
         def body(step: jax.Array, carry: tuple[TrainState, Metrics]):
             state, sums = carry
-            state, metrics = train_step(state, stream, data, step)
+            state, metrics = train_step(state, step)
             return state, jax.tree.map(jnp.add, sums, metrics)
 
-        _, metrics = jax.eval_shape(train_step, state, stream, data, first)
+        _, metrics = jax.eval_shape(train_step, state, first)
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metrics)
         state, sums = lax.fori_loop(first, stop, body, (state, zeros))
         steps = jnp.maximum(stop - first, 1).astype(jnp.float32)

@@ -128,6 +128,25 @@ def test_equals_a_python_loop(num_steps, eval_every, steps):
         assert ((before == after) == ~kept).all()
 
 
+def test_data_may_hold_more_than_arrays():
+    def from_named_split(data, stream, step):
+        rows = jax.random.permutation(jax.random.key(0), data["size"])[:8]  # a static shape
+        return {name: data[data["split"]][name][rows] for name in ("x", "y")}
+
+    data = {"train": DATA, "size": 40, "split": "train"}
+    training = make_training(
+        loss,
+        lambda params, data, context: evaluate(params, data["train"], context),
+        OPTIMIZER,
+        from_named_split,
+        num_steps=4,
+        eval_every=2,
+        chunk_evals=3,
+    )
+    _, metrics = training.run_chunk(training.init(PARAMS), STREAM, jnp.int32(0), data)
+    assert metrics["validation_loss"][-1] < metrics["validation_loss"][0]
+
+
 @pytest.mark.parametrize("chunk_evals", [1, 2, 3])
 def test_chunks_change_no_bit(chunk_evals):
     whole, table = run(toy(17, 5))
