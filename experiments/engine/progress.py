@@ -26,7 +26,7 @@ def announce_finished(workdir: Path, console: Console | None = None) -> None:
       workdir: the folder of the run.
       console: where to write; by default standard output, on process 0 only.
     """
-    _print(console or _console(), f"{workdir} is complete: nothing to do")
+    _print(console or _console(), f"{workdir} is complete")
 
 
 class RoundProgress:

@@ -226,35 +226,35 @@ def run(
     """
     config = plan.config
     laboratory = Laboratory(plan)
-    notes = Notes(plan, workdir, command, laboratory.eval_steps)
-    first, outcome = notes.resume()
+    files = RunFiles(plan, workdir, command, laboratory.eval_steps)
+    first, outcome = files.resume()
     todo = range(first, config.num_rounds + 1)
+    if not todo:
+        announce_finished(workdir)
+        return files.rows()
     member_steps = plan.num_steps * sum(len(plan.members(round)) for round in todo)
     with (
         RoundProgress(config.num_rounds, member_steps) as progress,
         jax.default_matmul_precision(config.matmul_precision),
     ):
-        if not todo:
-            announce_finished(workdir)
-        else:
-            if first:
-                progress.announce_resumed(workdir, first)
-            progress.announce(str(laboratory.prepare(todo, max_memory)))
+        if first:
+            progress.announce_resumed(workdir, first)
+        progress.announce(str(laboratory.prepare(todo, max_memory)))
         for round in todo:
             progress.start_round(round)
-            autosave = Autosave(workdir, notes.origin.code_version, part_name(round), save_every)
+            autosave = Autosave(workdir, files.origin.code_version, part_name(round), save_every)
             state = laboratory.start(round, outcome)
             analysed = laboratory.analyse(round, outcome, state) if outcome else []
             outcome = None  # frees its memory for the training
             trained = laboratory.train(round, state, progress.advance, autosave)
             outcome = Outcome(state, trained.params)
-            new = notes.add(round, outcome, trained, analysed)
+            new = files.add(round, outcome, trained, analysed)
             autosave.clear()
             progress.finish_round(round, new)
-    return notes.rows()
+    return files.rows()
 
 
-class Notes:
+class RunFiles:
     """The files of a run: written after every round, and read when the run is resumed.
 
     Args:

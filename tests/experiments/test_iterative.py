@@ -122,7 +122,7 @@ def test_a_resumed_run_says_so_and_equals_an_uninterrupted_one(workdir, tmp_path
 def test_a_finished_run_does_nothing_and_says_so(workdir, rows, monkeypatch, capsys):
     monkeypatch.setattr(iterative.Laboratory, "train", None)
     assert repr(tiny.run(workdir, tiny.config())) == repr(rows)
-    assert capsys.readouterr().out == f"{workdir} is complete: nothing to do\n"
+    assert capsys.readouterr().out == f"{workdir} is complete\n"
 
 
 def test_two_training_programs_and_one_advance_per_variant_for_a_whole_run(

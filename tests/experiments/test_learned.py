@@ -155,7 +155,7 @@ def test_a_finished_run_does_nothing_and_says_so(rows, monkeypatch, capsys):
     monkeypatch.setattr(learned.Learner, "train", None)
     workdir = tiny.finished(tiny.learned)
     assert repr(tiny.run(workdir, tiny.learned())) == repr(rows)
-    assert capsys.readouterr().out == f"{workdir} is complete: nothing to do\n"
+    assert capsys.readouterr().out == f"{workdir} is complete\n"
 
 
 @given(st.one_of(st.text(), st.lists(st.sampled_from([*WEIGHTS, "rescale", ""])).map(":".join)))

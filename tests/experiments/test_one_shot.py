@@ -127,7 +127,7 @@ def test_seeds_in_the_table_are_not_computed_again(rows, monkeypatch, capsys):
     assert f"resuming {workdir} at seed 2 of 2\n" in capsys.readouterr().out
     tiny.run(workdir, tiny.one_shot())
     assert seeds == [0]
-    assert capsys.readouterr().out == f"{workdir} is complete: nothing to do\n"
+    assert capsys.readouterr().out == f"{workdir} is complete\n"
 
 
 @pytest.mark.parametrize(

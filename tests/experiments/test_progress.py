@@ -98,7 +98,7 @@ def test_steps_of_an_earlier_process_take_no_time_and_are_reported_once(clock, t
 
 def test_a_finished_run_says_so(text):
     progress.announce_finished(Path("runs/x"), Console(file=text))
-    assert text.getvalue() == "runs/x is complete: nothing to do\n"
+    assert text.getvalue() == "runs/x is complete\n"
 
 
 def test_the_bar_shows_the_same_estimate(clock, text):

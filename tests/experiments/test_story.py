@@ -28,6 +28,7 @@ def test_it_was_run_once_from_top_to_bottom_without_an_error():
     assert kinds == {"display_data", "execute_result", "stream"}
     streams = [o["name"] for cell in CODE for o in cell["outputs"] if o["output_type"] == "stream"]
     assert set(streams) == {"stdout"}
+    assert not [cell for cell in CODE if "execution" in cell["metadata"]]  # times of day
 
 
 def test_it_shows_its_figures_and_stays_small():
