@@ -82,7 +82,7 @@ def fake_splits(shape):
 
 
 def write_mnist(folder, splits):
-    for split, names in datasets.MNIST_FILES.items():
+    for split, names in preparation.MNIST_FILES.items():
         images, labels = splits[split]
         arrays = (images[..., 0], labels.astype(np.uint8))
         for name, array in zip(names, arrays, strict=True):
@@ -99,7 +99,7 @@ def write_cifar10(folder, splits):
             tar.addfile(member, io.BytesIO(data))
 
         add("batches.meta.txt", "\n".join([*CLASSES, "", ""]).encode())
-        for split, names in datasets.CIFAR10_FILES.items():
+        for split, names in preparation.CIFAR10_FILES.items():
             images, labels = splits[split]
             planes = images.transpose(0, 3, 1, 2).reshape(len(images), -1)
             records = np.concatenate([labels.astype(np.uint8)[:, None], planes], axis=1)
