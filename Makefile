@@ -29,7 +29,7 @@ docs: $(VENV)/docs.stamp  ## the documentation as a site: site/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 test: $(VENV)/test.stamp  ## the tests that take seconds each
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist=loadfile --no-loadscope-reorder
 
 test-all:  ## all tests, the slow ones too, with the oldest versions allowed and with the newest
 	@test -n '$(NEWEST)' || { echo 'no Python above 3.11 found; name one: make test-all NEWEST=PATH'; exit 1; }
@@ -38,8 +38,9 @@ test-all:  ## all tests, the slow ones too, with the oldest versions allowed and
 	$(MAKE) test-slow VENV=.venv-oldest PYTHON='$(OLDEST)' CONSTRAINTS=.venv-oldest/lower_bounds.txt
 	$(MAKE) test-slow VENV=.venv-newest PYTHON='$(NEWEST)' CONSTRAINTS=
 
+# In test-all XLA optimizes all programs; in test only those of tests that are marked.
 test-slow: $(VENV)/test.stamp
-	$(BIN)/python -m pytest -n auto -m ''
+	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(BIN)/python -m pytest -n auto --dist=loadfile --no-loadscope-reorder -m ''
 
 lint: $(VENV)/dev.stamp  ## ruff and pyright
 	$(BIN)/ruff check .

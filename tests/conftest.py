@@ -6,24 +6,35 @@ import tempfile
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Most programs run once: XLA takes half the time to compile them if it does not optimize.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no test depends on what XLA prints
 
 import hypothesis
 import jax
 import pytest
 
-jax.config.update("jax_num_cpu_devices", 4)
-
-# Many tests run the same small experiments; the cache lets their processes share the compilation.
-PROGRAMS = Path(tempfile.gettempdir()) / (
-    f"supermask_jax_{os.environ.get('PYTEST_XDIST_TESTRUNUID', os.getpid())}"
+# All processes of a test session share one folder, also those that tests start: no process
+# compiles again what another has compiled. The first process makes the folder and removes it.
+IS_FIRST = "SUPERMASK_JAX_TESTS" not in os.environ
+SHARED = Path(os.environ.get("SUPERMASK_JAX_TESTS") or tempfile.mkdtemp(prefix="supermask_jax_"))
+os.environ["SUPERMASK_JAX_TESTS"] = str(SHARED)
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(SHARED / "programs"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+# JAX does not write programs atomically: it warns of one that is half written, and compiles it.
+os.environ.setdefault(
+    "PYTHONWARNINGS", "ignore:Error reading persistent compilation cache entry:UserWarning"
 )
-jax.config.update("jax_compilation_cache_dir", str(PROGRAMS))
+
+# JAX has read the environment of this process already.
+jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jax.config.update("jax_num_cpu_devices", 4)
 
 
 def pytest_sessionfinish(session):
-    if not hasattr(session.config, "workerinput"):  # set on workers of xdist only
-        shutil.rmtree(PROGRAMS, ignore_errors=True)
+    if IS_FIRST:
+        shutil.rmtree(SHARED, ignore_errors=True)
 
 
 hypothesis.settings.register_profile(
@@ -33,6 +44,21 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("library")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def optimization(request):
+    """In a module that is marked as optimized, XLA compiles as it does for users."""
+    if not request.node.get_closest_marker("optimized"):
+        yield
+        return
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", False)
+    jax.clear_caches()
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+    jax.clear_caches()
+
 
 COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
 

@@ -11,6 +11,8 @@ from supermask_jax.training import Stream, make_training
 from supermask_jax.transforms import freeze_pruned
 from tests.trees import assert_same_bits, draw, draw_mask
 
+pytestmark = pytest.mark.optimized
+
 PARAMS = {
     "hidden": {"kernel": jnp.ones((6, 16)), "bias": jnp.ones(16)},
     "output": {"kernel": jnp.ones((16, 3)), "bias": jnp.ones(3)},

@@ -15,6 +15,8 @@ from supermask_jax.transforms import freeze_pruned
 from tests.test_transforms import ARGUMENTS, EXTRA, OPTIMIZERS
 from tests.trees import assert_same_bits, draw, leaves
 
+pytestmark = pytest.mark.optimized
+
 PARAMS = draw({"kernel": jnp.ones((4, 3)), "bias": jnp.ones(3)}, 0)
 MASK = {"kernel": draw(PARAMS, 1)["kernel"] > -0.5, "bias": jnp.ones(3, bool)}
 DATA = {

@@ -40,6 +40,24 @@ json.dump(answers, sys.stdout)
 """
 
 
+# Runs experiments.run, which sends itself a signal when the first state of a training is on disk.
+SIGNALLED = """
+import os, runpy, sys
+from experiments.storage.autosave import Autosave
+
+number, save = int(sys.argv[1]), Autosave.save_if_due
+
+def save_and_signal(self, *arguments, **options):
+    Autosave.save_if_due = save
+    save(self, *arguments, **options)
+    os.kill(os.getpid(), number)
+
+Autosave.save_if_due = save_and_signal
+sys.argv[:2] = ["run"]
+runpy.run_module("experiments.run", run_name="__main__", alter_sys=True)
+"""
+
+
 def python(*words, **more):
     """Run Python in the root of the repository and return the completed process."""
     command = [sys.executable, *words]

@@ -1,9 +1,6 @@
 """Trainings that stop at a chunk boundary and resume."""
 
 import signal
-import subprocess
-import sys
-import time
 
 import jax
 import numpy as np
@@ -16,7 +13,7 @@ from experiments.stopping import Stopped
 from experiments.storage.autosave import Autosave
 from supermask_jax import population
 from supermask_jax.training import Stream
-from tests.experiments import tiny
+from tests.experiments import command_lines, tiny
 from tests.experiments.test_trainer import MEMBERS, SEEDS, STEPS, dataset, make_params, make_trainer
 
 __all__ = ["dataset"]
@@ -183,19 +180,17 @@ def test_a_learned_run_that_was_stopped_keeps_its_curves(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_a_run_and_the_same_command_resumes_it(number, tmp_path):
-    command = [
-        sys.executable, "-m", "experiments.run", f"--workdir={tmp_path}", "--checkpoint_minutes=0",
+    flags = [
+        f"--workdir={tmp_path}", "--checkpoint_minutes=0",
         "--config=experiments/configs/mask_criteria.py:lenet300,tiny",
         f"--config.variants={tiny.VARIANTS}", "--config.chunk_evals=1",
     ]  # fmt: skip
-    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while not (tmp_path / "under_way").exists() and run.poll() is None:
-        time.sleep(0.01)
-    run.send_signal(number)
-    _, errors = run.communicate()
+    run = command_lines.python("-c", command_lines.SIGNALLED, str(int(number)), *flags)
     assert run.returncode == stopping.EXIT_CODE
-    assert errors.splitlines()[-1] == "stopped; run the same command to continue"
-    again = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert (tmp_path / "under_way").exists()
+    assert run.stderr.splitlines()[-1] == "stopped; run the same command to continue"
+    again = command_lines.python("-m", "experiments.run", *flags)
+    assert again.returncode == 0
     assert not again.stderr
     tables = [read_table(path / "results.csv") for path in (tmp_path, tiny.finished())]
     for row in (*tables[0], *tables[1]):

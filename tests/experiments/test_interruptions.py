@@ -1,13 +1,11 @@
 """Runs that are killed, that cannot write to the disk, or whose folder is in use."""
 
-import functools
 import os
 import random
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -17,11 +15,13 @@ import pytest
 
 from experiments.runners import iterative
 from experiments.storage.checkpoints import Checkpoints
-from tests.experiments import tiny
+from tests.conftest import SHARED
+from tests.experiments import command_lines, tiny
 from tests.experiments.test_checkpoints import damage
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = "--config=experiments/configs/mask_criteria.py:lenet300,tiny"
+PROGRAMS = SHARED / "programs"
 PHASES = {"S": "start", "T": "training", "C": "checkpoint", "R": "rows"}
 
 # Runs experiments.run, writes a letter to a pipe when a phase begins, and kills itself some time
@@ -80,7 +80,7 @@ class Sweep:
         self.folder = folder
         self.flags = [
             CONFIG, f"--config.variants={tiny.VARIANTS}", "--config.chunk_evals=1",
-            "--checkpoint_minutes=0", f"--compilation_cache={programs()}",
+            "--checkpoint_minutes=0", f"--compilation_cache={PROGRAMS}",
         ]  # fmt: skip
         self.whole = folder / "whole"
         status, _ = self.drive(self.whole, "-", 0, 0.0)
@@ -142,6 +142,7 @@ def test_kills_at_any_moment_leave_no_trace(sweep, tmp_path, kills, in_each):
         assert attempt < 6 * kills
         number = chance.randint(1, 2)
         delay = chance.random() * max(sweep.durations[letter]) * (0.5 if letter == "S" else 0.9)
+        delay *= attempt < 3 * kills  # on a machine whose speed varies, kill as the phase begins
         status, phases = sweep.drive(workdir, letter, number if letter != "S" else 1, delay)
         if status == 0:
             sweep.check_whole(workdir)
@@ -156,15 +157,9 @@ def test_kills_at_any_moment_leave_no_trace(sweep, tmp_path, kills, in_each):
     assert not (workdir / "under_way").exists()
 
 
-@functools.cache
-def programs():
-    """Return a folder for the compiled programs of all runs."""
-    return tempfile.mkdtemp(prefix="supermask_jax_")
-
-
 def launch(workdir, *prefix):
     flags = [CONFIG, f"--config.variants={tiny.VARIANTS}", "--config.num_rounds=1"]
-    flags.append(f"--compilation_cache={programs()}")
+    flags.append(f"--compilation_cache={PROGRAMS}")
     command = [*prefix, sys.executable, "-m", "experiments.run", *flags, f"--workdir={workdir}"]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
@@ -239,13 +234,12 @@ def test_a_read_only_folder_is_reported_and_the_run_resumes_later(tmp_path, unin
 
 
 def test_a_second_process_is_refused_and_the_first_is_named(sweep, tmp_path):
-    command = [sys.executable, "-m", "experiments.run", *sweep.flags, f"--workdir={tmp_path}"]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as first:
-        while not (tmp_path / "under_way").exists():
-            assert first.poll() is None
-            time.sleep(0.01)
-        first.send_signal(signal.SIGSTOP)
-        second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    flags = [*sweep.flags, f"--workdir={tmp_path}"]
+    paused = [sys.executable, "-c", command_lines.SIGNALLED, str(int(signal.SIGSTOP)), *flags]
+    with subprocess.Popen(paused, cwd=ROOT, stdout=subprocess.DEVNULL) as first:
+        os.waitid(os.P_PID, first.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        assert (tmp_path / "under_way").exists()
+        second = command_lines.python("-m", "experiments.run", *flags)
         first.send_signal(signal.SIGCONT)
     check_error(second, f"{tmp_path} is in use by process {first.pid} on ")
     assert first.returncode == 0

@@ -7,12 +7,12 @@ import pytest
 from experiments.storage import locks
 
 HOLDER = """
-import sys, time
+import sys
 from pathlib import Path
 from experiments.storage import locks
 with locks.hold(Path(sys.argv[1])):
     print("held", flush=True)
-    time.sleep(60)
+    sys.stdin.read()
 """
 
 
@@ -32,7 +32,8 @@ def test_a_second_holder_is_refused_and_the_first_is_named(tmp_path):
 
 def test_a_killed_process_releases_its_lock(tmp_path):
     command = [sys.executable, "-c", HOLDER, str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, **pipes) as holder:
         assert holder.stdout.readline() == "held\n"
         check_refused(tmp_path, holder.pid)
         holder.kill()

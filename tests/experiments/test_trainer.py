@@ -14,6 +14,8 @@ from experiments.problems.problem import Problem
 from supermask_jax import population
 from supermask_jax.training import Stream
 
+pytestmark = pytest.mark.optimized
+
 MEMBERS, SEEDS = 9, 3
 STEPS, BATCH, EVAL_EVERY = 13, 8, 4
 EVAL_STEPS = [0, 4, 8, 12, 13]

@@ -1,6 +1,8 @@
-"""Small experiments that several test modules share, each run once per process."""
+"""Small experiments that several test modules share, each run once per test session."""
 
+import fcntl
 import functools
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +12,7 @@ from ml_collections import ConfigDict
 from experiments.configs import heuristic_supermasks, learned_supermasks, mask_criteria
 from experiments.runners.registry import RUNNERS
 from experiments.storage import results, run_folder
+from tests.conftest import SHARED
 
 VARIANTS = ("large_final", "random:reshuffle:freeze")
 
@@ -49,7 +52,12 @@ def run(workdir: Path, tiny: ConfigDict, part: str | None = None) -> list[result
 
 @functools.cache
 def finished(make_config: Callable[[], ConfigDict] = config) -> Path:
-    """Return the folder of a completed tiny experiment."""
-    workdir = Path(tempfile.mkdtemp(prefix="supermask_jax_"))
-    run(workdir, make_config())
-    return workdir
+    """Return this process's copy of the folder of a completed tiny experiment."""
+    whole = SHARED / make_config.__name__
+    with open(f"{whole}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not whole.exists():
+            workdir = Path(tempfile.mkdtemp(dir=SHARED))
+            run(workdir, make_config())
+            workdir.rename(whole)
+    return Path(shutil.copytree(whole, tempfile.mkdtemp(dir=SHARED), dirs_exist_ok=True))
