@@ -159,6 +159,7 @@ def test_kills_at_any_moment_leave_no_trace(sweep, tmp_path, kills, in_each):
 
 def launch(workdir, *prefix):
     flags = [CONFIG, f"--config.variants={tiny.VARIANTS}", "--config.num_rounds=1"]
+    flags.append("--config.chunk_evals=1")  # the programs of the sweep
     flags.append(f"--compilation_cache={PROGRAMS}")
     command = [*prefix, sys.executable, "-m", "experiments.run", *flags, f"--workdir={workdir}"]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

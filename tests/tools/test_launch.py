@@ -13,7 +13,7 @@ from experiments.runners.sweeps import Slice
 from experiments.storage import environment, results
 from experiments.storage.files import read_json
 from tests.bad_input import check_one_line
-from tests.experiments import tiny
+from tests.experiments import command_lines, tiny
 from tools import collect
 
 CONFIG = "--config=experiments/configs/mask_criteria.py:lenet300,tiny"
@@ -110,19 +110,35 @@ def test_jobs_do_the_slices(tmp_path):
     assert numbers([*slices[0], *slices[1]]) == numbers(whole)
 
 
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["--slices=0"], "error: flag --slices=0: 0 is not a positive integer"),
-        (["--slices=99"], "error: --slice asks for 99 parts of"),
-        (["--slices=2", "--slice=0/2"], "error: --slice is set by tools.launch; give --slices."),
-        (["--slices=2", "--config.variants=('rando',)"], "error: unknown criterion 'rando'"),
-        (["--slices=2", "--worker=1"], "error: Unknown command line flag 'worker'"),
-    ],
-)
-def test_mistakes_are_found_before_anything_is_submitted(flags, message, tmp_path):
+MISTAKES = {
+    "no slices": (["--slices=0"], "error: flag --slices=0: 0 is not a positive integer"),
+    "many slices": (["--slices=99"], "error: --slice asks for 99 parts of"),
+    "slice": (
+        ["--slices=2", "--slice=0/2"],
+        "error: --slice is set by tools.launch; give --slices.",
+    ),
+    "variant": (
+        ["--slices=2", "--config.variants=('rando',)"],
+        "error: unknown criterion 'rando'",
+    ),
+    "flag": (["--slices=2", "--worker=1"], "error: Unknown command line flag 'worker'"),
+}
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory):
+    """The folder that was asked for, and what was answered by name."""
     pytest.importorskip("submitit")
-    done = launch(CONFIG, f"--workdir={tmp_path / 'new'}", *flags)
-    assert done.returncode == 1
-    assert done.stderr.startswith(message) and len(done.stderr.splitlines()) == 1
-    assert not (tmp_path / "new" / "slice_0").exists()
+    new = tmp_path_factory.mktemp("mistakes") / "new"
+    command = ("tools.launch", "--cluster=local", CONFIG, f"--workdir={new}")
+    found = command_lines.answers([(*command, *flags) for flags, _ in MISTAKES.values()])
+    return new, dict(zip(MISTAKES, found, strict=True))
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_are_found_before_anything_is_submitted(answers, mistake):
+    new, found = answers
+    status, output = found[mistake]
+    assert status == 1
+    assert output.startswith(MISTAKES[mistake][1]) and len(output.splitlines()) == 1
+    assert not (new / "slice_0").exists()
