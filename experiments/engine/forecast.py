@@ -1,5 +1,6 @@
 """Forecasts of the memory and time that a sweep will take, made before it starts."""
 
+import functools
 import math
 import os
 import time
@@ -126,8 +127,9 @@ def _operations(equation: Any) -> float:
     return 2.0 * depth * equation.outvars[0].aval.size
 
 
+@functools.lru_cache
 def product_speed(mesh: Mesh) -> float:
-    """Measure the floating-point operations per second of large matrix products.
+    """Measure the floating-point operations per second of large matrix products, once.
 
     Args:
       mesh: the devices, which all compute at the same time; the result is their sum.
