@@ -46,7 +46,7 @@ def batch_table(
 
     def epoch(key: jax.Array) -> jax.Array:
         order = jax.random.permutation(key, num_examples)[: per_epoch * batch_size]
-        return order.reshape(per_epoch, batch_size).astype(index_type(num_examples))
+        return order.reshape(per_epoch, batch_size).astype(_index_type(num_examples))
 
     def whole(key: jax.Array) -> jax.Array:
         epochs = jnp.arange(-(-num_steps // per_epoch))
@@ -89,6 +89,6 @@ def eval_batches(split: Split, most: int = EVAL_BATCH) -> PyTree:
     return {name: x.reshape(-1, size, *x.shape[1:]) for name, x in split._asdict().items()}
 
 
-def index_type(num_examples: int) -> type:
+def _index_type(num_examples: int) -> type:
     """Return the smallest type that indexes a training set: the tables of batches are long."""
     return np.uint16 if num_examples <= 2**16 else np.int32
