@@ -1,44 +1,65 @@
 """Running many command lines in forks of one process, which imports the packages only once."""
 
+import atexit
+import functools
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from subprocess import CompletedProcess
 
 ROOT = Path(__file__).resolve().parents[2]
 
-FORKS = """
-import json, os, runpy, sys, tempfile, warnings
-import experiments.runners.registry, experiments.plots, experiments.tables.summary
+SERVER = """
+import json, os, resource, runpy, sys, tempfile, threading, traceback, warnings
+import experiments.plots, experiments.runners.registry, experiments.tables.summary
 import sklearn.datasets
 from absl import app
 from ml_collections import config_flags
 
 warnings.simplefilter("ignore")
-answers = []
-for module, *words in json.load(sys.stdin):
-    with tempfile.TemporaryFile("w+") as output:
+
+def run(code, words, environment, file_size):
+    os.environ.clear()
+    os.environ.update(environment)
+    if file_size:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
+    sys.argv = words
+    try:
+        exec(code, {"__name__": "__main__"})
+        status = 0
+    except SystemExit as end:
+        status = end.code or 0
+    except BaseException:
+        status = traceback.format_exc()
+    # Exit as Python does, but without its teardown, which takes most of the time.
+    if isinstance(status, str):
+        print(status, file=sys.stderr)
+        status = 1
+    threading._shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+for request in sys.stdin:
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         if not (child := os.fork()):
-            os.dup2(output.fileno(), 1)
-            os.dup2(output.fileno(), 2)
-            sys.argv = [module, *words]
-            try:
-                runpy.run_module(module, run_name="__main__", alter_sys=True)
-                status = None
-            except SystemExit as end:
-                status = end.code
-            # Exit as Python does, but without its teardown, which takes most of the time.
-            if isinstance(status, str):
-                print(status, file=sys.stderr)
-            sys.stdout.flush()
-            os._exit(1 if isinstance(status, str) else status or 0)
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+            os.dup2(out.fileno(), 1)
+            os.dup2(err.fileno(), 2)
+            run(*json.loads(request))
         _, status = os.waitpid(child, 0)
-        output.seek(0)
-        answers.append((os.waitstatus_to_exitcode(status), output.read()))
-json.dump(answers, sys.stdout)
+        out.seek(0)
+        err.seek(0)
+        print(json.dumps([os.waitstatus_to_exitcode(status), out.read(), err.read()]), flush=True)
 """
 
+MODULE = """
+import runpy, sys
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
 
 # Runs experiments.run, which sends itself a signal when the first state of a training is on disk.
 SIGNALLED = """
@@ -58,14 +79,38 @@ runpy.run_module("experiments.run", run_name="__main__", alter_sys=True)
 """
 
 
-def python(*words, **more):
+@functools.cache
+def _server() -> subprocess.Popen:
+    server = subprocess.Popen(
+        [sys.executable, "-c", SERVER],
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    atexit.register(server.communicate)  # ends it
+    return server
+
+
+def fork(*words: str, code: str = MODULE, file_size: int = 0) -> CompletedProcess[str]:
+    """Run a module with arguments, or code, in a fork of a process that has imported the packages.
+
+    Args:
+      words: `sys.argv`: by default a module's name and its arguments.
+      code: what to run.
+      file_size: the largest number of bytes that it may write to a file; 0 is no limit.
+    """
+    server = _server()
+    print(json.dumps([code, words, dict(os.environ), file_size]), file=server.stdin, flush=True)
+    answer = server.stdout.readline()
+    assert answer, "the process that forks has ended"
+    return CompletedProcess(words, *json.loads(answer))
+
+
+def python(*words: str) -> CompletedProcess[str]:
     """Run Python in the root of the repository and return the completed process."""
     command = [sys.executable, *words]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, **more)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
 def answers(commands: Sequence[Sequence[str]]) -> list[tuple[int, str]]:
     """Run commands, each a module and its arguments; return their exit statuses and outputs."""
-    forks = python("-c", FORKS, input=json.dumps(list(commands)))
-    assert forks.returncode == 0, forks.stderr
-    return [(status, output) for status, output in json.loads(forks.stdout)]
+    ends = [fork(*command) for command in commands]
+    return [(end.returncode, end.stdout + end.stderr) for end in ends]

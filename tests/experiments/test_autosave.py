@@ -185,11 +185,11 @@ def test_a_signal_stops_a_run_and_the_same_command_resumes_it(number, tmp_path):
         "--config=experiments/configs/mask_criteria.py:lenet300,tiny",
         f"--config.variants={tiny.VARIANTS}", "--config.chunk_evals=1",
     ]  # fmt: skip
-    run = command_lines.python("-c", command_lines.SIGNALLED, str(int(number)), *flags)
+    run = command_lines.fork("run", str(int(number)), *flags, code=command_lines.SIGNALLED)
     assert run.returncode == stopping.EXIT_CODE
     assert (tmp_path / "under_way").exists()
     assert run.stderr.splitlines()[-1] == "stopped; run the same command to continue"
-    again = command_lines.python("-m", "experiments.run", *flags)
+    again = command_lines.fork("experiments.run", *flags)
     assert again.returncode == 0
     assert not again.stderr
     tables = [read_table(path / "results.csv") for path in (tmp_path, tiny.finished())]

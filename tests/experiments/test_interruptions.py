@@ -24,13 +24,13 @@ CONFIG = "--config=experiments/configs/mask_criteria.py:lenet300,tiny"
 PROGRAMS = SHARED / "programs"
 PHASES = {"S": "start", "T": "training", "C": "checkpoint", "R": "rows"}
 
-# Runs experiments.run, writes a letter to a pipe when a phase begins, and kills itself some time
+# Runs experiments.run, writes a letter to a file when a phase begins, and kills itself some time
 # after the n-th beginning of a given phase.
 DRIVER = """
 import os, runpy, signal, sys, threading, time
 
-begin = time.monotonic()
-pipe, letter, number, delay = int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
+log, letter, number, delay = open(sys.argv[1], "w"), *sys.argv[2:5]
+number, delay = int(number), float(delay)
 sys.setswitchinterval(1e-5)
 left = number
 durations = open(sys.argv[5], "w")
@@ -41,7 +41,7 @@ def kill():
 
 def enter(phase):
     global left
-    os.write(pipe, phase.encode())
+    print(phase, end="", file=log, flush=True)
     left -= phase == letter
     if phase == letter and left == 0:
         threading.Thread(target=kill, daemon=True).start()
@@ -57,7 +57,7 @@ def mark(owner, name, phase):
         finally:
             print(phase, time.monotonic() - start, file=durations, flush=True)
             phases[:] = before
-            os.write(pipe, phases[0].encode())
+            print(phases[0], end="", file=log, flush=True)
     setattr(owner, name, marked)
 
 phases = ["S"]
@@ -93,19 +93,15 @@ class Sweep:
 
     def drive(self, workdir, letter, number, delay):
         """Run the sweep and kill it in a phase; return its exit status and its phases."""
-        reader, writer = os.pipe()
-        command = [
-            sys.executable, "-c", DRIVER, str(writer), letter, str(number), str(delay),
-            str(self.folder / "durations"), *self.flags, f"--workdir={workdir}",
-        ]  # fmt: skip
+        log, durations = self.folder / "phases", self.folder / "durations"
         start = time.monotonic()
-        run = subprocess.run(command, cwd=ROOT, pass_fds=[writer], capture_output=True, check=False)
+        run = command_lines.fork(
+            "run", str(log), letter, str(number), str(delay), str(durations), *self.flags,
+            f"--workdir={workdir}", code=DRIVER,
+        )  # fmt: skip
         self.seconds = time.monotonic() - start
-        os.close(writer)
-        with open(reader) as pipe:
-            phases = pipe.read()
-        assert run.returncode in (0, -signal.SIGKILL), run.stderr.decode()
-        return run.returncode, phases
+        assert run.returncode in (0, -signal.SIGKILL), run.stderr
+        return run.returncode, log.read_text()
 
     def check_part(self, workdir):
         """Check that every row of the table equals that of the uninterrupted run."""
@@ -157,11 +153,13 @@ def test_kills_at_any_moment_leave_no_trace(sweep, tmp_path, kills, in_each):
     assert not (workdir / "under_way").exists()
 
 
-def launch(workdir, *prefix):
+def launch(workdir, prefix=(), file_size=0):
     flags = [CONFIG, f"--config.variants={tiny.VARIANTS}", "--config.num_rounds=1"]
     flags.append("--config.chunk_evals=1")  # the programs of the sweep
-    flags.append(f"--compilation_cache={PROGRAMS}")
-    command = [*prefix, sys.executable, "-m", "experiments.run", *flags, f"--workdir={workdir}"]
+    flags += [f"--compilation_cache={PROGRAMS}", f"--workdir={workdir}"]
+    if not prefix:
+        return command_lines.fork("experiments.run", *flags, file_size=file_size)
+    command = [*prefix, sys.executable, "-m", "experiments.run", *flags]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
@@ -180,7 +178,7 @@ def check_error(run, *words):
 
 
 def test_a_full_quota_is_reported_and_the_run_resumes_later(tmp_path, uninterrupted):
-    run = launch(tmp_path, "sh", "-c", 'ulimit -f 400; exec "$@"', "sh")  # blocks of 512 bytes
+    run = launch(tmp_path, file_size=400 * 512)
     assert run.returncode == 1
     # The disk has enough space, so Orbax starts to write, and its threads may print, too.
     assert f"error: cannot save {tmp_path}" in run.stderr
@@ -224,11 +222,11 @@ def obeying_permissions():
 def test_a_read_only_folder_is_reported_and_the_run_resumes_later(tmp_path, uninterrupted):
     prefix = obeying_permissions()
     tmp_path.chmod(0o500)
-    check_error(launch(tmp_path / "run", *prefix), "Permission denied", str(tmp_path / "run"))
-    check_error(launch(tmp_path, *prefix), "Permission denied", str(tmp_path))
+    check_error(launch(tmp_path / "run", prefix), "Permission denied", str(tmp_path / "run"))
+    check_error(launch(tmp_path, prefix), "Permission denied", str(tmp_path))
     tmp_path.chmod(0o700)
     (tmp_path / "run" / "checkpoints").mkdir(parents=True, mode=0o500)
-    check_error(launch(tmp_path / "run", *prefix), "cannot save", "run the same command")
+    check_error(launch(tmp_path / "run", prefix), "cannot save", "run the same command")
     (tmp_path / "run" / "checkpoints").chmod(0o700)
     assert launch(tmp_path / "run").returncode == 0
     assert (tmp_path / "run" / "results.csv").read_bytes() == uninterrupted
@@ -240,7 +238,7 @@ def test_a_second_process_is_refused_and_the_first_is_named(sweep, tmp_path):
     with subprocess.Popen(paused, cwd=ROOT, stdout=subprocess.DEVNULL) as first:
         os.waitid(os.P_PID, first.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
         assert (tmp_path / "under_way").exists()
-        second = command_lines.python("-m", "experiments.run", *flags)
+        second = command_lines.fork("experiments.run", *flags)
         first.send_signal(signal.SIGCONT)
     check_error(second, f"{tmp_path} is in use by process {first.pid} on ")
     assert first.returncode == 0
