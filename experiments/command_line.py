@@ -1,11 +1,14 @@
 """Flag parsing for all programs, and one-line errors for wrong input."""
 
+import functools
 import math
 import sys
 import traceback
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from absl import app, flags, logging
+from ml_collections import config_flags
 
 T = TypeVar("T")
 CONFIG_MODULE = "config_config"  # the module name that ml_collections gives the file of --config
@@ -47,6 +50,33 @@ def last_line(error: Exception) -> str:
     """Return the last line of an error's message: config_flags puts a traceback before it."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[-1].strip().removeprefix("ValueError: ")
+
+
+@functools.cache
+def config_file() -> flags.FlagHolder[Any]:
+    """Define ``--config``, a file of `experiments.configs` or a user's own, and return it."""
+    return config_flags.DEFINE_config_file(
+        "config", None, "FILE.py:NETWORK or FILE.py:NETWORK,tiny, from experiments/configs."
+    )
+
+
+def path_of(config: flags.FlagHolder[Any]) -> Path | None:
+    """Return the file that ``--config`` names, without what follows the colon; None if unset."""
+    if config.value is None:
+        return None
+    name = config_flags.get_config_filename(flags.FLAGS[config.name])
+    return Path(name.partition(":")[0])
+
+
+@functools.cache  # several programs may be imported in one process
+def allow_code_change() -> flags.FlagHolder[bool]:
+    """Define ``--allow_code_change`` and return it; a program declares it as a key flag."""
+    return flags.DEFINE_bool(
+        "allow_code_change",
+        False,
+        "Let rows of other code stand in one table with those of this code; the table's settings "
+        "and the column code_version tell them apart.",
+    )
 
 
 def given(flag: flags.FlagHolder[T]) -> T:

@@ -9,31 +9,42 @@ more than one machine.
 """
 
 import contextlib
+import dataclasses
 import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import jax
 from absl import app, flags, logging
-from ml_collections import config_flags
 from rich.console import Console
 
 from experiments import processes, stopping
-from experiments.command_line import fail, last_line, parse_flags, refuse_nan
+from experiments.additions import brings_code
+from experiments.command_line import (
+    allow_code_change,
+    config_file,
+    fail,
+    last_line,
+    parse_flags,
+    path_of,
+    refuse_nan,
+)
 from experiments.plots import FIGURES, find_figure, learning_curves, save
 from experiments.plots import mask_analysis as mask_figure
 from experiments.runners import learned, mask_analysis
-from experiments.runners.registry import find_runner
+from experiments.runners.registry import Plan, find_runner
 from experiments.storage import locks, results, run_folder
 from experiments.storage.autosave import SAVE_EVERY
+from experiments.storage.code import identify
+from experiments.storage.identity import RunFolder
 from experiments.tables.curves import setting
 from experiments.tables.summary import summary
 
-CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "FILE.py:NETWORK or FILE.py:NETWORK,tiny, from experiments/configs."
-)
+CONFIG = config_file()
+flags.declare_key_flag(CONFIG.name)
 WORKDIR = flags.DEFINE_string(
     "workdir",
     None,
@@ -83,6 +94,9 @@ PROCESS_INDEX = flags.DEFINE_integer(
     "process_index", None, "Index of this process, from 0, for --distributed.", lower_bound=0
 )
 
+ALLOW_CODE_CHANGE = allow_code_change()
+flags.declare_key_flag(ALLOW_CODE_CHANGE.name)
+
 refuse_nan(MAX_MEMORY, CHECKPOINT_MINUTES)
 
 # Where and how to run. These flags affect no row, so the recorded command omits them.
@@ -97,6 +111,7 @@ PLACES = (
     COORDINATOR,
     NUM_PROCESSES,
     PROCESS_INDEX,
+    ALLOW_CODE_CHANGE,
 )
 
 
@@ -115,30 +130,54 @@ def main(arguments: list[str]) -> None:
             draw = find_figure(config.figure, runner.COLUMNS)
             if WORKDIR.value and processes.is_first():
                 stack.enter_context(locks.hold(Path(WORKDIR.value)))
-            data = plan.problem.dataset.checksum()
-            workdir = run_folder.open_workdir(WORKDIR.value, config.to_dict(), SLICE.value, data)
+            folder = _open_folder(plan)
         except (ValueError, TypeError, OSError) as error:
             fail(error)
         stopping.stop_on_signals()
         limits = _max_memory(), 60 * CHECKPOINT_MINUTES.value
         try:
-            rows = runner.run(plan, workdir, _command(), *limits)
+            rows = runner.run(plan, folder, _command(), *limits)
             if processes.is_first():
-                _report(rows, workdir, config.figure, draw)
+                _report(rows, folder.path, config.figure, draw)
         except MemoryError as error:
             fail(error)
+        except locks.Lost as error:
+            _end_at_once(f"error: {error}")
         except OSError as error:
             hint = "finished work is kept; run the same command to continue"
-            processes.say(f"error: {last_line(error)}; {hint}")
-            sys.stdout.flush()
-            os._exit(1)  # after a failed save, Orbax's threads may deadlock
+            _end_at_once(f"error: {last_line(error)}; {hint}")
         except KeyboardInterrupt:
-            processes.say("stopped at once; run the same command to continue from the last save")
-            sys.stdout.flush()
-            os._exit(1)
+            _end_at_once("stopped at once; run the same command to continue from the last save")
         except stopping.Stopped:
             processes.say("stopped; run the same command to continue")
             sys.exit(stopping.EXIT_CODE)
+
+
+def _open_folder(plan: Plan) -> RunFolder:
+    """Open the folder of the run, and say if other people will not find its code."""
+    file = path_of(CONFIG)
+    code = identify(file if file and brings_code(file) else None)
+    if code.uncommitted:
+        files = ", ".join(code.uncommitted[:3]) + ", ..." * (len(code.uncommitted) > 3)
+        processes.say(
+            f"uncommitted changes in {files}: tools.collect refuses rows of this code until it is "
+            "committed"
+        )
+    return run_folder.open_workdir(
+        WORKDIR.value or "",
+        dataclasses.asdict(plan.config),
+        SLICE.value,
+        plan.problem.dataset.checksum(),
+        code,
+        allow_code_change=ALLOW_CODE_CHANGE.value,
+    )
+
+
+def _end_at_once(message: str) -> NoReturn:
+    """End with exit status 1 without waiting: after a failed save, Orbax's threads may deadlock."""
+    processes.say(message)
+    sys.stdout.flush()
+    os._exit(1)
 
 
 def _report(rows: list[results.Row], workdir: Path, name: str, draw: Callable) -> None:
@@ -149,13 +188,20 @@ def _report(rows: list[results.Row], workdir: Path, name: str, draw: Callable) -
     if analysed := results.read_rows(workdir / mask_analysis.FILE, mask_analysis.COLUMNS):
         save(mask_figure.draw(analysed), figure.with_stem("mask_analysis"))
     if (curves := workdir / learned.CURVES).exists():
-        about = " on ".join(setting(rows))
-        drawn = learning_curves.draw(results.read_curves(curves), about)
-        save(drawn, workdir / "figures" / "learning_curves.png")
+        _draw_curves(curves, " on ".join(setting(rows)), figure.with_stem("learning_curves"))
     console = Console()
     console.print(summary(rows, console.width))
     for kind, path in (("table", workdir / "results.csv"), ("figure", figure)):
         console.print(f"{kind:<7}{path}", highlight=False, soft_wrap=True)
+
+
+def _draw_curves(curves: Path, about: str, figure: Path) -> None:
+    try:
+        drawn = learning_curves.draw(results.read_curves(curves), about)
+    except ValueError as error:  # named when the run was opened; the table does not need them
+        processes.say(f"{error}; {figure.name} is not drawn")
+    else:
+        save(drawn, figure)
 
 
 def _start_processes() -> None:
@@ -191,7 +237,7 @@ def without(words: Sequence[str], dropped: Sequence[flags.FlagHolder]) -> list[s
         name, has_value, _ = word.lstrip("-").partition("=")
         if name not in names:
             kept.append(word)
-        elif not has_value and name != DISTRIBUTED.name:
+        elif not has_value and not flags.FLAGS[name].boolean:
             next(left, None)
     return kept
 

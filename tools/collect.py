@@ -15,9 +15,13 @@ needed any more:
 
 The slices of a sweep give the table that a single run would have written, except that
 .analysis.csv lacks the overlaps between members of different slices.
+
+Rows of several versions of the code are joined only with --allow_code_change; .config.json then
+names the versions. Rows of uncommitted code are refused: nobody could make them again.
 """
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,33 +30,46 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from absl import app, flags
 
-from experiments.command_line import fail, given, parse_flags
+from experiments.command_line import allow_code_change, fail, given, parse_flags
 from experiments.runners import mask_analysis
 from experiments.runners.registry import RUNNERS
 from experiments.storage import records, results, run_folder
-from experiments.storage.environment import DIRTY
+from experiments.storage.code import identify, is_by_sources
 from experiments.storage.files import read_json, replace_file, write_json
 from supermask_jax.checks import lookup
 from tools.table_files import Files, of_run, of_table
 
 OUTPUT = flags.DEFINE_string("output", None, "Path of the table without its suffix.", required=True)
+ALLOW_CODE_CHANGE = allow_code_change()
+flags.declare_key_flag(ALLOW_CODE_CHANGE.name)
+
+DIRTY = "dirty"  # in the versions of rows that uncommitted code made before versions told sources
 
 
 def main(arguments: list[str]) -> None:
     """Join the runs named on the command line."""
     try:
-        rows = collect([Path(source) for source in arguments[1:]], Path(given(OUTPUT)))
+        sources = [Path(source) for source in arguments[1:]]
+        rows = collect(sources, Path(given(OUTPUT)), ALLOW_CODE_CHANGE.value)
     except (ValueError, OSError) as error:
         fail(error)
     print(f"{len(rows)} rows in {OUTPUT.value}.csv")
 
 
-def collect(sources: Sequence[Path], output: Path) -> list[results.Row]:
+def collect(
+    sources: Sequence[Path], output: Path, allow_code_change: bool = False
+) -> list[results.Row]:
     """Join the folders of runs, and tables named without their suffix, into a table at `output`.
 
+    Args:
+      sources: the folders and the tables.
+      output: the path of the table, without its suffix.
+      allow_code_change: join rows of several versions of the code.
+
     Raises:
-      ValueError: if there is no source, if one is neither a run nor a table, if settings differ, if
-        rows come from uncommitted code, or if two rows of one member differ.
+      ValueError: if there is no source, if one is neither a run nor a table or has files of another
+        run, if settings differ, if rows come from uncommitted code or from several versions of the
+        code, or if two rows of one member differ.
     """
     if not sources:
         raise ValueError("name at least one folder of a run.")
@@ -60,7 +77,10 @@ def collect(sources: Sequence[Path], output: Path) -> list[results.Row]:
     configs = [_read_config(file.config) for file in files]
     runner = lookup("runner", configs[0]["runner"], RUNNERS)
     config = join_configs(configs, runner.LISTS)
-    tables = [records.read_table(file.rows, runner.COLUMNS) for file in files]
+    tables = [_read_table(file.rows, runner.COLUMNS) for file in files]
+    environments = [read_json(file.environment) for file in files]
+    for source, table, machines in zip(sources, tables, environments, strict=True):
+        _check_committed(source, table, machines)
     check_slices(configs, tables)
     rows = _join_rows(dict(zip(sources, tables, strict=True)))
     complete = math.prod(len(config[name]) for name in runner.LISTS)
@@ -68,10 +88,11 @@ def collect(sources: Sequence[Path], output: Path) -> list[results.Row]:
     if sliced and "num_rounds" not in config and len(rows) < complete:
         raise ValueError(f"the slices have {len(rows)} of {complete} rows; finish them first.")
     whole = sorted(rows, key=runner.row_key(config))
-    environments = [e for file in files for e in read_json(file.environment)]
-    distinct = [e for i, e in enumerate(environments) if e not in environments[:i]]
+    config |= _codes(whole, allow_code_change)
+    machines = [machine for several in environments for machine in several]
+    distinct = [machine for i, machine in enumerate(machines) if machine not in machines[:i]]
     analysed = _join_analyses([file.analysis for file in files])
-    curves = _join_curves([file.curves for file in files if file.curves.exists()])
+    curves = _join_curves([file.curves for file in files if _has_curves(file)])
 
     table = of_table(output)
     results.write_rows(table.rows, whole, runner.COLUMNS)
@@ -95,13 +116,51 @@ def _find(source: Path) -> Files:
     return table
 
 
+def _read_table(table: Path, columns: results.Columns) -> list[results.Row]:
+    """Read a table, and check that its part files are of the run in its folder."""
+    in_run = (table.parent / run_folder.CONFIG).exists()
+    identity = run_folder.existing(table.parent).identity if in_run else None
+    return records.read_table(table, columns, identity)
+
+
+def _check_committed(
+    source: Path, rows: Sequence[results.Row], environments: Sequence[Mapping[str, Any]]
+) -> None:
+    """Check that the code of all rows was committed when it made them, or is by now."""
+    for version in dict.fromkeys(row["code_version"] for row in rows):
+        told = [e["uncommitted"] for e in environments if e.get("code_version") == version
+                and "uncommitted" in e]  # fmt: skip
+        changed = bool(told) and all(told)
+        if changed and (here := identify()).version == version:
+            changed = bool(here.uncommitted)
+        if changed or DIRTY in version:
+            raise ValueError(
+                f"{source} has rows of uncommitted code ({version}); commit that code and run the "
+                "same command again."
+            )
+
+
+def _codes(rows: Sequence[results.Row], allowed: bool) -> dict[str, list[str]]:
+    """Return the versions of the code of a table, as an entry of its settings.
+
+    Tables whose rows tell only commits have no such entry.
+    """
+    versions = list(dict.fromkeys(row["code_version"] for row in rows))
+    if not any(map(is_by_sources, versions)):
+        return {}
+    if len(versions) > 1 and not allowed:
+        raise ValueError(
+            f"the rows were made by {len(versions)} versions of the code ({', '.join(versions)}); "
+            "--allow_code_change lets them stand in one table."
+        )
+    return {"code": versions}
+
+
 def _join_rows(tables: Mapping[Path, list[results.Row]]) -> list[results.Row]:
     """Return all rows, each member and round once."""
     rows: dict[tuple[Any, ...], results.Row] = {}
     for source, table in tables.items():
         for row in table:
-            if DIRTY in row["code_version"]:
-                raise ValueError(f"{source} has rows of uncommitted code; commit it and run again.")
             member = tuple(row[name] for name in results.columns_between(row, "id", "density"))
             numbers = ["density", *results.columns_between(row, "density", "code_version")]
             known = rows.setdefault(member, row)
@@ -113,6 +172,16 @@ def _join_rows(tables: Mapping[Path, list[results.Row]]) -> list[results.Row]:
     if not rows:
         raise ValueError(f"{', '.join(map(str, tables))}: no round is finished there yet.")
     return list(rows.values())
+
+
+def _has_curves(files: Files) -> bool:
+    """Return whether a source has curves; those that are damaged are named and left out."""
+    try:
+        records.check_file(files.rows, files.curves)
+    except ValueError as error:
+        print(f"{error}; the table has no curves of that run", file=sys.stderr)
+        return False
+    return files.curves.exists()
 
 
 def _join_curves(paths: Sequence[Path]) -> pa.Table | None:
@@ -129,7 +198,7 @@ def _join_curves(paths: Sequence[Path]) -> pa.Table | None:
 def _join_analyses(paths: Sequence[Path]) -> list[results.Row]:
     """Return the rows of all analyses, by round and each once."""
     columns = mask_analysis.COLUMNS
-    rows = [row for path in paths for row in records.read_table(path, columns)]
+    rows = [row for path in paths for row in _read_table(path, columns)]
     distinct = {tuple(row[name] for name in columns if name != "value"): row for row in rows}
     return sorted(distinct.values(), key=lambda row: row["round"])
 
@@ -145,7 +214,7 @@ def join_configs(configs: Sequence[dict[str, Any]], lists: Sequence[str]) -> dic
       ValueError: if another setting differs; the message names it.
     """
     first = configs[0]
-    may_differ = (*lists, "slice", *run_folder.MAY_CHANGE)
+    may_differ = (*lists, "slice", "code", *run_folder.MAY_CHANGE)
     for other in configs[1:]:
         for name in sorted(first.keys() | other.keys()):
             if name not in may_differ and first.get(name) != other.get(name):
@@ -160,7 +229,7 @@ def join_configs(configs: Sequence[dict[str, Any]], lists: Sequence[str]) -> dic
         joined["seeds"] = sorted(joined["seeds"])
     if "num_rounds" in first:
         joined["num_rounds"] = max(config["num_rounds"] for config in configs)
-    shared = {name: value for name, value in first.items() if name != "slice"}
+    shared = {name: value for name, value in first.items() if name not in ("slice", "code")}
     return shared | joined
 
 

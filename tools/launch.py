@@ -6,6 +6,11 @@
 The command takes all flags of `experiments.run`, checks them and submits the run once per slice,
 with the folder WORKDIR/slice_I. A job that starts again resumes where it stopped. `tools.collect`
 joins the folders into one table.
+
+WORKDIR/logs has what the jobs print, and two pickles per job, which submitit makes: what the job is
+to do, which the job loads when it starts, and how it ended, which this program loads with
+--cluster=local. Then it deletes both. On SLURM nothing waits for the jobs: delete the pickles when
+all have ended.
 """
 
 import sys
@@ -109,6 +114,8 @@ def wait(jobs: Sequence[Any]) -> bool:
     succeeded = True
     for index, job in enumerate(jobs):
         error = job.exception()
+        for pickle in (job.paths.submitted_pickle, job.paths.result_pickle):
+            pickle.unlink(missing_ok=True)  # on SLURM, jobs that start again still need them
         if error is None:
             print(f"slice {index}/{len(jobs)} finished", flush=True)
         else:

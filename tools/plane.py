@@ -69,7 +69,7 @@ def load(workdir: Path, layer: str | None, seed: int | None) -> tuple[np.ndarray
     seed = plan.seeds[0] if seed is None else seed
     if seed not in plan.seeds:
         raise ValueError(f"{workdir} has no seed {seed}; it has {plan.seeds}.")
-    checkpoints = Checkpoints(workdir / "checkpoints", keep=1)
+    checkpoints = Checkpoints(run_folder.existing(workdir).below("checkpoints"), keep=1)
     if 0 not in checkpoints.rounds():
         raise ValueError(f"{workdir} has not finished its dense networks.")
     outcome = checkpoints.load(0, iterative.abstract_outcome(plan, 0))

@@ -1,73 +1,152 @@
-"""Compute one row of a committed table again and compare.
+"""Compute one row of a table again and compare.
 
-    python -m tools.rerun ID [--results=results] [--data_dir=DIR]
+    python -m tools.rerun ID [--results=results] [--data_dir=DIR] [--config=FILE.py]
 
 This trains the member of the row alone, from its initialisation, with the settings beside the
-table. On the machine and with the versions that made the row, every number must be equal to the
-last digit. Elsewhere floating-point results may differ, and the differences are shown.
+table. With the code and on the processor that made the row, every number must be equal to the last
+digit. Elsewhere floating-point results may differ, and the differences are shown.
+
+The table may be one that tools.collect wrote, or that of a run: --results=WORKDIR. A row whose
+configuration brought code of its own, for example a criterion, needs that file: --config.
 """
 
+import dataclasses
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from experiments.command_line import fail, parse_flags
-from experiments.runners.registry import RUNNERS, Runner, read_table
+from experiments.command_line import config_file, fail, parse_flags, path_of
+from experiments.runners.registry import RUNNERS, Plan, Runner, read_table
 from experiments.storage import results, run_folder
+from experiments.storage.code import Code, identify, of_package
+from experiments.storage.environment import processor, read_environments
 from experiments.storage.files import read_json
 from supermask_jax.checks import lookup
-from tools.table_files import of_tables
+from tools.table_files import of_all
 
-RESULTS = flags.DEFINE_string("results", "results", "Folder of tables written by tools.collect.")
+RESULTS = flags.DEFINE_string(
+    "results", "results", "Folder of tables written by tools.collect, or of a run or several runs."
+)
 DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of prepared data sets, as for a run.")
+CONFIG = config_file()
+flags.declare_key_flag(CONFIG.name)
+
+
+class Found(NamedTuple):
+    """A row, and what it takes to compute it alone.
+
+    Attributes:
+      row: the row.
+      runner: its runner.
+      config: the configuration that trains only its member.
+      data: the checksum of its data set; None if its table does not tell.
+      processors: the processors on which its code ran for that table.
+    """
+
+    row: results.Row
+    runner: Runner
+    config: ConfigDict
+    data: str | None
+    processors: list[str]
 
 
 def main(arguments: list[str]) -> None:
     """Rerun the row named on the command line; exit status 1 if a number differs."""
     logging.set_verbosity(logging.WARNING)
+    own = path_of(CONFIG)
     try:
         if len(arguments) != 2:
             raise ValueError("name the id of one row.")
-        row, runner, config = find(arguments[1], Path(RESULTS.value))
-        plan = runner.make_plan(config, DATA_DIR.value)
+        found = find(arguments[1], Path(RESULTS.value))
+        code = identify(own)
+        _check_config(found.row, own)
+        plan = found.runner.make_plan(found.config, DATA_DIR.value)
+        _check_data(found, plan)
     except (ValueError, TypeError, OSError) as error:
         fail(error)
     with tempfile.TemporaryDirectory() as folder:
-        again = recompute(row, runner, plan, Path(folder))
-    Console().print(comparison(row, again))
-    differing = [name for name in measured(row) if not _equal(row[name], again[name])]
+        again = recompute(found, plan, folder, code)
+    Console().print(comparison(found.row, again))
+    differing = [name for name in measured(found.row) if not _equal(found.row[name], again[name])]
     if differing:
-        versions = f"row by {row['code_version']}, now {again['code_version']}"
-        sys.exit(f"{', '.join(differing)} differ ({versions})")
+        sys.exit(f"{', '.join(differing)} differ ({reason(found, code.version)})")
     print("every number is equal")
 
 
-def find(row_id: str, folder: Path) -> tuple[results.Row, Runner, ConfigDict]:
-    """Return the row with an id, and the runner and the configuration that compute it alone.
+def find(row_id: str, folder: Path) -> Found:
+    """Return the row with an id, and what it takes to compute it alone.
+
+    Args:
+      row_id: the id.
+      folder: has tables, runs or one run.
 
     Raises:
       ValueError: if no table has such a row.
     """
-    for table in of_tables(folder):
-        for row in read_table(table.rows):
+    for table in of_all(folder):
+        for row in read_table(table.rows) if table.rows.exists() else []:
             if row["id"] == row_id:
-                settings = run_folder.settings(read_json(table.config))
+                config = read_json(table.config)
+                settings = run_folder.settings(config)
                 runner = lookup("runner", settings.get("runner"), RUNNERS)
-                return row, runner, runner.alone(ConfigDict(settings), row)
+                machines = [
+                    machine["processor"]
+                    for machine in read_environments(table.environment)
+                    if machine.get("code_version") == row["code_version"]
+                ]
+                alone = runner.alone(ConfigDict(settings), row)
+                return Found(row, runner, alone, config.get("data"), machines)
     raise ValueError(f"no table in {folder} has a row {row_id!r}.")
 
 
-def recompute(row: results.Row, runner: Runner, plan: Any, workdir: Path) -> results.Row:
-    """Train the row's member from the start and return its new row."""
+def _check_config(row: results.Row, own: Path | None) -> None:
+    if of_package(row["code_version"]) != row["code_version"] and own is None:
+        raise ValueError(
+            f"row {row['id']} needs the code that its configuration brought: add --config=FILE.py "
+            f"(it was made by: {row['command']})."
+        )
+
+
+def _check_data(found: Found, plan: Plan) -> None:
+    here = plan.problem.dataset.checksum()
+    if found.data not in (None, here):
+        raise ValueError(
+            f"row {found.row['id']} was made with other data: {plan.problem.dataset.name} has the "
+            f"checksum {here} here and {found.data} in its table; see --data_dir."
+        )
+
+
+def recompute(found: Found, plan: Plan, folder: str, code: Code) -> results.Row:
+    """Train the row's member from the start and return its new row.
+
+    Args:
+      found: the row.
+      plan: that of the row alone.
+      folder: an empty folder for the run.
+      code: the code of this process.
+    """
+    row = found.row
     names = results.columns_between(row, "dataset", "density")
-    rows = runner.run(plan, workdir, row["command"])
+    workdir = run_folder.open_workdir(folder, dataclasses.asdict(plan.config), code=code)
+    rows = found.runner.run(plan, workdir, row["command"])
     return next(new for new in rows if all(new[name] == row[name] for name in names))
+
+
+def reason(found: Found, version: str) -> str:
+    """Return a text on why the numbers of a row may differ: its code or its processor."""
+    made_by, here = found.row["code_version"], processor()
+    if made_by != version:
+        return f"row by {made_by}, now {version}"
+    if found.processors and here not in found.processors:
+        others = " and ".join(dict.fromkeys(found.processors))
+        return f"the code is equal, {version}, but the row was made on {others}, now {here}"
+    return f"the code is equal, {version}; the processor too, as far as is known: {here}"
 
 
 def measured(row: results.Row) -> list[str]:

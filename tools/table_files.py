@@ -65,6 +65,12 @@ def config_of_curves(curves: Path) -> Path:
     return of_run(curves.parent.parent).config
 
 
+def of_all(folder: Path) -> list[Files]:
+    """Return the files of all tables and runs in a folder, which may be that of a run itself."""
+    runs = [folder, *sorted(path.parent for path in folder.glob(f"*/{run_folder.CONFIG}"))]
+    return of_tables(folder) + [of_run(run) for run in runs if (run / run_folder.CONFIG).exists()]
+
+
 def of_tables(folder: Path) -> list[Files]:
     """Return the files of all tables in a folder that have their settings, sorted by name."""
     settings = sorted(folder.glob(f"*{_SETTINGS}"))

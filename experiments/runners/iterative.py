@@ -14,7 +14,6 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import jax
@@ -38,6 +37,7 @@ from experiments.runners.sweeps import parse_variants, seed_places, seeds_of, ta
 from experiments.storage import results
 from experiments.storage.autosave import SAVE_EVERY, Autosave
 from experiments.storage.checkpoints import Checkpoints
+from experiments.storage.identity import RunFolder
 from experiments.storage.records import RESULTS, Records
 from supermask_jax import population, rates, rounds
 from supermask_jax.actions import MASK_ONE, MASK_ZERO
@@ -202,7 +202,7 @@ def _rates(config: Settings, params: PyTree) -> PyTree:
 
 def run(
     plan: Plan,
-    workdir: Path,
+    folder: RunFolder,
     command: str,
     max_memory: float | None = None,
     save_every: float = SAVE_EVERY,
@@ -211,7 +211,7 @@ def run(
 
     Args:
       plan: from `make_plan`.
-      workdir: the folder for ``results.csv``, ``analysis.csv``, ``curves/`` and ``checkpoints/``.
+      folder: the folder for ``results.csv``, ``analysis.csv``, ``curves/`` and ``checkpoints/``.
       command: the command that was typed, for the table.
       max_memory: the memory limit of this process in bytes; None for what is free now.
       save_every: seconds between autosaves of the round in progress.
@@ -226,11 +226,11 @@ def run(
     """
     config = plan.config
     laboratory = Laboratory(plan)
-    files = RunFiles(plan, workdir, command, laboratory.eval_steps)
+    files = RunFiles(plan, folder, command, laboratory.eval_steps)
     first, outcome = files.resume()
     todo = range(first, config.num_rounds + 1)
     if not todo:
-        announce_finished(workdir)
+        announce_finished(folder.path)
         return files.rows()
     member_steps = plan.num_steps * sum(len(plan.members(round)) for round in todo)
     with (
@@ -238,11 +238,11 @@ def run(
         jax.default_matmul_precision(config.matmul_precision),
     ):
         if first:
-            progress.announce_resumed(workdir, first)
+            progress.announce_resumed(folder.path, first)
         progress.announce(str(laboratory.prepare(todo, max_memory)))
         for round in todo:
             progress.start_round(round)
-            autosave = Autosave(workdir, files.origin.code_version, part_name(round), save_every)
+            autosave = Autosave(folder, part_name(round), save_every)
             state = laboratory.start(round, outcome)
             analysed = laboratory.analyse(round, outcome, state) if outcome else []
             outcome = None  # frees its memory for the training
@@ -259,19 +259,19 @@ class RunFiles:
 
     Args:
       plan: from `make_plan`.
-      workdir: the folder of the run.
+      folder: the folder of the run.
       command: the command that was typed, for the table.
       eval_steps: int `[E]`, the step of every evaluation.
     """
 
-    def __init__(self, plan: Plan, workdir: Path, command: str, eval_steps: np.ndarray) -> None:
-        self.origin = Origin.now(command)
-        self._plan, self._workdir, self._eval_steps = plan, workdir, eval_steps
-        self._checkpoints = Checkpoints(workdir / "checkpoints", plan.config.keep_checkpoints)
+    def __init__(self, plan: Plan, folder: RunFolder, command: str, eval_steps: np.ndarray) -> None:
+        self._plan, self._folder, self._eval_steps = plan, folder, eval_steps
+        self._origin = Origin(folder.code_version, command)
+        self._checkpoints = Checkpoints(folder.below("checkpoints"), plan.config.keep_checkpoints)
         order = row_key(dataclasses.asdict(plan.config))
-        self._records = Records(workdir / RESULTS, COLUMNS, order)
+        self._records = Records(folder, RESULTS, COLUMNS, order)
         self._analyses = Records(
-            workdir / mask_analysis.FILE, mask_analysis.COLUMNS, lambda row: row["round"]
+            folder, mask_analysis.FILE, mask_analysis.COLUMNS, lambda row: row["round"]
         )
 
     def resume(self) -> tuple[int, Outcome | None]:
@@ -298,15 +298,15 @@ class RunFiles:
           analysed: its rows of `mask_analysis`; empty for round 0.
         """
         name = part_name(round)
-        new = _make_rows(self._plan, round, outcome.state.mask, trained.table, self.origin)
+        new = _make_rows(self._plan, round, outcome.state.mask, trained.table, self._origin)
+        curves = self._folder.path / "curves" / f"{name}.parquet"
         if processes.is_first():
-            curves = self._workdir / "curves" / f"{name}.parquet"
             results.write_curves(
                 curves, new, ("variant", "seed", "round"), self._eval_steps, trained.curves
             )
         if round:
             self._analyses.add(name, analysed)
-        self._records.add(name, new)
+        self._records.add(name, new, [curves])
         self._checkpoints.save(round, outcome)
         return new
 

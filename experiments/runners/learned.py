@@ -38,6 +38,7 @@ from experiments.runners.untrained_weights import WEIGHTS, untrained_weights
 from experiments.storage import results
 from experiments.storage.autosave import SAVE_EVERY, Autosave
 from experiments.storage.checkpoints import Checkpoints
+from experiments.storage.identity import RunFolder
 from experiments.storage.records import RESULTS, Records
 from supermask_jax import supermasks
 from supermask_jax.checks import lookup, shown
@@ -162,7 +163,7 @@ def make_plan(config: ConfigDict, data_dir: str | None = None, part: str | None 
 
 def run(
     plan: Plan,
-    workdir: Path,
+    folder: RunFolder,
     command: str,
     max_memory: float | None = None,
     save_every: float = SAVE_EVERY,
@@ -171,7 +172,7 @@ def run(
 
     Args:
       plan: from `make_plan`.
-      workdir: the folder for ``results.csv``, ``curves/`` and ``checkpoints/``.
+      folder: the folder for ``results.csv``, ``curves/`` and ``checkpoints/``.
       command: the command that was typed, for the table.
       max_memory: the memory limit of this process in bytes; None for what is free now.
       save_every: seconds between autosaves of the training in progress.
@@ -184,13 +185,13 @@ def run(
       MemoryError: if even the smallest group of members does not fit.
       OSError: if a file cannot be written.
     """
-    records = Records(workdir / RESULTS, COLUMNS, row_key(dataclasses.asdict(plan.config)))
+    records = Records(folder, RESULTS, COLUMNS, row_key(dataclasses.asdict(plan.config)))
     if PART in records:
-        announce_finished(workdir)
+        announce_finished(folder.path)
         return records.rows()
-    checkpoints = Checkpoints(workdir / "checkpoints", keep=1)
+    checkpoints = Checkpoints(folder.below("checkpoints"), keep=1)
     learner = Learner(plan)
-    origin = Origin.now(command)
+    origin = Origin(folder.code_version, command)
     total = len(plan.members) * (plan.num_steps + _retrain_steps(plan))
     with (
         RoundProgress(1, total, noun="training") as progress,
@@ -198,21 +199,19 @@ def run(
     ):
         progress.announce(str(learner.forecast(max_memory)))
         progress.start_round(1)
-        autosaves = [
-            Autosave(workdir, origin.code_version, name, save_every)
-            for name in (PART, "retraining")
-        ]
+        autosaves = [Autosave(folder, name, save_every) for name in (PART, "retraining")]
         found = learner.train(progress.advance, autosaves[0])
         if plan.config.retrain_epochs:
             found.table["retrained_test_accuracy"] = learner.retrain(
                 found.params, progress.advance, max_memory, autosaves[1]
             )
         rows = _make_rows(plan, found.table, origin)
+        curves = folder.path / CURVES
         if processes.is_first():
             names = ("variant", "initial_logit", "seed")
-            results.write_curves(workdir / CURVES, rows, names, learner.eval_steps, found.curves)
+            results.write_curves(curves, rows, names, learner.eval_steps, found.curves)
         checkpoints.save(0, found.params)
-        records.add(PART, rows)
+        records.add(PART, rows, [curves])
         autosaves[0].clear()
         progress.finish_round(1, rows)
     return records.rows()

@@ -13,7 +13,6 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import jax
@@ -36,6 +35,7 @@ from experiments.stopping import check_stop
 from experiments.storage import results
 from experiments.storage.autosave import SAVE_EVERY, Autosave
 from experiments.storage.checkpoints import Checkpoints
+from experiments.storage.identity import RunFolder
 from experiments.storage.records import RESULTS, Records
 from supermask_jax import masks, population, rates
 from supermask_jax.criteria import CRITERIA
@@ -118,7 +118,7 @@ def make_plan(config: ConfigDict, data_dir: str | None = None, part: str | None 
 
 def run(
     plan: Plan,
-    workdir: Path,
+    folder: RunFolder,
     command: str,
     max_memory: float | None = None,
     save_every: float = SAVE_EVERY,
@@ -127,7 +127,7 @@ def run(
 
     Args:
       plan: from `make_plan`.
-      workdir: the folder for ``results.csv``, and for the dense networks in ``dense``.
+      folder: the folder for ``results.csv``, and for the dense networks in ``dense``.
       command: the command that was typed, for the table.
       max_memory: the memory limit of this process in bytes; None for what is free now.
       save_every: seconds between autosaves of the training in progress.
@@ -140,29 +140,30 @@ def run(
       MemoryError: if even the smallest group of members does not fit.
       OSError: if a file cannot be written.
     """
-    records = Records(workdir / RESULTS, COLUMNS, row_key(dataclasses.asdict(plan.config)))
+    records = Records(folder, RESULTS, COLUMNS, row_key(dataclasses.asdict(plan.config)))
     todo = [seed for seed in plan.dense.seeds if _part_name(seed) not in records]
     if not todo:
-        announce_finished(workdir)
+        announce_finished(folder.path)
         return records.rows()
-    iterative.run(plan.dense, workdir / "dense", command, max_memory, save_every)
-    checkpoints = Checkpoints(workdir / "dense" / "checkpoints", plan.config.keep_checkpoints)
+    own = folder.below("dense")
+    iterative.run(plan.dense, own, command, max_memory, save_every)
+    checkpoints = Checkpoints(own.below("checkpoints"), plan.config.keep_checkpoints)
     dense = checkpoints.load(0, abstract_outcome(plan.dense, 0))
     bench = Bench(plan, max_memory)
-    origin = Origin.now(command)
+    origin = Origin(folder.code_version, command)
     num_masks = {seed: len(plan.members(seed)) * len(plan.config.powers) for seed in todo}
     with (
         RoundProgress(len(todo), sum(num_masks.values()), noun="seed", unit="mask") as progress,
         jax.default_matmul_precision(plan.config.matmul_precision),
     ):
         if finished := len(plan.dense.seeds) - len(todo):
-            progress.announce_resumed(workdir, finished + 1, len(plan.dense.seeds))
+            progress.announce_resumed(folder.path, finished + 1, len(plan.dense.seeds))
         for number, seed in enumerate(todo, 1):
             check_stop()
             progress.start_round(number)
             place = plan.dense.seeds.index(seed)
             outcome: iterative.Outcome = population.take(dense, place)
-            autosave = Autosave(workdir, origin.code_version, _part_name(seed), save_every)
+            autosave = Autosave(folder, _part_name(seed), save_every)
             measured = bench.measure(seed, outcome.state.w_i, outcome.w_f, autosave)
             new = _make_rows(plan, seed, measured, origin)
             records.add(_part_name(seed), new)

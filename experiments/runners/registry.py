@@ -9,13 +9,20 @@ from ml_collections import ConfigDict
 
 from experiments.problems.problem import Problem
 from experiments.runners import iterative, learned, mask_analysis, one_shot
+from experiments.runners.settings import Settings
 from experiments.storage import results
 from experiments.storage.autosave import SAVE_EVERY
+from experiments.storage.identity import RunFolder
 from supermask_jax.checks import lookup, shown
 
 
 class Plan(Protocol):
     """A checked configuration; every runner has its own class."""
+
+    @property
+    def config(self) -> Settings:
+        """The settings."""
+        ...
 
     @property
     def problem(self) -> Problem:
@@ -55,7 +62,7 @@ class Runner(Protocol):
     def run(
         self,
         plan: Any,
-        workdir: Path,
+        folder: RunFolder,
         command: str,
         max_memory: float | None = None,
         save_every: float = SAVE_EVERY,
@@ -64,7 +71,7 @@ class Runner(Protocol):
 
         Args:
           plan: from `make_plan`.
-          workdir: the folder for all files of the run.
+          folder: the folder for all files of the run.
           command: the command that was typed, for the table.
           max_memory: the memory limit of this process in bytes; None for what is free now.
           save_every: seconds between autosaves of the training in progress.

@@ -4,24 +4,19 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from experiments.runners.settings import Settings
-from experiments.storage import environment, results
+from experiments.storage import results
 
 
 class Origin(NamedTuple):
     """The provenance of a row.
 
     Attributes:
-      code_version: see `environment.code_version`.
+      code_version: see `experiments.storage.code`.
       command: the command that was typed.
     """
 
     code_version: str
     command: str
-
-    @classmethod
-    def now(cls, command: str) -> "Origin":
-        """Return the provenance of rows made by this code and a command."""
-        return cls(environment.code_version(), command)
 
 
 def make_row(

@@ -4,11 +4,12 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 from experiments import processes, stopping
+from experiments.storage import locks
 from experiments.storage.checkpoints import DAMAGED, Checkpoints
+from experiments.storage.identity import RunFolder
 
 PyTree = Any
 
@@ -21,17 +22,15 @@ class Autosave:
     Only the newest state of each group of members is kept.
 
     Args:
-      workdir: the folder of the run, which has one training at a time.
-      code_version: the version of the code; other versions do not find the state and start over.
+      folder: the folder of the run, which has one training at a time. Other versions of the code do
+        not find the state and start over.
       name: the name of the training.
       save_every: seconds between two saves; a save waits for the next chunk boundary.
     """
 
-    def __init__(
-        self, workdir: Path, code_version: str, name: str, save_every: float = SAVE_EVERY
-    ) -> None:
-        self._under_way = workdir / "under_way"
-        self._folder = self._under_way / code_version / name
+    def __init__(self, folder: RunFolder, name: str, save_every: float = SAVE_EVERY) -> None:
+        self._under_way = folder.below("under_way")
+        self._folder = self._under_way.below(folder.code_version).below(name)
         self._save_every = save_every
         self._last = time.monotonic()
 
@@ -41,7 +40,7 @@ class Autosave:
         Args:
           names: the groups of the present split.
         """
-        for folder in sorted(self._folder.glob("*")):
+        for folder in sorted(self._folder.path.glob("*")):
             if folder.name.removesuffix(DAMAGED) not in names:
                 processes.say(f"{folder} is ignored: the population is now split differently")
 
@@ -52,7 +51,7 @@ class Autosave:
           name: the group of members.
           like: the shapes and types of the state.
         """
-        checkpoints = Checkpoints(self._folder / name, keep=1)
+        checkpoints = Checkpoints(self._folder.below(name), keep=1)
         return checkpoints.load_newest(sys.maxsize, lambda done: like)
 
     def save_if_due(
@@ -73,7 +72,7 @@ class Autosave:
         stop = stopping.is_asked()
         late = time.monotonic() - self._last >= self._save_every
         if processes.any_of(late) or due or stop:
-            Checkpoints(self._folder / name, keep=1).save(done, make_tree())
+            Checkpoints(self._folder.below(name), keep=1).save(done, make_tree())
             self._last = time.monotonic()
         if stop:
             raise stopping.Stopped
@@ -81,4 +80,5 @@ class Autosave:
     def clear(self) -> None:
         """Delete all saved states of the run, once the results of its training are on disk."""
         if processes.is_first():
-            shutil.rmtree(self._under_way, ignore_errors=True)
+            locks.check(self._under_way.path)
+            shutil.rmtree(self._under_way.path, ignore_errors=True)

@@ -2,10 +2,9 @@
 
 A checkpoint is a folder that Orbax writes, and a JSON file beside it with the SHA-256 of every file
 in that folder. The JSON file is written last: a folder without one was never completed, and a
-folder that does not match it is damaged.
+folder that does not match it is damaged. It also says which run made the checkpoint.
 """
 
-import hashlib
 import os
 import re
 import shutil
@@ -18,7 +17,9 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from experiments import processes
-from experiments.storage.files import read_json, write_json
+from experiments.storage import locks
+from experiments.storage.files import checksum, read_json, write_json
+from experiments.storage.identity import MADE_BY, Identity, RunFolder
 
 PyTree = Any
 DAMAGED = "_damaged"  # suffix of the folder to which damaged checkpoints are moved
@@ -32,8 +33,9 @@ class Checkpoints:
       keep: the number of newest rounds to keep.
     """
 
-    def __init__(self, folder: Path, keep: int) -> None:
-        self._folder = folder.resolve()
+    def __init__(self, folder: RunFolder, keep: int) -> None:
+        self._folder = folder.path.absolute()
+        self._identity = folder.identity
         self._keep = keep
 
     def rounds(self) -> list[int]:
@@ -52,9 +54,11 @@ class Checkpoints:
 
         Raises:
           OSError: if the arrays cannot be saved; rounds saved earlier stay intact.
+          Lost: if the folder of the run was replaced; see `locks.check`.
         """
         arrays, target = self._paths(round)
         values = jax.tree.map(np.asarray, tree)
+        locks.check(target)
         if processes.is_first():
             self._folder.mkdir(parents=True, exist_ok=True)
             _check_disk(arrays, sum(x.nbytes for x in jax.tree.leaves(values)))
@@ -65,7 +69,8 @@ class Checkpoints:
         except Exception as error:
             raise OSError(f"cannot save {arrays}: {_reason(error)}") from error
         if processes.is_first():
-            write_json(target, _checksums(arrays))
+            made_by = self._identity.stamp(target)
+            write_json(target, {"sha256": _checksums(arrays), MADE_BY: made_by})
             for other in self.rounds():
                 if other and not round - self._keep < other <= round:
                     self._drop(other)
@@ -79,10 +84,11 @@ class Checkpoints:
           like: the expected structure, shapes and types.
 
         Raises:
-          ValueError: if the checkpoint is damaged, naming the file, or has other shapes.
+          ValueError: if the checkpoint is damaged, of another run, or has other shapes; names the
+            file.
         """
         arrays, sums = self._paths(round)
-        _compare(arrays, sums)
+        _compare(arrays, sums, self._identity)
         loaded = ocp.load(str(arrays), jax.tree.map(_empty, like))
         for found, expected in zip(jax.tree.leaves(loaded), jax.tree.leaves(like), strict=True):
             if found.shape != expected.shape:
@@ -92,7 +98,7 @@ class Checkpoints:
     def load_newest(self, before: int, like: Callable[[int], PyTree]) -> tuple[int, PyTree] | None:
         """Load the newest intact round below `before`; return its number and its arrays.
 
-        Damaged rounds found on the way are reported and moved aside.
+        Rounds found on the way that are damaged or of another run are reported and moved aside.
 
         Args:
           before: only earlier rounds are loaded.
@@ -121,6 +127,7 @@ class Checkpoints:
         arrays, sums = self._paths(round)
         damaged = self._folder.with_name(self._folder.name + DAMAGED)
         target = damaged / arrays.name
+        locks.check(target)
         processes.meet()  # the others may still be reading these files
         if processes.is_first():
             shutil.rmtree(target, ignore_errors=True)
@@ -144,19 +151,19 @@ def _check_disk(arrays: Path, size: int) -> None:
 
 def _checksums(folder: Path) -> dict[str, str]:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): _checksum(path) for path in files}
+    return {path.relative_to(folder).as_posix(): checksum(path) for path in files}
 
 
-def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _compare(folder: Path, sums: Path) -> None:
+def _compare(folder: Path, sums: Path, identity: Identity) -> None:
     try:
-        expected = read_json(sums)
-    except ValueError as error:
+        content = dict(read_json(sums))
+    except (ValueError, TypeError) as error:
         raise ValueError(f"{sums} is damaged") from error
+    made_by = content.pop(MADE_BY, None)
+    identity.check(sums, made_by)
+    expected = (
+        content.get("sha256", {}) if made_by else content
+    )  # before stamps, the checksums alone
     found = _checksums(folder)
     for name in sorted({*expected, *found}):
         if expected.get(name) != found.get(name):

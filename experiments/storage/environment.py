@@ -1,78 +1,42 @@
-"""The provenance of a run: the version of the code, the packages and the machine."""
+"""The provenance of a run: the code, the packages and the machine."""
 
-import contextlib
-import hashlib
 import platform
-import subprocess
 from collections.abc import Iterable
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import jax
 
-import supermask_jax
+from experiments.storage.code import NUMERICAL, Code, versions_of
 from experiments.storage.files import read_json, write_json
 
 ENVIRONMENT = "environment.json"  # in the folder of a run
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "ml-collections")
+PACKAGES = (*NUMERICAL, "orbax-checkpoint", "ml-collections")
 # Widest first. They decide the order in which XLA sums, so results differ in rounding between them.
 VECTORS = ("avx512f", "avx2", "avx")
-DIRTY = "dirty"  # part of the version if the sources have uncommitted changes
 
 
-def code_version() -> str:
-    """Return the version of the package and, in a git checkout, the commit.
-
-    Uncommitted changes append ``.dirty.`` and eight hexadecimal digits of the SHA-256 of the
-    sources.
-    """
-    root = Path(__file__).resolve().parents[2]
-    folders = "supermask_jax", "experiments"
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(root), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        commit = git("rev-parse", "--short=10", "HEAD")
-        changed = git("status", "--porcelain", "--", *folders)
-    except (OSError, subprocess.CalledProcessError):
-        return supermask_jax.__version__
-    version = f"{supermask_jax.__version__}+g{commit}"
-    if not changed:
-        return version
-    sources = sorted(path for folder in folders for path in (root / folder).rglob("*.py"))
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources))
-    return f"{version}.{DIRTY}.{digest.hexdigest()[:8]}"
-
-
-def environment(packages: Iterable[str] = PACKAGES) -> dict[str, Any]:
-    """Return the versions of installed packages, the platform and the devices.
+def environment(code: Code, packages: Iterable[str] = PACKAGES) -> dict[str, Any]:
+    """Return the code, the versions of installed packages, the platform and the devices.
 
     Args:
+      code: the code of this process.
       packages: the packages to look up; those that are not installed are left out.
     """
     return {
-        "code_version": code_version(),
+        "code_version": code.version,
+        "commit": code.commit,
+        "uncommitted": list(code.uncommitted),
         "python": platform.python_version(),
-        "packages": _versions(packages),
+        "packages": versions_of(packages),
         "platform": platform.platform(),
-        "processor": _processor(),
+        "processor": processor(),
         "backend": jax.default_backend(),
         "devices": [device.device_kind for device in jax.devices()],
     }
 
 
-def _versions(packages: Iterable[str]) -> dict[str, str]:
-    found = {}
-    for name in packages:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
-
-
-def _processor() -> str:
+def processor() -> str:
     """Return the model, the number of cores and, on Linux, the widest vector instructions."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -86,16 +50,36 @@ def _processor() -> str:
     return ", ".join([models[0], f"{len(models)} cores", *widest])
 
 
-def note_environment(file: Path, packages: Iterable[str] = PACKAGES) -> None:
+def note_environment(file: Path, code: Code, packages: Iterable[str] = PACKAGES) -> None:
     """Append the present environment to a run's file; a run may be resumed in another one.
 
     Args:
       file: a JSON list of environments, oldest first; created if missing, replaced if damaged.
+      code: the code of this process.
       packages: see `environment`.
     """
+    now = environment(code, packages)
+    write_json(file, [e for e in read_environments(file) if e != now] + [now])
+
+
+def read_environments(file: Path) -> list[dict[str, Any]]:
+    """Return the environments of a run, oldest first; none if the file is missing or damaged."""
     try:
-        before = list(read_json(file))
-    except (OSError, ValueError):  # missing or damaged; no row depends on it
-        before = []
-    now = environment(packages)
-    write_json(file, [e for e in before if e != now] + [now])
+        return list(read_json(file))
+    except (OSError, ValueError, TypeError):  # no row depends on it
+        return []
+
+
+def changed_packages(file: Path) -> list[str]:
+    """Return texts on numerical packages whose versions changed since the last environment.
+
+    Args:
+      file: see `note_environment`.
+    """
+    before = next((e["packages"] for e in reversed(read_environments(file)) if "packages" in e), {})
+    now = versions_of(NUMERICAL)
+    return [
+        f"{name} {before[name]} -> {now.get(name)}"
+        for name in NUMERICAL
+        if name in before and before[name] != now.get(name)
+    ]

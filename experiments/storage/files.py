@@ -1,10 +1,13 @@
-"""Atomic file writes, and JSON files."""
+"""Atomic file writes, JSON files and checksums."""
 
+import hashlib
 import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from experiments.storage import locks
 
 
 def read_json(path: Path) -> Any:
@@ -29,10 +32,22 @@ def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
     Args:
       path: the file; its folder is created if missing.
       write: writes the new content to the temporary path that it is given.
+
+    Raises:
+      OSError: if the file cannot be written.
+      Lost: if its folder was replaced since it was locked, see `locks.check`.
     """
+    locks.check(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
     write(temporary)
     with temporary.open("rb") as file:
         os.fsync(file.fileno())
+    locks.check(path)
     temporary.replace(path)
+
+
+def checksum(path: Path) -> str:
+    """Return the SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -30,7 +30,7 @@ def row_id(settings: Mapping[str, Any], member: Mapping[str, Any], code_version:
     Args:
       settings: the settings that the numbers of a single member depend on.
       member: what distinguishes the row, for example its criterion, actions, seed and round.
-      code_version: see `environment.code_version`.
+      code_version: see `experiments.storage.code`.
     """
     text = json.dumps([settings, member, code_version], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
@@ -140,8 +140,15 @@ def read_curves(path: Path) -> dict[str, np.ndarray]:
 
     Raises:
       FileNotFoundError: if there is no such file.
+      ValueError: if it is not a whole Parquet file.
     """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pq.read_table(path)
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise ValueError(f"{path} is damaged, or not a Parquet file") from error
     return {name: table[name].to_numpy() for name in table.column_names}

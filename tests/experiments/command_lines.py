@@ -101,7 +101,14 @@ def fork(*words: str, code: str = MODULE, file_size: int = 0) -> CompletedProces
     print(json.dumps([code, words, dict(os.environ), file_size]), file=server.stdin, flush=True)
     answer = server.stdout.readline()
     assert answer, "the process that forks has ended"
-    return CompletedProcess(words, *json.loads(answer))
+    status, out, err = json.loads(answer)
+    return CompletedProcess(words, status, out, _without_note(err))
+
+
+def _without_note(errors: str) -> str:
+    """Drop the note of a run on uncommitted sources, which a developer's checkout may have."""
+    lines = errors.splitlines(keepends=True)
+    return "".join(line for line in lines if not line.startswith("uncommitted changes in "))
 
 
 def python(*words: str) -> CompletedProcess[str]:

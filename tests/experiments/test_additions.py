@@ -68,6 +68,10 @@ def test_one_of_each_kind_is_added_by_a_file_outside_the_repository(tmp_path):
     [(status, output)] = command_lines.answers([command])
     assert status == 0, output
     rows = read_table(run / "results.csv")
+    again = ["tools.rerun", rows[-1]["id"], f"--results={run}"]
+    answers = command_lines.answers([again, [*again, f"--config={tmp_path}/own.py"]])
+    assert answers[0][0] == 1 and "add --config=FILE.py (it was made by: python" in answers[0][1]
+    assert answers[1][0] == 0 and answers[1][1].endswith("every number is equal\n"), answers[1]
     assert [row["variant"] for row in rows if row["round"] == 1] == [
         "later_columns:halved:halved",
         "random",

@@ -24,7 +24,7 @@ class StoppingAutosave(Autosave):
     """Saves at every chunk boundary and stops after some chunks."""
 
     def __init__(self, workdir, chunks):
-        super().__init__(workdir, "version", "own", save_every=0)
+        super().__init__(tiny.folder(workdir), "own", save_every=0)
         self.left = chunks
 
     def save_if_due(self, *arguments, **options):
@@ -75,7 +75,7 @@ def uninterrupted(laboratory):
 def test_a_stopped_training_resumes_to_the_same_bytes(laboratory, uninterrupted, chunks, tmp_path):
     with pytest.raises(Stopped):
         train(laboratory, StoppingAutosave(tmp_path, chunks))
-    again, before = train(laboratory, Autosave(tmp_path, "version", "own"))
+    again, before = train(laboratory, Autosave(tiny.folder(tmp_path), "own"))
     jax.tree.map(np.testing.assert_array_equal, again, uninterrupted)
     assert before
 
@@ -91,7 +91,7 @@ def test_a_stopped_training_resumes_with_other_devices_and_padding(
     assert -MEMBERS % len(devices) != -MEMBERS % 2, "both numbers of devices need the same padding"
     monkeypatch.setattr(jax, "devices", lambda: devices[:2])
     laboratory = make_grouped(dataset, grouped)
-    again, before = train(laboratory, Autosave(tmp_path, "version", "own"))
+    again, before = train(laboratory, Autosave(tiny.folder(tmp_path), "own"))
     jax.tree.map(np.testing.assert_array_equal, again, uninterrupted)
     assert before > MEMBERS * STEPS / 2
 
@@ -99,9 +99,9 @@ def test_a_stopped_training_resumes_with_other_devices_and_padding(
 def test_useless_saved_groups_are_reported(dataset, uninterrupted, tmp_path, capsys):
     with pytest.raises(Stopped):
         train(make_trainer(dataset, 1), StoppingAutosave(tmp_path, 1))
-    own = tmp_path / "under_way" / "version" / "own"
+    own = tmp_path / "under_way" / "code" / "own"
     (own / "members_0_to_5_damaged").mkdir()
-    again, before = train(make_grouped(dataset, True), Autosave(tmp_path, "version", "own"))
+    again, before = train(make_grouped(dataset, True), Autosave(tiny.folder(tmp_path), "own"))
     jax.tree.map(np.testing.assert_array_equal, again, uninterrupted)
     assert not before
     [line] = capsys.readouterr().err.splitlines()
@@ -111,7 +111,7 @@ def test_useless_saved_groups_are_reported(dataset, uninterrupted, tmp_path, cap
 def test_nothing_is_saved_before_the_interval_is_over(laboratory, uninterrupted, tmp_path):
     if laboratory.prepare(MEMBERS).members < MEMBERS:
         pytest.skip("a finished group is always saved")
-    train(laboratory, Autosave(tmp_path, "version", "own", save_every=1e6))
+    train(laboratory, Autosave(tiny.folder(tmp_path), "own", save_every=1e6))
     assert not (tmp_path / "under_way").exists()
 
 
@@ -143,7 +143,7 @@ def test_a_run_stopped_while_retraining_resumes(make_config, tmp_path, monkeypat
     config, save = make_config(), Autosave.save_if_due
 
     def save_and_stop(self, *arguments, **options):
-        again = not self._folder.name.startswith(("learning", "round"))
+        again = not self._folder.path.name.startswith(("learning", "round"))
         monkeypatch.setattr(stopping, "_asked_to_stop", again)
         save(self, *arguments, **options)
 
@@ -157,7 +157,7 @@ def test_a_run_stopped_while_retraining_resumes(make_config, tmp_path, monkeypat
     load = Autosave.load
 
     def noting(self, *arguments):
-        loaded.append((self._folder.name, load(self, *arguments)))
+        loaded.append((self._folder.path.name, load(self, *arguments)))
         return loaded[-1][1]
 
     monkeypatch.setattr(Autosave, "load", noting)

@@ -9,6 +9,7 @@ import pytest
 from experiments.runners.iterative import Outcome
 from experiments.storage.checkpoints import Checkpoints
 from supermask_jax.rounds import RoundState
+from tests.experiments import tiny
 
 
 def make_outcome(seed=0):
@@ -36,24 +37,24 @@ def folder(tmp_path):
 
 
 def test_an_empty_folder_has_no_rounds(folder):
-    assert Checkpoints(folder, 2).rounds() == []
-    assert Checkpoints(folder, 2).load_newest(9, lambda round: make_outcome()) is None
+    assert Checkpoints(tiny.folder(folder), 2).rounds() == []
+    assert Checkpoints(tiny.folder(folder), 2).load_newest(9, lambda round: make_outcome()) is None
     assert not folder.exists()
 
 
 def test_a_round_loads_exactly_also_after_reopening(folder):
-    saved, first = make_outcome(), Checkpoints(folder, 2)
+    saved, first = make_outcome(), Checkpoints(tiny.folder(folder), 2)
     first.save(0, jax.tree.map(jax.numpy.asarray, saved))
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), saved)
     assert_same(first.load(0, shapes), saved)
-    again = Checkpoints(folder, 2)
+    again = Checkpoints(tiny.folder(folder), 2)
     assert again.rounds() == [0]
     assert_same(again.load(0, shapes), saved)
 
 
 @pytest.mark.parametrize(("keep", "kept"), [(1, [0, 4]), (3, [0, 2, 3, 4])])
 def test_the_newest_rounds_and_the_dense_one_stay(folder, keep, kept):
-    checkpoints = Checkpoints(folder, keep)
+    checkpoints = Checkpoints(tiny.folder(folder), keep)
     for round in range(5):
         checkpoints.save(round, {"w": np.float32([round])})
     assert checkpoints.rounds() == kept
@@ -62,7 +63,7 @@ def test_the_newest_rounds_and_the_dense_one_stay(folder, keep, kept):
 
 
 def test_a_round_saved_again_replaces_the_first_and_those_after_it(folder):
-    checkpoints = Checkpoints(folder, keep=3)
+    checkpoints = Checkpoints(tiny.folder(folder), keep=3)
     for number in range(4):
         checkpoints.save(number, make_outcome(0))
     checkpoints.save(2, make_outcome(1))
@@ -92,7 +93,7 @@ def damage(path, how):
 
 @pytest.mark.parametrize("how", DAMAGES)
 def test_damage_of_any_file_leads_back_to_the_previous_round(folder, tmp_path, capsys, how):
-    checkpoints = Checkpoints(folder, keep=2)
+    checkpoints = Checkpoints(tiny.folder(folder), keep=2)
     for number in range(3):
         checkpoints.save(number, make_outcome(number))
     whole, shapes = make_outcome(1), make_outcome()
@@ -104,7 +105,7 @@ def test_damage_of_any_file_leads_back_to_the_previous_round(folder, tmp_path, c
         if not (copy / file).stat().st_size and how != "deleted":
             continue
         damage(copy / file, how)
-        round, loaded = Checkpoints(copy, keep=2).load_newest(3, lambda round: shapes)
+        round, loaded = Checkpoints(tiny.folder(copy), keep=2).load_newest(3, lambda round: shapes)
         assert round == 1
         assert_same(loaded, whole)
         said = capsys.readouterr().err
@@ -115,11 +116,11 @@ def test_damage_of_any_file_leads_back_to_the_previous_round(folder, tmp_path, c
         if file != Path("round_02.json"):  # damaged checksums may name another file
             assert f"{copy / file} is {'missing' if how == 'deleted' else 'damaged'}" in said
         assert (moved / "round_02.json").exists()
-        assert Checkpoints(copy, keep=2).rounds() == [0, 1]
+        assert Checkpoints(tiny.folder(copy), keep=2).rounds() == [0, 1]
 
 
 def test_an_incomplete_round_does_not_count(folder):
-    checkpoints = Checkpoints(folder, keep=2)
+    checkpoints = Checkpoints(tiny.folder(folder), keep=2)
     checkpoints.save(0, make_outcome(0))
     checkpoints.save(1, make_outcome(1))
     (folder / "round_01.json").unlink()  # it is written last
@@ -129,7 +130,7 @@ def test_an_incomplete_round_does_not_count(folder):
 
 
 def test_a_full_disk_leaves_earlier_rounds_intact(folder):
-    checkpoints = Checkpoints(folder, keep=2)
+    checkpoints = Checkpoints(tiny.folder(folder), keep=2)
     checkpoints.save(0, make_outcome(0))
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, limit[1]))

@@ -23,9 +23,9 @@ ACCURACIES = ("validation_accuracy", "test_accuracy", "density")
 
 
 def run(config, workdir):
-    run_folder.open_workdir(str(workdir), config.to_dict())
+    folder = run_folder.open_workdir(str(workdir), config.to_dict())
     runner = RUNNERS[config.runner]
-    return runner.run(runner.make_plan(config), workdir, "a command")
+    return runner.run(runner.make_plan(config), folder, "a command")
 
 
 def get_config(name, argument):

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from experiments.runners import iterative
+from experiments.storage import run_folder
 from experiments.storage.checkpoints import Checkpoints
 from tests.conftest import SHARED
 from tests.experiments import command_lines, tiny
@@ -73,6 +74,10 @@ runpy.run_module("experiments.run", run_name="__main__", alter_sys=True)
 """
 
 
+def checkpoints_of(workdir):
+    return Checkpoints(run_folder.existing(workdir).below("checkpoints"), keep=2)
+
+
 class Sweep:
     """A small sweep to run many times."""
 
@@ -114,7 +119,7 @@ class Sweep:
         assert (workdir / "results.csv").read_bytes() == (self.whole / "results.csv").read_bytes()
         plan = iterative.make_plan(tiny.config())
         outcomes = [
-            Checkpoints(folder / "checkpoints", 2).load(2, iterative.abstract_outcome(plan, 2))
+            checkpoints_of(folder).load(2, iterative.abstract_outcome(plan, 2))
             for folder in (workdir, self.whole)
         ]
         jax.tree.map(np.testing.assert_array_equal, *outcomes)
@@ -232,17 +237,39 @@ def test_a_read_only_folder_is_reported_and_the_run_resumes_later(tmp_path, unin
     assert (tmp_path / "run" / "results.csv").read_bytes() == uninterrupted
 
 
-def test_a_second_process_is_refused_and_the_first_is_named(sweep, tmp_path):
-    flags = [*sweep.flags, f"--workdir={tmp_path}"]
-    paused = [sys.executable, "-c", command_lines.SIGNALLED, str(int(signal.SIGSTOP)), *flags]
-    with subprocess.Popen(paused, cwd=ROOT, stdout=subprocess.DEVNULL) as first:
+@pytest.fixture
+def paused(sweep, tmp_path):
+    """A run in a process that is stopped while it trains, and its flags."""
+    flags = [*sweep.flags, f"--workdir={tmp_path / 'run'}"]
+    command = [sys.executable, "-c", command_lines.SIGNALLED, str(int(signal.SIGSTOP)), *flags]
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=ROOT, **pipes) as first:
         os.waitid(os.P_PID, first.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
-        assert (tmp_path / "under_way").exists()
-        second = command_lines.fork("experiments.run", *flags)
-        first.send_signal(signal.SIGCONT)
-    check_error(second, f"{tmp_path} is in use by process {first.pid} on ")
-    assert first.returncode == 0
-    sweep.check_whole(tmp_path)
+        assert (tmp_path / "run" / "under_way").exists()
+        yield first, flags
+
+
+def test_a_second_process_is_refused_and_the_first_is_named(sweep, tmp_path, paused):
+    first, flags = paused
+    second = command_lines.fork("experiments.run", *flags)
+    check_error(second, f"{tmp_path / 'run'} is in use by process {first.pid} on ")
+    first.send_signal(signal.SIGCONT)
+    assert first.wait() == 0
+    sweep.check_whole(tmp_path / "run")
+
+
+def test_a_run_whose_folder_became_another_runs_stops_and_leaves_it_alone(tmp_path, paused):
+    first, flags = paused
+    run = tmp_path / "run"
+    shutil.rmtree(run)
+    other = command_lines.fork("experiments.run", *flags, "--config.seeds=(2,3)")
+    assert other.returncode == 0, other.stderr
+    left = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    first.send_signal(signal.SIGCONT)
+    errors = first.stderr.read().splitlines()
+    assert first.wait() == 1
+    assert errors[-1].startswith(f"error: {run / 'lock'} was moved, deleted or replaced while")
+    assert left == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from experiments.runners import iterative, mask_analysis
 from experiments.runners.iterative import Variant
-from experiments.storage import results
+from experiments.storage import results, run_folder
 from experiments.storage.checkpoints import Checkpoints
 from supermask_jax import rates
 from supermask_jax.actions import MASK_ONE, MASK_ZERO
@@ -35,7 +35,7 @@ def member(rows, variant, seed, round):
 
 def load(workdir, round):
     plan = iterative.make_plan(tiny.config())
-    checkpoints = Checkpoints(workdir / "checkpoints", keep=2)
+    checkpoints = Checkpoints(run_folder.existing(workdir).below("checkpoints"), keep=2)
     outcome = checkpoints.load(round, iterative.abstract_outcome(plan, round))
     return plan, outcome
 

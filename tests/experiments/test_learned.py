@@ -10,7 +10,7 @@ from experiments.problems.seeds import BATCHES, DRAWS, INIT, LOSS, seed_keys
 from experiments.runners import learned
 from experiments.runners.learned import Variant
 from experiments.runners.untrained_weights import WEIGHTS
-from experiments.storage import results
+from experiments.storage import results, run_folder
 from experiments.storage.checkpoints import Checkpoints
 from supermask_jax import supermasks
 from tests.bad_input import check_one_line
@@ -33,7 +33,9 @@ def rows():
 @pytest.fixture(scope="module")
 def logits(plan):
     """The logits of all members at the lowest validation loss."""
-    checkpoints = Checkpoints(tiny.finished(tiny.learned) / "checkpoints", keep=1)
+    checkpoints = Checkpoints(
+        run_folder.existing(tiny.finished(tiny.learned)).below("checkpoints"), keep=1
+    )
     return checkpoints.load(0, learned.Learner(plan).abstract_logits())
 
 

@@ -9,7 +9,7 @@ from experiments.plots import mask_analysis as figure
 from experiments.plots.styles import STYLES
 from experiments.runners import iterative, mask_analysis
 from experiments.runners.registry import read_table
-from experiments.storage import results
+from experiments.storage import results, run_folder
 from experiments.storage.checkpoints import Checkpoints
 from supermask_jax.paths import path_name
 from tests.experiments import tiny
@@ -41,7 +41,7 @@ def outcomes(workdir):
     def flat(tree):
         return {path_name(p): leaf for p, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
-    checkpoints = Checkpoints(workdir / "checkpoints", keep=2)
+    checkpoints = Checkpoints(run_folder.existing(workdir).below("checkpoints"), keep=2)
     loaded = [checkpoints.load(r, iterative.abstract_outcome(plan, r)) for r in range(3)]
     return [
         {"w_i": flat(o.state.w_i), "w_f": flat(o.w_f), "mask": flat(o.state.mask)} for o in loaded

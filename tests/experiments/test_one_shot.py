@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from experiments.runners import iterative, one_shot
-from experiments.storage import results
+from experiments.storage import results, run_folder
 from experiments.storage.checkpoints import Checkpoints
 from supermask_jax import rates
 from tests.experiments import tiny
@@ -25,7 +25,9 @@ def rows():
 @pytest.fixture(scope="module")
 def dense(plan):
     """The initial and the trained weights of both seeds."""
-    checkpoints = Checkpoints(tiny.finished(tiny.one_shot) / "dense" / "checkpoints", keep=2)
+    checkpoints = Checkpoints(
+        run_folder.existing(tiny.finished(tiny.one_shot)).below("dense/checkpoints"), keep=2
+    )
     outcome = checkpoints.load(0, iterative.abstract_outcome(plan.dense, 0))
     return outcome.state.w_i, outcome.w_f
 

@@ -12,15 +12,19 @@ from ml_collections import ConfigDict
 from experiments.configs import heuristic_supermasks, learned_supermasks, mask_criteria
 from experiments.runners.registry import RUNNERS
 from experiments.storage import results, run_folder
+from experiments.storage.code import Code
+from experiments.storage.identity import Identity, RunFolder
 from tests.conftest import SHARED
 
+COMMITTED = Code("0.1.0+s0123456789", "0123456789", ())
 VARIANTS = ("large_final", "random:reshuffle:freeze")
 
 
 def config(**changes) -> ConfigDict:
     """Iterative pruning of two variants and two seeds, for two rounds of a few steps on digits."""
     tiny = mask_criteria.get_config("lenet300,tiny")
-    tiny.update(variants=VARIANTS, **changes)
+    tiny.update(variants=VARIANTS)
+    tiny.update(**changes)
     return tiny
 
 
@@ -43,11 +47,18 @@ def one_shot(**changes) -> ConfigDict:
     return tiny
 
 
-def run(workdir: Path, tiny: ConfigDict, part: str | None = None) -> list[results.Row]:
+def run(
+    workdir: Path, tiny: ConfigDict, part: str | None = None, code: Code | None = None
+) -> list[results.Row]:
     """Plan and run an experiment in a folder, as experiments.run does."""
-    run_folder.open_workdir(str(workdir), tiny.to_dict(), part)
+    folder = run_folder.open_workdir(str(workdir), tiny.to_dict(), part, code=code)
     runner = RUNNERS[tiny.runner]
-    return runner.run(runner.make_plan(tiny, part=part), workdir, "a command")
+    return runner.run(runner.make_plan(tiny, part=part), folder, "a command")
+
+
+def folder(path: Path) -> RunFolder:
+    """Return a folder for files of a run that has no settings."""
+    return RunFolder(path, Identity(path, "settings", ("code",)))
 
 
 @functools.cache

@@ -5,8 +5,10 @@ from absl import flags
 from absl.testing import flagsaver
 
 from experiments.runners import iterative, learned
-from experiments.storage import environment, results
+from experiments.storage import results
+from experiments.storage.code import Code
 from experiments.storage.files import read_json, write_json
+from tests.bad_input import check_one_line
 from tests.experiments import tiny
 from tools import collect
 
@@ -85,6 +87,70 @@ def test_the_same_row_of_two_runs_counts_once(make_run, tmp_path):
     one, two = make_run("one"), make_run("two")
     rows = collect.collect([one, two], tmp_path / "table")
     assert repr(rows) == repr(results.read_rows(one / "results.csv", iterative.COLUMNS))
+
+
+SOURCES = "0.1.0+s0123456789"
+
+
+def set_code(run, version, uncommitted=(), machine=None):
+    """Make all rows of a run those of a version of the code."""
+    rows = results.read_rows(run / "results.csv", iterative.COLUMNS)
+    rows = [row | {"code_version": version} for row in rows]
+    results.write_rows(run / "results.csv", rows, iterative.COLUMNS)
+    told = {"code_version": version, "uncommitted": list(uncommitted)}
+    write_json(run / "environment.json", [*(machine or []), told])
+
+
+def test_rows_of_several_versions_of_the_code_are_joined_only_on_demand(make_run, tmp_path):
+    runs = [make_run("one"), make_run("two", seeds=(7,)), make_run("three", seeds=(8,))]
+    for run, version in zip(runs, (SOURCES, SOURCES[:-1] + "a", "0.1.0+g0123456789"), strict=True):
+        set_code(run, version)
+    for some in (runs[:2], runs[1:]):
+        with pytest.raises(ValueError, match=r"made by 2 versions of the code \(.*, .*\); --allow"):
+            collect.collect(some, tmp_path / "out" / "table")
+        assert not (tmp_path / "out").exists()
+    rows = collect.collect(runs, tmp_path / "table", allow_code_change=True)
+    told = read_json(tmp_path / "table.config.json")["code"]
+    assert told == list(dict.fromkeys(row["code_version"] for row in rows)) and len(told) == 3
+    collect.collect([runs[0]], tmp_path / "table")
+    assert read_json(tmp_path / "table.config.json")["code"] == [SOURCES]
+
+
+def test_rows_that_tell_commits_alone_are_joined_as_before(make_run, tmp_path):
+    runs = [make_run("one"), make_run("two", seeds=(7,))]
+    for run, version in zip(runs, ("0.1.0+g0123456789", "0.1.0+g012345678a"), strict=True):
+        set_code(run, version)
+    collect.collect(runs, tmp_path / "table")
+    assert "code" not in read_json(tmp_path / "table.config.json")
+
+
+def test_rows_of_uncommitted_sources_are_refused_until_these_are_committed(
+    make_run, tmp_path, monkeypatch
+):
+    run = make_run("run")
+    set_code(run, SOURCES, uncommitted=["supermask_jax/masks.py"])
+    with pytest.raises(ValueError) as caught:
+        collect.collect([run], tmp_path / "out" / "table")
+    check_one_line(caught.value)
+    assert f"{run} has rows of uncommitted code ({SOURCES}); commit" in str(caught.value)
+    here = Code(SOURCES, "0123456789", ("supermask_jax/masks.py",))
+    monkeypatch.setattr(collect, "identify", lambda: here)
+    with pytest.raises(ValueError, match="uncommitted code"):
+        collect.collect([run], tmp_path / "out" / "table")
+    monkeypatch.setattr(collect, "identify", lambda: here._replace(uncommitted=()))
+    collect.collect([run], tmp_path / "now")
+    monkeypatch.undo()
+    set_code(run, SOURCES, (), [{"code_version": SOURCES, "uncommitted": ["x.py"]}])
+    collect.collect([run], tmp_path / "later")
+
+
+def test_parts_of_another_run_are_refused(tmp_path):
+    run = shutil.copytree(tiny.finished(), tmp_path / "run")
+    config = read_json(run / "config.json")
+    write_json(run / "config.json", config | {"learning_rate": 0.5})
+    with pytest.raises(ValueError, match=r"parts/results/round_00.json was made with other sett"):
+        collect.collect([run], tmp_path / "out" / "table")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_same_member_by_other_code_counts_once(make_run, tmp_path):
@@ -184,13 +250,12 @@ def curve_points(path):
 
 
 @pytest.mark.parametrize("make_config", [tiny.learned, tiny.one_shot])
-def test_slices_of_supermasks_join_into_the_bytes_of_one_run(make_config, tmp_path, monkeypatch):
-    monkeypatch.setattr(environment, "code_version", lambda: "0.1.0+g0123456789")
+def test_slices_of_supermasks_join_into_the_bytes_of_one_run(make_config, tmp_path, capsys):
     config = make_config(retrain_epochs=0) if make_config is tiny.learned else make_config()
-    tiny.run(tmp_path / "whole", config)
+    tiny.run(tmp_path / "whole", config, code=tiny.COMMITTED)
     slices = [tmp_path / f"slice_{index}" for index in (0, 1)]
     for index, folder in enumerate(slices):
-        tiny.run(folder, config, f"{index}/2")
+        tiny.run(folder, config, f"{index}/2", tiny.COMMITTED)
     collect.collect(slices, tmp_path / "joined")
     whole = (tmp_path / "whole" / "results.csv").read_bytes()
     assert (tmp_path / "joined.csv").read_bytes() == whole
@@ -201,6 +266,11 @@ def test_slices_of_supermasks_join_into_the_bytes_of_one_run(make_config, tmp_pa
         paths = (curves, tmp_path / "twice.curves.parquet", tmp_path / "whole" / learned.CURVES)
         joined, twice, alone = (curve_points(path) for path in paths)
         assert joined == twice == alone
+    if curves.exists():
+        (slices[1] / learned.CURVES).unlink()
+        collect.collect(slices, tmp_path / "less")
+        assert f"{slices[1] / learned.CURVES} is missing; the table" in capsys.readouterr().err
+        assert set(curve_points(tmp_path / "less.curves.parquet")) < set(joined)
     table = slices[0] / "results.csv"
     table.write_text("".join(table.read_text().splitlines(keepends=True)[:-1]))
     with pytest.raises(ValueError, match="resume that run to rewrite the table"):

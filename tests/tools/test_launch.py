@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from experiments.runners import iterative
 from experiments.runners.iterative import Member, Variant
 from experiments.runners.sweeps import Slice
-from experiments.storage import environment, results
+from experiments.storage import results
 from experiments.storage.files import read_json
 from tests.bad_input import check_one_line
 from tests.experiments import command_lines, tiny
@@ -60,13 +60,11 @@ def test_text_that_is_not_a_slice_is_refused(text):
 def sliced(tmp_path_factory):
     """Three slices of a sweep of four members, and the whole sweep, with the same code version."""
     base = tmp_path_factory.mktemp("slices")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(environment, "code_version", lambda: "0.1.0+g0123456789")
-        config = tiny.config(seeds=(1, 0))
-        tiny.run(base / "whole", config)
-        folders = [base / f"slice_{index}" for index in range(3)]
-        for index, folder in enumerate(folders):
-            tiny.run(folder, config, f"{index}/3")
+    config = tiny.config(seeds=(1, 0))
+    tiny.run(base / "whole", config, code=tiny.COMMITTED)
+    folders = [base / f"slice_{index}" for index in range(3)]
+    for index, folder in enumerate(folders):
+        tiny.run(folder, config, f"{index}/3", tiny.COMMITTED)
     return base, folders
 
 
@@ -102,6 +100,7 @@ def test_jobs_do_the_slices(tmp_path):
         for index in (0, 1)
     ]
     assert [{row["seed"] for row in rows} for rows in slices] == [{0}, {1}]
+    assert list((tmp_path / "logs").iterdir()) and not list((tmp_path / "logs").glob("*.pkl"))
 
     def numbers(rows):
         return sorted(repr({k: v for k, v in row.items() if k != "command"}) for row in rows)

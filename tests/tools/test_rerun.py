@@ -6,10 +6,11 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
+from experiments import datasets
 from experiments.runners import iterative
 from experiments.runners.registry import read_table
 from experiments.storage import results, run_folder
-from experiments.storage.files import read_json
+from experiments.storage.files import read_json, write_json
 from tests.experiments import tiny
 from tools import rerun
 
@@ -47,11 +48,11 @@ def main(folder):
     ],
 )
 def test_a_row_is_found_with_the_config_of_it_alone(folder, member, variants):
-    row, _, config = rerun.find(pick(folder, *member)["id"], folder)
-    assert row == pick(folder, *member)
+    found = rerun.find(pick(folder, *member)["id"], folder)
+    assert found.row == pick(folder, *member)
     whole = run_folder.settings(read_json(folder / "tiny.config.json"))
     own = {"variants": variants, "seeds": [member[1]], "num_rounds": member[2]}
-    assert config.to_dict() == whole | own
+    assert found.config.to_dict() == whole | own
 
 
 @pytest.mark.parametrize("make_config", [tiny.learned, tiny.one_shot])
@@ -86,15 +87,16 @@ def test_a_row_computed_again_is_equal(main, folder, capsys):
 @pytest.mark.parametrize("value", [5, math.nan])
 def test_another_number_is_reported(main, folder, monkeypatch, capsys, name, value):
     row = pick(folder, "large_final", 0, 2)
-    monkeypatch.setattr(rerun, "recompute", lambda row, *_: row | {name: value})
-    with pytest.raises(SystemExit, match=f"^{name} differ .row by .*, now "):
+    monkeypatch.setattr(rerun, "recompute", lambda *_: row | {name: value})
+    with pytest.raises(SystemExit, match=f"^{name} differ .the code is equal, .*; the processor"):
         main(row["id"])
     assert capsys.readouterr().out.count("False") == 1
 
 
 def test_the_numbers_of_a_diverged_member_are_equal(main, folder, monkeypatch, capsys):
     diverged = pick(folder, "large_final", 0, 2) | dict.fromkeys(MEASURED, float("nan"))
-    monkeypatch.setattr(rerun, "find", lambda id, folder: (diverged, iterative, tiny.config()))
+    found = rerun.find(diverged["id"], folder)._replace(row=diverged)
+    monkeypatch.setattr(rerun, "find", lambda id, folder: found)
     again = diverged | dict.fromkeys(MEASURED, math.nan * 1)
     monkeypatch.setattr(rerun, "recompute", lambda *_: again)
     main(diverged["id"])
@@ -104,6 +106,70 @@ def test_the_numbers_of_a_diverged_member_are_equal(main, folder, monkeypatch, c
 def test_a_committed_row_is_found_anywhere_under_results():
     committed = Path(__file__).parent.parent.parent / "results"
     row = results.read_rows(committed / "mask_criteria_lenet300_mnist.csv", iterative.COLUMNS)[-1]
-    found, _, config = rerun.find(row["id"], committed)
-    assert found == row
-    assert (list(config.seeds), config.num_rounds) == ([row["seed"]], row["round"])
+    found = rerun.find(row["id"], committed)
+    assert found.row == row
+    own = list(found.config.seeds), found.config.num_rounds
+    assert own == ([row["seed"]], row["round"])
+
+
+@pytest.fixture
+def rerun_in(tmp_path):
+    """Run the program on an id and a folder."""
+    flags.FLAGS.mark_as_parsed()
+
+    def rerun_in(folder, row):
+        with flagsaver.flagsaver(results=str(folder), data_dir=None):
+            rerun.main(["rerun", row["id"]])
+
+    return rerun_in
+
+
+@pytest.mark.parametrize("below", ["", "slice_0"])
+def test_a_row_of_a_run_needs_no_collecting(tmp_path, rerun_in, monkeypatch, capsys, below):
+    run = shutil.copytree(tiny.finished(), tmp_path / "runs" / below, dirs_exist_ok=True)
+    row = read_table(run / "results.csv")[-1]
+    monkeypatch.setattr(rerun, "recompute", lambda *_: row)
+    rerun_in(tmp_path / "runs", row)
+    assert capsys.readouterr().out.endswith("every number is equal\n")
+
+
+def change_config(run, **changes):
+    write_json(run / "config.json", read_json(run / "config.json") | changes)
+
+
+def test_other_data_is_refused(tmp_path, rerun_in):
+    run = shutil.copytree(tiny.finished(), tmp_path / "run")
+    row = read_table(run / "results.csv")[-1]
+    change_config(run, data="0123456789abcdef")
+    checksum = datasets.load("digits").checksum()
+    message = f"error: row {row['id']} was made with other data: digits has the checksum {checksum}"
+    with pytest.raises(SystemExit, match=f"{message} here and 0123456789abcdef in its table"):
+        rerun_in(run, row)
+
+
+def test_a_row_of_a_configuration_with_code_asks_for_it(tmp_path, rerun_in):
+    run = shutil.copytree(tiny.finished(), tmp_path / "run")
+    rows = read_table(run / "results.csv")
+    rows[-1]["code_version"] += ".c01234567"
+    results.write_rows(run / "results.csv", rows, iterative.COLUMNS)
+    with pytest.raises(SystemExit, match="needs the code that its configuration brought: add --c"):
+        rerun_in(run, rows[-1])
+
+
+@pytest.mark.parametrize(
+    ("version", "processors", "text"),
+    [
+        ("0.1.0+sother", ["Chip 9"], "row by 0.1.0+smine, now 0.1.0+sother"),
+        ("0.1.0+smine", ["Chip 8", "Chip 7", "Chip 8"],
+         "the code is equal, 0.1.0+smine, but the row was made on Chip 8 and Chip 7, now Chip 9"),
+        ("0.1.0+smine", ["Chip 8", "Chip 9"],
+         "the code is equal, 0.1.0+smine; the processor too, as far as is known: Chip 9"),
+        ("0.1.0+smine", [],
+         "the code is equal, 0.1.0+smine; the processor too, as far as is known: Chip 9"),
+    ],
+)  # fmt: skip
+def test_the_reason_names_code_or_processor(monkeypatch, version, processors, text):
+    monkeypatch.setattr(rerun, "processor", lambda: "Chip 9")
+    row = {"code_version": "0.1.0+smine"}
+    found = rerun.Found(row, iterative, tiny.config(), None, processors)
+    assert rerun.reason(found, version) == text

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from experiments.storage import results
+from experiments.storage.code import identify
 from experiments.storage.environment import PACKAGES, note_environment
 
 Row = TypeVar("Row")
@@ -23,7 +24,7 @@ def write(path: Path, rows: Sequence[Any]) -> None:
 def write_machine(path: Path) -> None:
     """Write the machine beside a table; this opens the devices, so no worker may hold them."""
     packages = (*PACKAGES, "torch")
-    note_environment(path.with_suffix(".environment.json"), packages)
+    note_environment(path.with_suffix(".environment.json"), identify(), packages)
 
 
 def read(path: Path, kind: type[Row]) -> list[Row]:
