@@ -31,17 +31,17 @@ PyTree = Any
 FILE = "analysis.csv"
 
 COLUMNS: results.Columns = {
-    "experiment": str,
-    "network": str,
-    "dataset": str,
-    "variant": str,
-    "seed": int,
-    "other_variant": str,  # empty unless the quantity is an overlap
-    "other_seed": lambda text: int(text) if text else None,
-    "round": int,
-    "layer": str,
-    "quantity": str,
-    "value": float,
+    "experiment": results.text,
+    "network": results.text,
+    "dataset": results.text,
+    "variant": results.text,
+    "seed": results.integer,
+    "other_variant": results.text,  # empty unless the quantity is an overlap
+    "other_seed": results.optional_integer,
+    "round": results.integer,
+    "layer": results.text,
+    "quantity": results.text,
+    "value": results.number,
 }
 
 

@@ -44,20 +44,20 @@ PyTree = Any
 
 LISTS = ("powers", "criteria", "weights", "seeds")
 COLUMNS: results.Columns = {
-    "id": str,
-    "experiment": str,
-    "network": str,
-    "dataset": str,
-    "criterion": str,
-    "weights": str,
-    "seed": int,
-    "power": int,
-    "density": float,
-    "validation_accuracy": float,
-    "test_accuracy": float,
-    "retrained_test_accuracy": float,
-    "code_version": str,
-    "command": str,
+    "id": results.identifier,
+    "experiment": results.text,
+    "network": results.text,
+    "dataset": results.text,
+    "criterion": results.text,
+    "weights": results.text,
+    "seed": results.integer,
+    "power": results.integer,
+    "density": results.number,
+    "validation_accuracy": results.number,
+    "test_accuracy": results.number,
+    "retrained_test_accuracy": results.number,
+    "code_version": results.text,
+    "command": results.text,
 }
 
 

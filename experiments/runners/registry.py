@@ -1,6 +1,5 @@
 """The registry of runners, by the name that configurations use."""
 
-import csv
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -132,9 +131,7 @@ def read_table(path: Path) -> list[results.Row]:
       FileNotFoundError: if the file is missing.
       ValueError: if no runner writes a table with these columns, or if the table is damaged.
     """
-    with path.open(newline="") as file:
-        header = next(csv.reader(file), [])
-    for source in (*RUNNERS.values(), mask_analysis):
-        if header == list(source.COLUMNS):
-            return results.read_rows(path, source.COLUMNS)
-    raise ValueError(f"{path} is not a table of this version: its columns are {header}.")
+    names = results.read_header(path)
+    kinds = [source.COLUMNS for source in (*RUNNERS.values(), mask_analysis)]
+    closest = max(kinds, key=lambda columns: len(columns.keys() & names))
+    return results.read_rows(path, closest)

@@ -3,25 +3,105 @@
 Every row holds what is needed to compute it again. Accuracies are fractions, losses are in nats,
 density is kept / prunable weights. Every runner has its own columns, in this order: what the row is
 about, the density, the measurements, and the provenance.
+
+A table may come back from another program (pandas, polars, pyarrow, DuckDB, R, a spreadsheet). Its
+cells are read by what they mean: ``true``, ``TRUE`` and ``1`` are True, an empty cell is a missing
+number, ``1.0`` is the integer 1. What can only be guessed is refused.
 """
 
 import csv
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from experiments.storage.files import replace_file
+from supermask_jax.checks import shown
 
 Row = dict[str, Any]
 
-Columns = Mapping[str, Callable[[str], Any]]
+Columns = Mapping[str, Callable[[str], Any]]  # the reader of each column's cells
 
 ALL_LAYERS = "all"  # in the column `layer`: all layers together
+
+MISSING = ("", "nan", "na", "n/a", "#n/a", "<na>", "null", "none")  # in lower case
+NUMERAL = re.compile(r"[+-]?(nan|inf|infinity|([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?)")
+ROW_ID = re.compile("[0-9a-f]{12}")
+
+
+def text(cell: str) -> str:
+    """Read a cell of any text."""
+    return cell
+
+
+def identifier(cell: str) -> str:
+    """Read the id of a row.
+
+    Raises:
+      ValueError: if a program took the id for a number, as some take 86e501496586 for infinity.
+    """
+    if _value(cell) is not None and not ROW_ID.fullmatch(cell):
+        raise ValueError(
+            f"{shown(cell)} is no id; a program took the id for a number, read ids as text there."
+        )
+    return cell
+
+
+def number(cell: str) -> float:
+    """Read a number; NaN where it is missing.
+
+    Raises:
+      ValueError: for any other text.
+    """
+    value = _value(cell)
+    if value is None:
+        raise ValueError(f"{shown(cell)} is not a number.")
+    return value
+
+
+def integer(cell: str) -> int:
+    """Read an integer, also one that a program wrote as a float.
+
+    Raises:
+      ValueError: for any other text.
+    """
+    if re.fullmatch("-?[0-9]{1,20}", cell):
+        return int(cell)
+    value = _value(cell)
+    if value is None or not value.is_integer() or abs(value) > 2**53:  # floats are exact up to here
+        raise ValueError(f"{shown(cell)} is not an integer.")
+    return int(value)
+
+
+def optional_integer(cell: str) -> int | None:
+    """Read an integer as `integer` does; None where it is missing."""
+    return None if cell.strip().lower() in MISSING else integer(cell)
+
+
+def boolean(cell: str) -> bool:
+    """Read True or False in any case, or 1 or 0.
+
+    Raises:
+      ValueError: for any other text.
+    """
+    value = {"true": 1, "false": 0}.get(cell.strip().lower(), _value(cell))
+    if value not in (0, 1):
+        raise ValueError(f"{shown(cell)} is neither True nor False.")
+    return value == 1
+
+
+def _value(cell: str) -> float | None:
+    """Return the number in a cell, NaN where it is missing; None where there is other text."""
+    word = cell.strip().lower()
+    if word in MISSING:
+        return math.nan
+    return float(word) if NUMERAL.fullmatch(word) else None
 
 
 def row_id(settings: Mapping[str, Any], member: Mapping[str, Any], code_version: str) -> str:
@@ -32,8 +112,8 @@ def row_id(settings: Mapping[str, Any], member: Mapping[str, Any], code_version:
       member: what distinguishes the row, for example its criterion, actions, seed and round.
       code_version: see `experiments.storage.code`.
     """
-    text = json.dumps([settings, member, code_version], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    made_from = json.dumps([settings, member, code_version], sort_keys=True)
+    return hashlib.sha256(made_from.encode()).hexdigest()[:12]
 
 
 def columns_between(row: Row, after: str, before: str) -> list[str]:
@@ -54,10 +134,10 @@ def measured(table: Mapping[str, np.ndarray], index: int, columns: Columns) -> R
     return {name: read(str(table[name][index])) for name, read in columns.items() if name in table}
 
 
-def write_rows(path: Path, rows: Iterable[Row], columns: Columns) -> None:
+def write_rows(path: Path, rows: Iterable[Row], columns: Iterable[str]) -> None:
     """Write a table as a CSV file, atomically."""
-    text = format_rows(rows, columns)
-    replace_file(path, lambda temporary: temporary.write_text(text, newline=""))
+    table = format_rows(rows, columns)
+    replace_file(path, lambda temporary: temporary.write_text(table, encoding="utf-8", newline=""))
 
 
 def read_rows(path: Path, columns: Columns) -> list[Row]:
@@ -67,43 +147,89 @@ def read_rows(path: Path, columns: Columns) -> list[Row]:
       The rows; an empty list if the file is missing.
 
     Raises:
-      ValueError: if the table has other columns or is damaged.
+      ValueError: if the table has other columns or is damaged; names the file, line and column.
     """
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return parse_rows(file.read(), columns, path)
+    return parse_rows(_read(path), columns, path) if path.exists() else []
 
 
-def format_rows(rows: Iterable[Row], columns: Columns) -> str:
+def read_header(path: Path) -> list[str]:
+    """Return the names of the columns of a CSV file; an empty list if the file is empty.
+
+    Raises:
+      FileNotFoundError: if the file is missing.
+      ValueError: if it is no CSV file.
+    """
+    return next(_lines(_read(path), path), (0, []))[1]
+
+
+def format_rows(rows: Iterable[Row], columns: Iterable[str]) -> str:
     """Return a table as the text of a CSV file."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    table = io.StringIO()
+    writer = csv.DictWriter(table, list(columns), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    return text.getvalue()
+    return table.getvalue()
 
 
-def parse_rows(text: str, columns: Columns, path: Path) -> list[Row]:
+def parse_rows(table: str, columns: Columns, path: Path) -> list[Row]:
     """Parse the text that `format_rows` returned, with the types of its columns.
 
     Args:
-      text: the text of a CSV file.
+      table: the text of a CSV file, whose columns may have any order.
       columns: the expected columns.
       path: the file, for error messages.
 
     Raises:
-      ValueError: if the table has other columns or is damaged.
+      ValueError: if the table has other columns or is damaged; names the file, line and column.
     """
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    if list(reader.fieldnames or ()) != list(columns):
-        raise ValueError(
-            f"{path} is not a table of this version: its columns are {reader.fieldnames}."
-        )
+    lines = _lines(table, path)
+    _, names = next(lines, (0, []))
+    _check_names(names, columns, path)
+    return [
+        _parse_row(cells, names, columns, f"{path} is damaged in line {line}")
+        for line, cells in lines
+    ]
+
+
+def _read(path: Path) -> str:
     try:
-        return [{name: kind(row[name]) for name, kind in columns.items()} for row in reader]
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path} is damaged in line {reader.line_num}: {error}") from error
+        with path.open(encoding="utf-8-sig", newline="") as file:  # without a byte-order mark
+            return file.read()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not a table in UTF-8: {error}.") from None
+
+
+def _lines(table: str, path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield the number of the last line of every row, and its cells; skips empty lines."""
+    reader = csv.reader(io.StringIO(table, newline=""), strict=True)
+    try:
+        for cells in reader:
+            if cells:
+                yield reader.line_num, cells
+    except csv.Error as error:
+        raise ValueError(f"{path} is damaged in line {reader.line_num}: {error}.") from None
+
+
+def _check_names(names: Sequence[str], columns: Columns, path: Path) -> None:
+    unlike = {
+        "it lacks {}": [name for name in columns if name not in names],
+        "it has {} besides": [name for name in names if name not in columns],
+        "it has {} more than once": [name for name in columns if names.count(name) > 1],
+    }
+    if said := [how.format(", ".join(map(repr, which))) for how, which in unlike.items() if which]:
+        raise ValueError(f"{path} is not a table of this version: {'; '.join(said)}.")
+
+
+def _parse_row(cells: Sequence[str], names: Sequence[str], columns: Columns, where: str) -> Row:
+    if len(cells) != len(names):
+        raise ValueError(f"{where}: it has {len(cells)} cells for {len(names)} columns.")
+    texts, row = dict(zip(names, cells, strict=True)), {}
+    for name, read in columns.items():
+        try:
+            row[name] = read(texts[name])
+        except ValueError as error:
+            raise ValueError(f"{where}, column {name}: {error}") from None
+    return row
 
 
 def write_curves(

@@ -15,7 +15,8 @@ from supermask_jax.criteria import CRITERIA
 from tests.bad_input import check_one_line
 from tests.experiments import tiny
 
-NUMBERS = [name for name, kind in iterative.COLUMNS.items() if kind is not str]
+KINDS = (results.integer, results.number)
+NUMBERS = [name for name, read in iterative.COLUMNS.items() if read in KINDS]
 
 
 @pytest.fixture(scope="module")

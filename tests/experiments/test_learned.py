@@ -16,7 +16,8 @@ from supermask_jax import supermasks
 from tests.bad_input import check_one_line
 from tests.experiments import tiny
 
-NUMBERS = [name for name, kind in learned.COLUMNS.items() if kind in (int, float)]
+KINDS = (results.integer, results.number)
+NUMBERS = [name for name, read in learned.COLUMNS.items() if read in KINDS]
 EVAL_STEPS = [0, 3, 6, 9, 10]
 
 

@@ -9,7 +9,8 @@ from supermask_jax import rates
 from tests.experiments import tiny
 from tests.experiments.test_learned import forward
 
-NUMBERS = [name for name, kind in one_shot.COLUMNS.items() if kind in (int, float)]
+KINDS = (results.integer, results.number)
+NUMBERS = [name for name, read in one_shot.COLUMNS.items() if read in KINDS]
 
 
 @pytest.fixture(scope="module")

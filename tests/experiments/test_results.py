@@ -13,18 +13,17 @@ from tests.experiments import tiny
 
 
 def make_row(**changes):
-    row = {name: kind(3) for name, kind in iterative.COLUMNS.items()}
-    return row | changes
+    return tiny.blank_row(iterative.COLUMNS) | changes
 
 
 @pytest.mark.parametrize("value", [0.1 + 0.2, 1 / 3, 5e-324, -0.0, float("nan"), float("inf")])
 def test_a_table_reads_back_exactly(tmp_path, value):
     command = "python -m x '--config.seeds=(0, 1)' \"two\nlines\""
-    rows = [make_row(validation_loss=value, command=command), make_row(id="007", seed=-1)]
+    rows = [make_row(validation_loss=value, command=command), make_row(network="007", seed=-1)]
     results.write_rows(tmp_path / "new" / "table.csv", rows, iterative.COLUMNS)
     again = results.read_rows(tmp_path / "new" / "table.csv", iterative.COLUMNS)
     assert repr(again) == repr(rows)
-    assert [type(again[0][name]) for name in iterative.COLUMNS] == [*iterative.COLUMNS.values()]
+    assert [type(cell) for cell in again[0].values()] == [type(cell) for cell in rows[0].values()]
 
 
 @pytest.mark.parametrize("before", [[], [make_row(seed=7)]])

@@ -21,7 +21,7 @@ def make_rows(seeds, variants, num_rounds, command):
         for variant in variants if round else ["dense"]:
             for seed in seeds:
                 member = {"variant": variant.removesuffix(":rewind"), "seed": seed, "round": round}
-                row = {name: kind(1) for name, kind in iterative.COLUMNS.items()} | member
+                row = tiny.blank_row(iterative.COLUMNS) | member
                 row |= {"id": results.row_id({}, member, "0"), "validation_loss": float("nan")}
                 rows.append(row | {"command": command})
     return rows

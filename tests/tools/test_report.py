@@ -12,6 +12,7 @@ from experiments.runners import mask_analysis
 from experiments.runners.registry import read_table
 from experiments.storage import results
 from experiments.storage.files import read_json
+from tests.experiments import tiny
 from tests.tools.test_pages import Reader
 from tools.report import __main__ as program
 from tools.report import accuracy_tables, document, pages, provenance, tables, writing
@@ -228,7 +229,7 @@ def test_mistakes_get_one_line(main, folder, source, readme, message):
     (folder / "figures").mkdir()
     (folder / "plain.md").write_text("no marks\n")
     (folder / "other.csv").write_text("a,b\n")
-    analysed = [{name: kind(1) for name, kind in mask_analysis.COLUMNS.items()}]
+    analysed = [tiny.blank_row(mask_analysis.COLUMNS)]
     results.write_rows(folder / "alone.analysis.csv", analysed, mask_analysis.COLUMNS)
     given = {"page": str(folder / "page.html"), "readme": readme and str(folder / readme)}
     with pytest.raises(SystemExit, match=f"^error: .*{message}"):

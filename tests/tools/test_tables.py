@@ -7,6 +7,7 @@ from experiments.configs import mask_criteria
 from experiments.runners import iterative
 from experiments.storage import results
 from experiments.storage.files import write_json
+from tests.experiments import tiny
 from tools.report import tables
 
 ROOT = Path(__file__).parent.parent.parent
@@ -14,7 +15,7 @@ MEMBER = {"network": "lenet300", "dataset": "mnist", "variant": "random", "seed"
 
 
 def write_table(folder, name, rows, experiment="mask_criteria", **settings):
-    blank = {column: kind(1) for column, kind in iterative.COLUMNS.items()}
+    blank = tiny.blank_row(iterative.COLUMNS)
     rows = [blank | {"id": name, "experiment": experiment} | row for row in rows]
     results.write_rows(folder / f"{name}.csv", rows, iterative.COLUMNS)
     config = mask_criteria.get_config("lenet300").to_dict()

@@ -8,6 +8,7 @@ from experiments.storage import results
 from experiments.storage.code import identify
 from experiments.storage.environment import PACKAGES, note_environment
 
+READERS = {str: results.text, int: results.integer, float: results.number}
 Row = TypeVar("Row")
 
 
@@ -31,9 +32,10 @@ def read(path: Path, kind: type[Row]) -> list[Row]:
     """Return the rows of a file that `write` wrote; none if the file is missing.
 
     Raises:
-      ValueError: if its columns are not those of `kind`.
+      ValueError: if its columns are not those of `kind`, or if it is damaged.
     """
-    return [kind(**row) for row in results.read_rows(path, kind.__annotations__)]
+    columns = {name: READERS[type_] for name, type_ in kind.__annotations__.items()}
+    return [kind(**row) for row in results.read_rows(path, columns)]
 
 
 def markdown(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
