@@ -32,7 +32,7 @@ ALL_LAYERS = "all"  # in the column `layer`: all layers together
 
 MISSING = ("", "nan", "na", "n/a", "#n/a", "<na>", "null", "none")  # in lower case
 NUMERAL = re.compile(r"[+-]?(nan|inf|infinity|([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?)")
-ROW_ID = re.compile("[0-9a-f]{12}")
+FIRST_IDS = re.compile("[0-9a-f]{12}")  # of rows that were made before ids began with a letter
 
 
 def text(cell: str) -> str:
@@ -46,7 +46,7 @@ def identifier(cell: str) -> str:
     Raises:
       ValueError: if a program took the id for a number, as some take 86e501496586 for infinity.
     """
-    if _value(cell) is not None and not ROW_ID.fullmatch(cell):
+    if _value(cell) is not None and not FIRST_IDS.fullmatch(cell):
         raise ValueError(
             f"{shown(cell)} is no id; a program took the id for a number, read ids as text there."
         )
@@ -105,7 +105,10 @@ def _value(cell: str) -> float | None:
 
 
 def row_id(settings: Mapping[str, Any], member: Mapping[str, Any], code_version: str) -> str:
-    """Return twelve hexadecimal digits that identify a row by everything its numbers depend on.
+    """Return an id that names a row by everything its numbers depend on.
+
+    It is the letter r and eleven hexadecimal digits, so that no program takes it for a number. Ids
+    of rows that were made before have twelve hexadecimal digits.
 
     Args:
       settings: the settings that the numbers of a single member depend on.
@@ -113,7 +116,7 @@ def row_id(settings: Mapping[str, Any], member: Mapping[str, Any], code_version:
       code_version: see `experiments.storage.code`.
     """
     made_from = json.dumps([settings, member, code_version], sort_keys=True)
-    return hashlib.sha256(made_from.encode()).hexdigest()[:12]
+    return "r" + hashlib.sha256(made_from.encode()).hexdigest()[:11]
 
 
 def columns_between(row: Row, after: str, before: str) -> list[str]:

@@ -1,6 +1,7 @@
 """Tables that other programs have read and written again."""
 
 import csv
+import itertools
 import math
 import re
 from pathlib import Path
@@ -87,6 +88,27 @@ def test_a_committed_table_is_written_as_it_was_read(tmp_path, source):
     rows = read_table(source)
     results.write_rows(tmp_path / "table.csv", rows, list(rows[0]))
     assert (tmp_path / "table.csv").read_bytes() == source.read_bytes()
+
+
+def rewritten(rewrite, id, folder):
+    """Return the rows of a table with one row, after a program has read and written it."""
+    source, target = folder / "source.csv", folder / "target.csv"
+    results.write_rows(source, [tiny.blank_row(learned.COLUMNS) | {"id": id}], learned.COLUMNS)
+    rewrite(source, target)
+    return read_table(target)
+
+
+@pytest.mark.parametrize("rewrite", PROGRAMS)
+def test_no_program_takes_an_id_for_a_number(tmp_path, rewrite):
+    ids = (results.row_id({}, {"seed": seed}, "1") for seed in itertools.count())
+    id = next(id for id in ids if re.fullmatch("[0-9]+e[0-9]{4,}", id[1:]))
+    assert [row["id"] for row in rewritten(rewrite, id, tmp_path)] == [id]
+
+
+@pytest.mark.parametrize("rewrite", [with_pandas, with_polars, with_pyarrow])
+def test_an_id_that_became_infinity_is_refused(tmp_path, rewrite):
+    with pytest.raises(ValueError, match="line 2, column id: 'inf' is no id; a program took the"):
+        rewritten(rewrite, "86e501496586", tmp_path)
 
 
 @pytest.mark.parametrize(

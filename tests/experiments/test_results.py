@@ -64,7 +64,7 @@ MEMBER = {
     "seed": 3,
     "round": 7,
 }
-GOLDEN = "b375ded9c493"
+GOLDEN = "rb375ded9c49"
 
 
 def reverse(items):
