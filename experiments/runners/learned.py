@@ -152,7 +152,7 @@ def make_plan(config: ConfigDict, data_dir: str | None = None, part: str | None 
     checked = settings.read(Settings, config.to_dict())
     variants = parse_variants(Variant.parse, checked.variants)
     members = [
-        Member(variant, float(logit), seed)
+        Member(variant, logit, seed)
         for variant in variants
         for logit in checked.initial_logits
         for seed in checked.seeds

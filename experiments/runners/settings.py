@@ -9,7 +9,7 @@ import dataclasses
 import enum
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from supermask_jax.checks import lookup, shown
 
@@ -145,7 +145,7 @@ class Settings:
 
 
 def read(kind: type[S], config: Mapping[str, Any]) -> S:
-    """Check a configuration and return its settings.
+    """Check a configuration and return its settings, with floats where floats are declared.
 
     Args:
       kind: the subclass of `Settings` of a runner.
@@ -159,7 +159,22 @@ def read(kind: type[S], config: Mapping[str, Any]) -> S:
         for check in marks:
             if check is not SWEEP:
                 check(name, config[name])
-    return kind(**config)
+    declared = get_type_hints(kind)
+    return kind(**{name: _as_declared(declared[name], value) for name, value in config.items()})
+
+
+def _as_declared(kind: Any, value: Any) -> Any:
+    """Return a value with floats where its declared type has them, so that 0 and 0.0 are one."""
+    parts = get_args(kind)
+    if kind is float and _is_finite(value):
+        return float(value) + 0.0  # adding 0.0 turns -0.0 into 0.0
+    if not isinstance(value, list | tuple):
+        return value
+    if get_origin(kind) is Sequence:
+        return tuple(_as_declared(parts[0], item) for item in value)
+    if get_origin(kind) is tuple and len(value) == len(parts):
+        return tuple(map(_as_declared, parts, value))
+    return value
 
 
 def _marks(kind: type[Settings]) -> list[tuple[str, tuple[Any, ...]]]:

@@ -1,15 +1,22 @@
 import dataclasses
+import json
 import re
+from pathlib import Path
 
 import jax
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from ml_collections import ConfigDict
 
-from experiments.runners import iterative
+from experiments.runners import iterative, settings
+from experiments.runners.registry import RUNNERS
 from experiments.runners.rows import Origin
-from experiments.storage import results
+from experiments.storage import results, run_folder
+from experiments.storage.files import read_json
 from tests.experiments import tiny
+
+RESULTS = Path(__file__).resolve().parents[2] / "results"
 
 
 def make_row(**changes):
@@ -116,6 +123,37 @@ def test_id_of_a_row_depends_on_what_decides_its_numbers(plan, name):
     more = {"variants": (*tiny.VARIANTS, "movement"), "seeds": (0, 5, 9)}
     same = first_id(plan, **{name: more.get(name, "other")}) == first_id(plan)
     assert same == (name in OF_THE_SWEEP)
+
+
+@pytest.mark.parametrize(
+    ("make_config", "whole", "floats"),
+    [
+        (
+            tiny.config,
+            {"learning_rate": 1, "default_rate": 0, "rates": [["output/kernel", 0]]},
+            {"learning_rate": 1.0, "default_rate": -0.0, "rates": (("output/kernel", 0.0),)},
+        ),
+        (tiny.one_shot, {"default_rate": 0}, {"default_rate": 0.0}),
+        (
+            tiny.learned,
+            {"learning_rate": 100, "momentum": 0, "initial_logits": (0, 1)},
+            {"learning_rate": 100.0, "momentum": 0.0, "initial_logits": (-0.0, 1.0)},
+        ),
+    ],
+)
+def test_whole_numbers_and_floats_are_one_setting(make_config, whole, floats):
+    runner, config = RUNNERS[make_config().runner], make_config().to_dict()
+    one, other = (runner.make_plan(ConfigDict(config | new)).config for new in (whole, floats))
+    assert repr(one) == repr(other)
+    assert len({results.row_id(read.of_a_member(), MEMBER, "0.1.0") for read in (one, other)}) == 1
+
+
+def test_committed_settings_are_read_as_they_stand():
+    for path in RESULTS.glob("*.config.json"):
+        config = run_folder.settings(read_json(path))
+        kind = RUNNERS[config["runner"]].Settings
+        read = dataclasses.asdict(settings.read(kind, config))
+        assert json.dumps(read, sort_keys=True) == json.dumps(config, sort_keys=True), path
 
 
 def test_curves_are_one_row_per_member_and_evaluation(tmp_path):

@@ -33,6 +33,14 @@ def test_a_folder_is_reopened_by_the_same_run(tmp_path, changes):
     assert config == json.loads(json.dumps(CONFIG | changes | of_folder))
 
 
+def test_a_folder_is_reopened_with_the_same_numbers_written_otherwise(tmp_path):
+    identities = {
+        open_workdir(tmp_path, CONFIG | {"rates": (("output/kernel", rate),)}).identity
+        for rate in (0, 0.0, -0.0)
+    }
+    assert len(identities) == 1
+
+
 def test_a_folder_records_every_environment_of_its_run(tmp_path, monkeypatch):
     names = ["one", "two", "one", "two"]
     for name in names:
