@@ -18,6 +18,7 @@ from experiments.plots import (
     mask_one_actions,
     mask_zero_actions,
 )
+from experiments.plots.styles import matplotlib_defaults
 from experiments.storage.files import replace_file
 from experiments.tables.curves import EARLY_STOP, Row
 from supermask_jax.checks import lookup
@@ -34,6 +35,7 @@ class Drawing(NamedTuple):
     draw: Callable[[Sequence[Row]], Figure]
     needs: tuple[str, ...]
 
+    @matplotlib_defaults()
     def __call__(self, rows: Sequence[Row]) -> Figure:
         """Draw the figure."""
         return self.draw(rows)
@@ -69,6 +71,7 @@ def find_figure(name: str, columns: Iterable[str]) -> Drawing:
     return lookup("figure", name, {k: v for k, v in FIGURES.items() if columns.issuperset(v.needs)})
 
 
+@matplotlib_defaults()
 def save(figure: Figure, path: Path) -> None:
     """Write a figure whole or not at all; the suffix (.png, .svg, .pdf) gives the format."""
     form = path.suffix.removeprefix(".")

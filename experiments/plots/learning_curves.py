@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from experiments.plots.learned_supermasks import STYLES, label
 from experiments.plots.rounds import SIZE
-from experiments.plots.styles import band_options
+from experiments.plots.styles import band_options, matplotlib_defaults
 from experiments.tables.curves import Row, num_seeds
 
 ENLARGED = 12  # percentage points below the best
@@ -18,6 +18,7 @@ PANELS = {
 }
 
 
+@matplotlib_defaults()
 def draw(curves: Mapping[str, np.ndarray], about: str) -> Figure:
     """Draw the curves that a run of `experiments.runners.learned` wrote.
 

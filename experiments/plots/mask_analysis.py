@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from experiments.plots.panels import finish
 from experiments.plots.rounds import weights_axis
-from experiments.plots.styles import DASHED, Style, band_options, styles_for
+from experiments.plots.styles import DASHED, Style, band_options, matplotlib_defaults, styles_for
 from experiments.storage.results import ALL_LAYERS
 from experiments.tables.curves import Row, num_seeds, setting
 
@@ -31,6 +31,7 @@ class Panel(NamedTuple):
     unit: str = "%"
 
 
+@matplotlib_defaults()
 def draw(rows: Sequence[Row]) -> Figure:
     """Draw a table of `runners.mask_analysis`: lines are means, bands minimum to maximum.
 

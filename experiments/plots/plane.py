@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
 
+from experiments.plots.styles import matplotlib_defaults
 from supermask_jax.criteria import CRITERIA
 
 COLUMNS = 5
@@ -17,6 +18,7 @@ SHOWN = 0.9995  # of the weights; the axes end where the others begin
 KEPT = LinearSegmentedColormap.from_list("kept", ("#dddddd", "#9ac4de", "#0072b2"))
 
 
+@matplotlib_defaults()
 def draw_weights(w_i: np.ndarray, w_f: np.ndarray, keep: float, title: str) -> Figure:
     """Draw where the weights of a layer are, and which of them each criterion keeps.
 
@@ -39,6 +41,7 @@ def draw_weights(w_i: np.ndarray, w_f: np.ndarray, keep: float, title: str) -> F
     return figure
 
 
+@matplotlib_defaults()
 def draw_regions(keep: float) -> Figure:
     """Draw which part of the plane each criterion keeps, for weights spread over a square.
 

@@ -6,12 +6,25 @@ and for colour-blind readers. `rewind` and `zero` are the default actions of `la
 its style.
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+import matplotlib
 from matplotlib.colors import to_rgba
 
 SOLID, DASHED, DOTTED, DASH_DOTTED = "-", (0, (4, 1.6)), (0, (1, 1.4)), (0, (5, 1.4, 1, 1.4))
+
+
+@contextlib.contextmanager
+def matplotlib_defaults() -> Iterator[None]:
+    """Draw or save a figure as anywhere else, whatever a user's matplotlibrc says.
+
+    Some settings are read when a figure is drawn and others when it is saved, so both need this.
+    """
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        yield
 
 
 class Style(NamedTuple):

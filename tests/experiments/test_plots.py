@@ -2,16 +2,20 @@ import io
 import math
 import subprocess
 import sys
+from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex, to_rgb
 
-from experiments.plots import FIGURES, rounds, save
+from experiments.plots import FIGURES, plane, rounds, save
 from experiments.plots.styles import OTHERS, STYLES, styles_for
 from experiments.tables.curves import left_out, make_curves
 from supermask_jax.actions import MASK_ONE, MASK_ZERO
 from supermask_jax.criteria import CRITERIA
+from tools import figure as tool
+from tools.report import pages
 
 MASK_ONE_VARIANTS = (
     "large_final",
@@ -403,6 +407,67 @@ def test_nothing_overlaps_on_the_page():
         assert page.x0 <= box.x0 and box.x1 <= page.x1
         assert page.y0 <= box.y0 and box.y1 <= page.y1
         assert not any(box.overlaps(other) for other in boxes[:place])
+
+
+MATPLOTLIBRC = """
+font.family: serif
+font.size: 17
+text.color: red
+axes.facecolor: black
+axes.edgecolor: yellow
+axes.linewidth: 5
+axes.unicode_minus: False
+figure.facecolor: green
+figure.dpi: 31
+xtick.minor.visible: True
+ytick.labelcolor: blue
+lines.markeredgewidth: 4
+image.cmap: hot
+savefig.bbox: tight
+savefig.dpi: 31
+savefig.transparent: True
+svg.fonttype: none
+"""
+
+
+@pytest.fixture
+def users_style(tmp_path):
+    """The context of a user's matplotlibrc."""
+    file = tmp_path / "matplotlibrc"
+    file.write_text(MATPLOTLIBRC)
+    return matplotlib.rc_context(fname=file)
+
+
+RESULTS = Path(__file__).parents[2] / "results"
+MASKS = "mask_criteria_magnitude_lenet300_mnist.analysis.csv"
+DRAW = {
+    "FIGURES": lambda: FIGURES["mask_criteria"](make_rows(("large_final",), 2)),
+    "mask_analysis": lambda: tool.draw("mask_analysis", [RESULTS / MASKS]),
+    "learning_curves": lambda: tool.draw("learning_curves", list(RESULTS.glob("*conv2*.parquet"))),
+    "regions": lambda: plane.draw_regions(0.3),
+    "weights": lambda: plane.draw_weights(np.arange(9.0), np.ones(9), 0.3, "nine"),
+}
+
+
+@pytest.mark.parametrize("draw", DRAW.values(), ids=DRAW)
+def test_figures_are_drawn_with_the_settings_of_matplotlib(users_style, monkeypatch, draw):
+    monkeypatch.setattr(plane, "REGION_BINS", 3)
+    with users_style:
+        figure = draw()
+    artists = [figure, *figure.axes]
+    assert {to_hex(artist.get_facecolor()) for artist in artists} == {"#ffffff"}
+    assert {axes.spines["left"].get_linewidth() for axes in figure.axes} == {0.8}
+
+
+def test_a_users_matplotlibrc_changes_no_byte(users_style, tmp_path):
+    def files(name):
+        figure = FIGURES["mask_criteria"](make_rows(("large_final",), 2))
+        save(figure, tmp_path / name)
+        return (tmp_path / name).read_bytes(), pages.svg(figure, "a", "A figure.")
+
+    own = files("own.png")
+    with users_style:
+        assert files("users.png") == own
 
 
 def test_figures_do_without_pyplot():

@@ -21,6 +21,7 @@ from absl import app, flags
 from matplotlib.figure import Figure
 
 from experiments.command_line import fail, given, parse_flags, refuse_nan
+from experiments.plots.styles import matplotlib_defaults
 from experiments.problems.networks import NETWORKS
 from supermask_jax.checks import lookup
 from tools.benchmark import measurements
@@ -257,7 +258,8 @@ def _measure_whole(
         print(measurements.markdown_line(*lines([row])), flush=True)
         if _TABLE.value:
             measurements.write(Path(f"{_TABLE.value}.csv"), rows)
-            draw(rows).savefig(f"{_TABLE.value}.png", dpi=120)
+            with matplotlib_defaults():
+                draw(rows).savefig(f"{_TABLE.value}.png", dpi=120)
 
     for task in tasks:
         measure_network(task, members, mappings, _TURNS.value, torch, _PATIENCE.value, report)

@@ -16,6 +16,8 @@ from typing import NamedTuple
 import matplotlib
 from matplotlib.figure import Figure
 
+from experiments.plots.styles import matplotlib_defaults
+
 
 class Link(NamedTuple):
     """A link: to ``#anchor``, to ``https://...``, or to a file beside the tables."""
@@ -198,7 +200,7 @@ def svg(figure: Figure, name: str, label: str) -> str:
       label: the text for screen readers.
     """
     file = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "path"}):
+    with matplotlib_defaults(), matplotlib.rc_context({"svg.hashsalt": name}):
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
     text = file.getvalue()
     text = text[text.index("<svg") :]
