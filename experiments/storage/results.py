@@ -216,7 +216,7 @@ def _lines(table: str, path: Path) -> Iterator[tuple[int, list[str]]]:
 def _check_names(names: Sequence[str], columns: Columns, path: Path) -> None:
     unlike = {
         "it lacks {}": [name for name in columns if name not in names],
-        "it has {} besides": [name for name in names if name not in columns],
+        "remove {} from it": [name for name in names if name not in columns],
         "it has {} more than once": [name for name in columns if names.count(name) > 1],
     }
     if said := [how.format(", ".join(map(repr, which))) for how, which in unlike.items() if which]:

@@ -170,14 +170,14 @@ def test_columns_may_have_any_order(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda head: "," + head, "is not a table of this version: it has '' besides."),
+        (lambda head: "," + head, "is not a table of this version: remove '' from it."),
         (
             lambda head: head + ",Unnamed: 0",
-            "is not a table of this version: it has 'Unnamed: 0' b",
+            "is not a table of this version: remove 'Unnamed: 0' ",
         ),
         (
             lambda head: head.replace("seed", "SEED"),
-            "version: it lacks 'seed'; it has 'SEED' besid",
+            "version: it lacks 'seed'; remove 'SEED' from it",
         ),
         (
             lambda head: head.replace("round", "seed"),
