@@ -59,15 +59,16 @@ def open_workdir(
     settings: dict[str, Any] = json.loads(json.dumps(dict(config)))
     of_folder = {"format": FORMAT, "data": data, "slice": part}
     settings |= {name: value for name, value in of_folder.items() if value is not None}
-    codes, binding = [code.version], settings
+    codes = [code.version]
     if file.exists():
         before = _read_config(file)
         _check_same_run(workdir, before, settings)
         codes = _codes(workdir, before.get("code", [UNKNOWN]), code.version, allow_code_change)
         if "num_rounds" in settings:
             settings["num_rounds"] = max(before["num_rounds"], settings["num_rounds"])
-        binding = before  # equal, but 0 may be written as 0.0
-    identity = Identity(workdir, digest(_that_bind(binding)), tuple(codes))
+        # All else is equal, though 0 may be written as 0.0: its first spelling stays.
+        settings = before | {name: settings[name] for name in MAY_CHANGE if name in settings}
+    identity = Identity(workdir, digest(_that_bind(settings)), tuple(codes))
     if not file.exists():
         _check_strays(identity)
     if processes.is_first():
