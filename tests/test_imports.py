@@ -38,6 +38,7 @@ FLOORS = {"supermask_jax", "experiments", "tools", "tests"}
 ONLY_IN = {
     "flax": "problems/networks.py",
     "tensorflow_datasets": "datasets/*.py",
+    "array_record": "datasets/*.py",
     "orbax": "storage/checkpoints.py",
 }
 

@@ -11,21 +11,19 @@ In `[N, H, W, C]`, the axes are images, height, width and channels.
 
 import functools
 import hashlib
-import io
 import os
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments.datasets import prepared
 from supermask_jax.checks import lookup
 
 NUM_VALIDATION = {"mnist": 5_000, "cifar10": 5_000}  # images taken from the training set
 NUM_DIGITS_VALIDATION, NUM_DIGITS_TEST = 200, 300
 SPLIT_SEED = 2019
-BLOCK = 1_000  # records read at once; one by one takes twice as long
 
 
 class Split(NamedTuple):
@@ -71,18 +69,26 @@ def load(name: str, data_dir: str | None = None) -> Dataset:
         `~/tensorflow_datasets`. `digits` does not need one.
 
     Raises:
-      ValueError: if the name is unknown, or if the data set was prepared in a format that only
-        TensorFlow can read.
+      ValueError: if the name is unknown, or if the data set is damaged or of another kind (see
+        `prepared`).
       FileNotFoundError: if the folder does not contain the data set.
+      OSError: if the folder is none, or if a file may not be read.
     """
     return lookup("data set", name, LOADERS)(data_root(data_dir))
 
 
 def data_root(data_dir: str | None) -> Path:
-    """Return the folder of TensorFlow Datasets: `data_dir`, or the default if that is None."""
+    """Return the folder of TensorFlow Datasets: `data_dir`, or the default if that is None.
+
+    Raises:
+      ValueError: if it begins with `~` and an unknown user.
+    """
     # tfds reads the variable only once, when it is imported; this reads it at every call.
     named = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    return Path(named).expanduser()
+    try:
+        return Path(named).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"the folder {named!r} names a user without a home directory") from error
 
 
 def _load_digits(root: Path) -> Dataset:
@@ -97,17 +103,14 @@ def _load_digits(root: Path) -> Dataset:
 
 
 def _load_prepared(name: str, root: Path) -> Dataset:
-    folder = prepared_folder(name, root)
+    folder = prepared.find(name, root)
     if folder is None:
-        raise FileNotFoundError(
-            f"no data set {name!r} in {root}; prepare it with "
-            f"`python -m experiments.datasets {name} --data_dir={root}`, or set the environment "
-            "variable TFDS_DATA_DIR to a folder that has it"
-        )
-    builder = open_prepared(folder)
-    validation, train = _cut(_shuffled(_read(builder, "train")), NUM_VALIDATION[name])
-    num_classes = builder.info.features["label"].num_classes
-    return Dataset(name, train, validation, _read(builder, "test"), num_classes)
+        raise prepared.missing(name, root)
+    data = prepared.open_folder(folder)
+    train, test = (Split(*prepared.read(data, split)) for split in prepared.SPLITS)
+    prepared.check_training(data, train.labels, NUM_VALIDATION[name])
+    validation, train = _cut(_shuffled(train), NUM_VALIDATION[name])
+    return Dataset(name, train, validation, test, data.num_classes)
 
 
 def _shuffled(split: Split) -> Split:
@@ -120,54 +123,6 @@ def _shuffled(split: Split) -> Split:
 
 def _cut(split: Split, num: int) -> tuple[Split, Split]:
     return Split(*(a[:num] for a in split)), Split(*(a[num:] for a in split))
-
-
-def prepared_folder(name: str, root: Path) -> Path | None:
-    """Return the folder of the newest version of a data set under `root`; None if there is none."""
-    # A tfds builder finds only its own version, and creating one may need a network.
-    versions = [
-        file.parent
-        for file in (root / name).glob("*/features.json")
-        if re.fullmatch(r"\d+\.\d+\.\d+", file.parent.name)
-    ]
-    return max(versions, key=lambda v: [int(n) for n in v.name.split(".")], default=None)
-
-
-def open_prepared(folder: Path) -> Any:
-    """Return a tfds builder that reads a prepared folder.
-
-    Raises:
-      ValueError: if the data set was prepared in a format that only TensorFlow can read.
-    """
-    import tensorflow_datasets as tfds
-
-    builder = tfds.builder_from_directory(str(folder))
-    formats = sorted(f.value for f in builder.info.available_file_formats())
-    if "array_record" not in formats:
-        raise ValueError(
-            f"{folder} has the format {' and '.join(formats)}, but only array_record can be read "
-            "without TensorFlow; prepare the data set in another folder, with "
-            f"`python -m experiments.datasets {builder.name} --data_dir=DIR`"
-        )
-    return builder
-
-
-def _read(builder: Any, split: str) -> Split:
-    import tensorflow_datasets as tfds
-    from PIL import Image
-
-    shape = builder.info.features["image"].shape
-    source = builder.as_data_source(
-        split, decoders={"image": tfds.decode.SkipDecoding()}, file_format="array_record"
-    )
-    images = np.empty((len(source), *shape), np.uint8)
-    labels = np.empty(len(source), np.int32)
-    for start in range(0, len(source), BLOCK):
-        block = range(start, min(start + BLOCK, len(source)))
-        for i, record in zip(block, source.__getitems__(block), strict=True):
-            images[i] = np.asarray(Image.open(io.BytesIO(record["image"]))).reshape(shape)
-            labels[i] = record["label"]
-    return Split(images, labels)
 
 
 # Every loader gets the folder of TensorFlow Datasets, even one that does not need it.

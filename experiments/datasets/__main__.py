@@ -9,7 +9,7 @@ prepared stays as it is.
 from absl import app, flags
 
 from experiments.command_line import fail, parse_flags
-from experiments.datasets import data_root, prepared_folder
+from experiments.datasets import data_root, prepared
 from experiments.datasets.preparation import ORIGINALS, prepare
 
 DATA_DIR = flags.DEFINE_string(
@@ -23,7 +23,7 @@ def main(arguments: list[str]) -> None:
         if len(arguments) != 2:
             raise ValueError(f"name one data set: {' or '.join(ORIGINALS)}.")
         name = arguments[1]
-        was_there = prepared_folder(name, data_root(DATA_DIR.value)) is not None
+        was_there = prepared.find(name, data_root(DATA_DIR.value)) is not None
         folder = prepare(name, DATA_DIR.value)
     except (ValueError, OSError) as error:
         fail(error)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.datasets import data_root, open_prepared, prepared_folder
+from experiments.datasets import data_root, prepared
 from supermask_jax.checks import lookup
 
 TIMEOUT_SECONDS = 10
@@ -39,16 +39,16 @@ def prepare(name: str, data_dir: str | None = None) -> Path:
       The folder of the data set, `<data_dir>/<name>/<version>`.
 
     Raises:
-      ValueError: if the name is unknown, or if the data set is there in a format that only
-        TensorFlow can read.
+      ValueError: if the name is unknown, or if the data set is there but damaged or in a format
+        that only TensorFlow can read.
       ConnectionError: if the server does not answer within `TIMEOUT_SECONDS`, or if the download
         fails.
     """
     original = lookup("data set to prepare", name, ORIGINALS)
     root = data_root(data_dir)
-    folder = prepared_folder(name, root)
+    folder = prepared.find(name, root)
     if folder:
-        open_prepared(folder)
+        prepared.open_folder(folder)
         return folder
     _check_connection(original.url)
     return _download_and_prepare(name, root)

@@ -1,5 +1,6 @@
 """Named data sets: splits, reading, preparation, and errors about missing data."""
 
+import functools
 import gzip
 import hashlib
 import io
@@ -15,6 +16,7 @@ import pytest
 
 from experiments import datasets
 from experiments.datasets import preparation
+from experiments.datasets import prepared as prepared_folders
 from tests.experiments import command_lines
 
 SIZES = {
@@ -46,28 +48,29 @@ def no_network(monkeypatch):
 @pytest.fixture
 def prepared(tmp_path, monkeypatch):
     """Prepare fake data sets: `prepared(name)` returns the data dir and the splits in it."""
+    return functools.partial(prepare_fake, tmp_path, monkeypatch)
+
+
+def prepare_fake(base, monkeypatch, name):
+    """Prepare a fake data set in a folder; return the data dir and the splits in it."""
+    import tensorflow_datasets as tfds
+
     monkeypatch.setattr(preparation, "_check_connection", lambda url: None)
-    for name in ("mnist", "cifar10"):
-        monkeypatch.setitem(datasets.NUM_VALIDATION, name, NUM_VALIDATION)
-
-    def prepare(name):
-        import tensorflow_datasets as tfds
-
-        splits = fake_splits(SHAPES[name])
-        originals = tmp_path / "originals"
-        originals.mkdir()
-        {"mnist": write_mnist, "cifar10": write_cifar10}[name](originals, splits)
-        monkeypatch.setattr(
-            tfds.download.DownloadManager,
-            "download",
-            lambda self, urls: jax.tree.map(lambda url: originals / Path(url).name, urls),
-        )
-        data_dir = tmp_path / "data"
-        folder = preparation.prepare(name, str(data_dir))
-        assert folder.parent == data_dir / name
-        return str(data_dir), splits
-
-    return prepare
+    for known in ("mnist", "cifar10"):
+        monkeypatch.setitem(datasets.NUM_VALIDATION, known, NUM_VALIDATION)
+    splits = fake_splits(SHAPES[name])
+    originals = base / "originals"
+    originals.mkdir()
+    {"mnist": write_mnist, "cifar10": write_cifar10}[name](originals, splits)
+    monkeypatch.setattr(
+        tfds.download.DownloadManager,
+        "download",
+        lambda self, urls: jax.tree.map(lambda url: originals / Path(url).name, urls),
+    )
+    data_dir = base / "data"
+    folder = preparation.prepare(name, str(data_dir))
+    assert folder.parent == data_dir / name
+    return str(data_dir), splits
 
 
 def fake_splits(shape):
@@ -75,7 +78,7 @@ def fake_splits(shape):
     return {
         split: datasets.Split(
             rng.integers(256, size=(num, *shape), dtype=np.uint8),
-            rng.integers(10, size=num).astype(np.int32),
+            rng.permutation(np.arange(num) % 10).astype(np.int32),
         )
         for split, num in {"train": NUM_TRAIN, "test": NUM_TEST}.items()
     }
@@ -206,7 +209,7 @@ def test_preparing_again_leaves_the_data_alone_and_says_so(prepared):
 def test_the_block_size_does_not_matter(prepared, monkeypatch):
     data_dir, _ = prepared("mnist")
     whole = datasets.load("mnist", data_dir)
-    monkeypatch.setattr(datasets, "BLOCK", 7)
+    monkeypatch.setattr(prepared_folders, "BLOCK", 7)
     jax.tree.map(np.testing.assert_array_equal, whole[1:4], datasets.load("mnist", data_dir)[1:4])
 
 
