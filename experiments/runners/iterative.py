@@ -321,7 +321,10 @@ class RunFiles:
 
 
 class Laboratory:
-    """The compiled programs of a plan: one training per population size, one advance per variant.
+    """The compiled programs of a plan.
+
+    There is one training per population size, one program per criterion that scores the weights,
+    and one per pair of actions that advances a round by these scores.
 
     Args:
       plan: from `make_plan`.
@@ -338,7 +341,11 @@ class Laboratory:
             num_orders=len(plan.seeds),
             members_at_once=config.members_at_once,
         )
-        self._advance = {variant: self._compile_advance(variant) for variant in plan.variants}
+        self._score = {name: _compile_score(name) for name in {v.criterion for v in plan.variants}}
+        self._advance = {
+            actions: self._compile_advance(*actions)
+            for actions in {(v.mask_one, v.mask_zero) for v in plan.variants}
+        }
         self._analysis = mask_analysis.Analysis(plan.problem.prunable)
         self._start_params = jax.jit(jax.vmap(rounds.start_params))
         self.eval_steps = self._trainer.eval_steps
@@ -429,39 +436,56 @@ class Laboratory:
         num_keep = rates.keep_counts(self._plan.problem.params, self._plan.rates, round)
         keys, orders = self._keys(round, ADVANCE), self._places(round)
         state = empty(abstract_outcome(self._plan, round).state)
-        for variant, advance in self._advance.items():
+        for variant in self._plan.variants:
             own = np.array([i for i, member in enumerate(members) if member.variant == variant])
             before = population.take(previous, orders[own] if round == 1 else own)
-            write(state, own, jax.device_get(advance(keys[orders[own]], before, num_keep)))
+            scores = self._score[variant.criterion](before)
+            advance = self._advance[variant.mask_one, variant.mask_zero]
+            write(state, own, jax.device_get(advance(keys[orders[own]], before, scores, num_keep)))
         return state
 
     def _places(self, round: int) -> np.ndarray:
         """Return the index of every member's seed in `Plan.seeds`, int32 `[P]`."""
         return seed_places(self._plan.members(round), self._plan.seeds)
 
-    def _compile_advance(self, variant: Variant) -> Callable[..., rounds.RoundState]:
+    def _compile_advance(self, mask_one: str, mask_zero: str) -> Callable[..., rounds.RoundState]:
         advance = functools.partial(
             rounds.advance,
-            criterion=CRITERIA[variant.criterion],
-            mask_one=MASK_ONE[variant.mask_one],
-            mask_zero=MASK_ZERO[variant.mask_zero],
+            mask_one=MASK_ONE[mask_one],
+            mask_zero=MASK_ZERO[mask_zero],
             prunable=self._plan.problem.prunable,
         )
 
-        def advance_one(key: jax.Array, own: Outcome, num_keep: PyTree) -> rounds.RoundState:
-            state = advance(key, own.state, own.w_f, num_keep=num_keep)
+        def advance_one(
+            key: jax.Array, own: Outcome, scores: PyTree, num_keep: PyTree
+        ) -> rounds.RoundState:
+            state = advance(key, own.state, own.w_f, criterion=lambda *_: scores, num_keep=num_keep)
             # The scores of a diverged member are meaningless. Keep it NaN, so that its rows say so.
             finite = jnp.all(jnp.array([jnp.isfinite(w).all() for w in jax.tree.leaves(own.w_f)]))
             w_i = jax.tree.map(lambda w: jnp.where(finite, w, jnp.nan), state.w_i)
             return state._replace(w_i=w_i)
 
-        def advance_seeds(keys: jax.Array, own: Outcome, num_keep: PyTree) -> rounds.RoundState:
-            return lax.map(lambda x: advance_one(x[0], x[1], num_keep), (keys, own))
+        def advance_seeds(
+            keys: jax.Array, own: Outcome, scores: PyTree, num_keep: PyTree
+        ) -> rounds.RoundState:
+            return lax.map(lambda x: advance_one(x[0], x[1], x[2], num_keep), (keys, own, scores))
 
         return jax.jit(advance_seeds)
 
     def _keys(self, round: int, purpose: int) -> jax.Array:
         return seed_keys(self._plan.seeds, round, purpose)
+
+
+def _compile_score(criterion: str) -> Callable[[Outcome], PyTree]:
+    """Return the program that scores the weights of members, `[S, ...]` per leaf."""
+
+    def score(own: Outcome) -> PyTree:
+        return CRITERIA[criterion](own.state.w_i, own.w_f, own.state.mask)
+
+    def score_seeds(own: Outcome) -> PyTree:
+        return lax.map(score, own)
+
+    return jax.jit(score_seeds)
 
 
 def row_key(config: Mapping[str, Any]) -> Callable[[results.Row], tuple]:

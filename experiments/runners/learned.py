@@ -344,7 +344,7 @@ class Learner:
 
     def _weights(self) -> PyTree:
         """Return the frozen weights of all members, `[P, ...]` per leaf."""
-        problem, names = self._plan.problem, list(WEIGHTS)
+        problem, names = self._plan.problem, sorted({m.variant.weights for m in self._plan.members})
 
         def of_member(init_key: jax.Array, key: jax.Array, name: jax.Array) -> PyTree:
             w_i = problem.network.init(init_key)

@@ -126,9 +126,7 @@ def test_a_finished_run_does_nothing_and_says_so(workdir, rows, monkeypatch, cap
     assert capsys.readouterr().out == f"{workdir} is complete\n"
 
 
-def test_two_training_programs_and_one_advance_per_variant_for_a_whole_run(
-    compilations, tmp_path, monkeypatch
-):
+def test_programs_are_compiled_once_for_a_whole_run(compilations, tmp_path, monkeypatch):
     """Nothing is compiled after round 1: every round advances S members of each variant."""
     after = {}
 
@@ -136,10 +134,13 @@ def test_two_training_programs_and_one_advance_per_variant_for_a_whole_run(
         after[number] = list(compilations)
 
     monkeypatch.setattr(iterative.RoundProgress, "finish_round", finish_round)
-    tiny.run(tmp_path, tiny.config(num_rounds=4, chunk_evals=1))
+    config = tiny.config(num_rounds=4, chunk_evals=1)
+    config.variants = ("large_final", "random")
+    tiny.run(tmp_path, config)
     assert after[4].count("jit(run_chunk)") == 2, "of S and of P members"
     assert after[4].count("jit(_test)") == 2
-    assert after[4].count("jit(advance_seeds)") == len(tiny.VARIANTS)
+    assert after[4].count("jit(score_seeds)") == 2, "of two criteria"
+    assert after[4].count("jit(advance_seeds)") == 1, "of one pair of actions"
     assert after[4] == after[1]
 
 
