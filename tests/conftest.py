@@ -13,6 +13,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no test depends on what XL
 import hypothesis
 import jax
 import pytest
+from jax._src import compiler
+
+UNOPTIMIZED = jax.config.read("jax_disable_most_optimizations")
+# It takes less than half of that again if it does not use MLIR to generate the code of fusions.
+EMITTERS = "xla_cpu_use_fusion_emitters"
+if UNOPTIMIZED:
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --{EMITTERS}=false"
 
 # All processes of a test session share one folder, also those that tests start: no process
 # compiles again what another has compiled. The first process makes the folder and removes it.
@@ -46,18 +53,27 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("library")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def optimization(request):
-    """In a module that is marked as optimized, XLA compiles as it does for users."""
-    if not request.node.get_closest_marker("optimized"):
-        yield
-        return
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", False)
-    jax.clear_caches()
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-    jax.clear_caches()
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """XLA optimizes the programs of a test that is marked as optimized as it does for users."""
+    unoptimized = UNOPTIMIZED and not item.get_closest_marker("optimized")
+    if unoptimized != jax.config.read("jax_disable_most_optimizations"):
+        jax.config.update("jax_disable_most_optimizations", unoptimized)
+        jax.clear_caches()
+
+
+_get_compile_options = compiler.get_compile_options
+
+
+def get_compile_options(*args, **options):
+    """Undo `XLA_FLAGS`, which hold for a whole process, for a test that is marked as optimized."""
+    found = _get_compile_options(*args, **options)
+    if UNOPTIMIZED and not jax.config.read("jax_disable_most_optimizations"):
+        found.env_option_overrides = [*found.env_option_overrides, (EMITTERS, True)]
+    return found
+
+
+compiler.get_compile_options = get_compile_options
 
 
 COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"

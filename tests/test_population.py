@@ -89,7 +89,7 @@ def test_one_by_one_equals_solo_to_the_bit(seeds, devices):
 @pytest.mark.parametrize(("batch_size", "devices"), [(2, 0), (1, 4), (2, 2)])
 def test_vmapped_equals_solo_within_rounding(batch_size, devices):
     seeds = (0, 1, 2, 3)
-    result = together(seeds, batch_size, devices)
+    result = jax.device_get(together(seeds, batch_size, devices))
     for slot, seed in enumerate(seeds):
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4),

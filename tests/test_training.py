@@ -15,8 +15,6 @@ from supermask_jax.transforms import freeze_pruned
 from tests.test_transforms import ARGUMENTS, EXTRA, OPTIMIZERS
 from tests.trees import assert_same_bits, draw, leaves
 
-pytestmark = pytest.mark.optimized
-
 PARAMS = draw({"kernel": jnp.ones((4, 3)), "bias": jnp.ones(3)}, 0)
 MASK = {"kernel": draw(PARAMS, 1)["kernel"] > -0.5, "bias": jnp.ones(3, bool)}
 DATA = {
@@ -149,6 +147,7 @@ def test_data_may_hold_more_than_arrays():
     assert metrics["validation_loss"][-1] < metrics["validation_loss"][0]
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("chunk_evals", [1, 2, 3])
 def test_chunks_change_no_bit(chunk_evals):
     whole, table = run(toy(17, 5))
@@ -498,6 +497,7 @@ def without_keys(tree):
     return jax.tree.map(lambda x: jax.random.key_data(x) if is_key(x) else x, tree)
 
 
+@pytest.mark.optimized
 def test_state_beside_the_parameters_in_chunks_and_in_a_population():
     whole = with_state(normalised())
     assert_same_bits(without_keys(with_state(normalised(2))), without_keys(whole))

@@ -14,8 +14,6 @@ from experiments.problems.problem import Problem
 from supermask_jax import population
 from supermask_jax.training import Stream
 
-pytestmark = pytest.mark.optimized
-
 MEMBERS, SEEDS = 9, 3
 STEPS, BATCH, EVAL_EVERY = 13, 8, 4
 EVAL_STEPS = [0, 4, 8, 12, 13]
@@ -156,6 +154,7 @@ def by_hand(dataset):
     return trajectories, losses
 
 
+@pytest.mark.optimized
 def test_training_equals_a_plain_loop(dataset, one_by_one, by_hand):
     trained, _ = one_by_one
     trajectories, losses = by_hand
@@ -184,6 +183,7 @@ def test_training_equals_a_plain_loop(dataset, one_by_one, by_hand):
     assert len(set(best_steps)) > 1 and min(best_steps) < STEPS, "early stopping chose nothing"
 
 
+@pytest.mark.optimized
 def test_shapes_and_what_is_missing(one_by_one):
     trained, _ = one_by_one
     assert trained.params["kernel"].shape == (MEMBERS, 64, 10)
@@ -194,6 +194,7 @@ def test_shapes_and_what_is_missing(one_by_one):
         assert np.isnan(values[:, -1]).all() == name.startswith("train_")
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("members_at_once", [2, 4])
 def test_members_at_once_does_not_matter(dataset, one_by_one, members_at_once):
     together, done = train(dataset, members_at_once)
@@ -206,12 +207,14 @@ def test_members_at_once_does_not_matter(dataset, one_by_one, members_at_once):
     )
 
 
+@pytest.mark.optimized
 def test_progress_counts_the_steps_of_all_members_chunk_by_chunk(one_by_one):
     _, done = one_by_one
     assert done == [0, 8 * MEMBERS, 5 * MEMBERS, 0]
     assert sum(done) == MEMBERS * STEPS
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("members_at_once", [1, 2])
 def test_groups_that_fit_train_what_all_train_side_by_side(dataset, members_at_once):
     whole, steps = train(dataset, members_at_once)
