@@ -17,9 +17,11 @@ import json, os, resource, runpy, sys, tempfile, threading, traceback, warnings
 import experiments.plots, experiments.runners.registry, experiments.tables.summary
 import sklearn.datasets
 from absl import app
+from experiments.engine import forecast
 from ml_collections import config_flags
 
 warnings.simplefilter("ignore")
+forecast.PRODUCT = 64  # measuring the speed takes a second otherwise
 
 def run(code, words, environment, file_size):
     os.environ.clear()
@@ -43,17 +45,25 @@ def run(code, words, environment, file_size):
     sys.stderr.flush()
     os._exit(status)
 
-for request in sys.stdin:
-    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-        if not (child := os.fork()):
-            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-            os.dup2(out.fileno(), 1)
-            os.dup2(err.fileno(), 2)
-            run(*json.loads(request))
+def start(request):
+    out, err = tempfile.TemporaryFile("w+"), tempfile.TemporaryFile("w+")
+    if not (child := os.fork()):
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(out.fileno(), 1)
+        os.dup2(err.fileno(), 2)
+        run(*request)
+    return child, out, err
+
+def finish(child, out, err):
+    with out, err:
         _, status = os.waitpid(child, 0)
         out.seek(0)
         err.seek(0)
-        print(json.dumps([os.waitstatus_to_exitcode(status), out.read(), err.read()]), flush=True)
+        return os.waitstatus_to_exitcode(status), out.read(), err.read()
+
+for requests in sys.stdin:
+    started = [start(request) for request in json.loads(requests)]
+    print(json.dumps([finish(*child) for child in started]), flush=True)
 """
 
 MODULE = """
@@ -97,12 +107,24 @@ def fork(*words: str, code: str = MODULE, file_size: int = 0) -> CompletedProces
       code: what to run.
       file_size: the largest number of bytes that it may write to a file; 0 is no limit.
     """
+    [completed] = forks([words], code, file_size)
+    return completed
+
+
+def forks(
+    commands: Sequence[Sequence[str]], code: str = MODULE, file_size: int = 0
+) -> list[CompletedProcess[str]]:
+    """Run several commands side by side, each in a fork; see `fork`."""
     server = _server()
-    print(json.dumps([code, words, dict(os.environ), file_size]), file=server.stdin, flush=True)
+    requests = [[code, words, dict(os.environ), file_size] for words in commands]
+    print(json.dumps(requests), file=server.stdin, flush=True)
     answer = server.stdout.readline()
     assert answer, "the process that forks has ended"
-    status, out, err = json.loads(answer)
-    return CompletedProcess(words, status, out, _without_note(err))
+    ends = zip(commands, json.loads(answer), strict=True)
+    return [
+        CompletedProcess(words, status, out, _without_note(err))
+        for words, (status, out, err) in ends
+    ]
 
 
 def _without_note(errors: str) -> str:

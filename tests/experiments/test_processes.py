@@ -2,25 +2,26 @@
 
 import os
 import socket
-import subprocess
-import sys
 
 import pytest
 
 from experiments import processes
 from experiments.runners import iterative
 from experiments.storage import results
-from tests.experiments import tiny
+from tests.experiments import command_lines, tiny
 
 CONFIG = "--config=experiments/configs/mask_criteria.py:lenet300,tiny"
 NUM_PROCESSES = 2
 
 # Runs experiments.run and writes what Python prints to a file: Gloo prints to the terminal itself.
 PRINTING = """
-import runpy, sys
+import jax, runpy, sys
 sys.stdout = open(sys.argv[1], "w")
 sys.argv[:2] = ["run"]
-runpy.run_module("experiments.run", run_name="__main__", alter_sys=True)
+try:
+    runpy.run_module("experiments.run", run_name="__main__", alter_sys=True)
+finally:
+    jax.distributed.shutdown()
 """
 
 
@@ -34,17 +35,15 @@ def run_together(folder, *arguments):
         "--distributed", f"--coordinator=127.0.0.1:{port}", f"--num_processes={NUM_PROCESSES}",
         *arguments,
     ]  # fmt: skip
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
     printed = [folder / f"printed_{index}" for index in range(NUM_PROCESSES)]
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", PRINTING, str(file), *flags, f"--process_index={index}"],
-            env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )
-        for index, file in enumerate(printed)
-    ]  # fmt: skip
-    outputs = [process.communicate() for process in started]
-    assert [process.returncode for process in started] == [0, 0], outputs
+    commands = [
+        ("run", str(file), *flags, f"--process_index={index}") for index, file in enumerate(printed)
+    ]
+    xla_flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XLA_FLAGS", xla_flags)
+        ends = command_lines.forks(commands, PRINTING)
+    assert [end.returncode for end in ends] == [0, 0], ends
     return [file.read_text().splitlines() for file in printed]
 
 

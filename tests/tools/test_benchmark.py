@@ -1,7 +1,5 @@
 import csv
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -19,13 +17,6 @@ from tools.benchmark import floors, loops, measurements, tasks
 from tools.benchmark.tasks import WHOLE_LOOP, Loop, Mapping, Task
 
 LENET = Task("lenet300", 4)
-
-
-def run(*flags):
-    return subprocess.run(
-        [sys.executable, "-m", "tools.benchmark", *flags],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
 
 
 def operations(products):
@@ -110,9 +101,9 @@ def test_parts_are_compared_turn_by_turn(monkeypatch, tmp_path):
 
 @pytest.mark.slow
 def test_a_small_benchmark_of_parts_writes_its_table(tmp_path):
-    done = run(
-        "--parts", "--networks=lenet300", "--members=1,2", "--mappings=map/2", "--steps=2",
-        "--turns=1", f"--table={tmp_path / 'parts'}",
+    done = command_lines.fork(
+        "tools.benchmark", "--parts", "--networks=lenet300", "--members=1,2", "--mappings=map/2",
+        "--steps=2", "--turns=1", f"--table={tmp_path / 'parts'}",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     printed, table = done.stdout, benchmark.markdown(tmp_path / "parts.csv")
@@ -159,9 +150,9 @@ def test_pytorch_does_the_same_step(name):
 
 
 def test_a_small_benchmark_writes_its_table_and_figure(tmp_path):
-    done = run(
-        "--networks=lenet300", "--members=2", "--mappings=map/1", "--steps=2", "--turns=1",
-        "--notorch", f"--table={tmp_path / 'small'}",
+    done = command_lines.fork(
+        "tools.benchmark", "--networks=lenet300", "--members=2", "--mappings=map/1", "--steps=2",
+        "--turns=1", "--notorch", f"--table={tmp_path / 'small'}",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     [machine] = read_json(tmp_path / "small.environment.json")

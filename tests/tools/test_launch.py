@@ -1,8 +1,5 @@
 """Slices of a sweep: their members, their jobs, and the table that joins them."""
 
-import subprocess
-import sys
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,13 +14,6 @@ from tests.experiments import command_lines, tiny
 from tools import collect
 
 CONFIG = "--config=experiments/configs/mask_criteria.py:lenet300,tiny"
-
-
-def launch(*flags):
-    return subprocess.run(
-        [sys.executable, "-m", "tools.launch", "--cluster=local", *flags],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
 
 
 @given(st.integers(1, 5), st.permutations(range(4)), st.integers(1, 4))
@@ -90,9 +80,10 @@ def test_slices_that_are_behind_are_named():
 
 def test_jobs_do_the_slices(tmp_path):
     pytest.importorskip("submitit")
-    done = launch(
-        "--slices=2", CONFIG, f"--config.variants={tiny.VARIANTS}", "--workdir", str(tmp_path)
-    )
+    done = command_lines.fork(
+        "tools.launch", "--cluster=local", "--slices=2", CONFIG,
+        f"--config.variants={tiny.VARIANTS}", f"--workdir={tmp_path}",
+    )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "slice 0/2 finished\nslice 1/2 finished\nto join them: python -m tools.c" in done.stdout
     slices = [
