@@ -23,7 +23,7 @@ def get_config(argument: str | None = None) -> ConfigDict:
         experiment="supermask_densities",
         variants=("init", "signed_constant", "init:rescale", "signed_constant:rescale"),
     )
-    config.initial_logits = (-5.0, -3.0, -1.0, 0.0, 1.0, 3.0, 5.0)
+    config.initial_logits = (-1.0, 1.0) if tiny else (-5.0, -3.0, -1.0, 0.0, 1.0, 3.0, 5.0)
     if not tiny:
         config.update(seeds=(0,), epochs=100)
     return config
