@@ -20,7 +20,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from supermask_jax.checks import (
     check_integer,
@@ -39,6 +38,7 @@ from supermask_jax.checks import (
     widest,
 )
 from supermask_jax.paths import Path, PyTree, path_name
+from supermask_jax.selection import highest
 from supermask_jax.trees import Key, leaf_keys, num_prunable
 
 MOST_COUNTED = 2**31 - 1  # weights that an int32 can count
@@ -62,7 +62,7 @@ def ones(params: PyTree) -> PyTree:
       [True, True]
     """
     check_shaped(params=params)
-    return jax.tree.map(lambda w: jnp.ones(w.shape, bool), params)
+    return jax.tree.map(lambda w: jnp.ones_like(w, bool), params)
 
 
 def prune(key: Key, scores: PyTree, mask: PyTree, num_keep: PyTree) -> PyTree:
@@ -106,7 +106,7 @@ def prune(key: Key, scores: PyTree, mask: PyTree, num_keep: PyTree) -> PyTree:
         _check_floating(where, score)
         if is_known:
             _check_finite(where, score, kept)
-        return _prune_leaf(key, score, kept, count)
+        return _prune_leaves(key, [score], [kept], count)[0]
 
     keys = leaf_keys(key, scores)
     return jax.tree_util.tree_map_with_path(prune_one, keys, scores, mask, num_keep)
@@ -168,20 +168,19 @@ def prune_global(
         if is_known and count < size:
             _check_finite(where, all_scores[i], leaves[i])
     scores_of, masks_of = ([tree[i] for i in chosen] for tree in (all_scores, leaves))
-    ranked, kept, ties = _joined_scores(scores_of), _joined(masks_of), leaf_keys(key, 0)
     if reserved:
-        own_best = [
-            _prune_leaf(jax.random.fold_in(key, FLOORS + i), score, mask, np.int32(n))
+        best = [
+            _prune_leaves(jax.random.fold_in(key, FLOORS + i), [score], [mask], np.int32(n))[0]
             for i, (score, mask, n) in enumerate(zip(scores_of, masks_of, least_of, strict=True))
         ]
-        best = _joined(own_best)
-        rest = count - jnp.sum(best, dtype=jnp.int32)
-        new = best | _prune_leaf(ties, ranked, kept & ~best, rest)
-    else:
-        new = _prune_leaf(ties, ranked, kept, count)
-    ends = np.cumsum([leaves[i].size for i in chosen])
-    parts = dict(zip(chosen, jnp.split(new, ends[:-1]), strict=True))
-    after = [parts[i].reshape(x.shape) if i in parts else own(x) for i, x in enumerate(leaves)]
+        masks_of = [mask & ~one for mask, one in zip(masks_of, best, strict=True)]
+        count = count - sum(jnp.sum(one, dtype=jnp.int32) for one in best)
+    new = _prune_leaves(leaf_keys(key, 0), scores_of, masks_of, count)
+    if reserved:
+        new = [one | rest for one, rest in zip(best, new, strict=True)]
+    after = [own(leaf) for leaf in leaves]
+    for i, leaf in zip(chosen, new, strict=True):
+        after[i] = leaf
     _warn_of_lost_leaves(paths, leaves, after)
     return treedef.unflatten(after)
 
@@ -389,18 +388,6 @@ def _nearest_sum(parts: list[jax.Array]) -> jax.Array:
     return carried.astype(jnp.float32) * 65536 + (low & 0xFFFF).astype(jnp.float32)
 
 
-def _joined(leaves: Sequence[jax.Array]) -> jax.Array:
-    return jnp.concatenate([jnp.ravel(leaf) for leaf in leaves])
-
-
-def _joined_scores(leaves: Sequence[jax.Array]) -> jax.Array:
-    """Join scores of several types in one type that preserves their order."""
-    if len({dtype_of(leaf) for leaf in leaves}) > 1:
-        common = widest(leaves)
-        leaves = [jnp.asarray(leaf, common) for leaf in leaves]
-    return _joined(leaves)
-
-
 def _floors(least: PyTree, scores: PyTree) -> list[int]:
     """Return the number of weights that every leaf keeps in any case."""
     if jax.tree.structure(least) == jax.tree.structure(0):
@@ -430,21 +417,19 @@ def _is_number(fill: Any) -> bool:
 
 
 @jax.jit
-def _prune_leaf(key: Key, scores: jax.Array, mask: jax.Array, num_keep: jax.Array) -> jax.Array:
-    kept, flat = mask.ravel(), scores.ravel()
-    unusable = jnp.isnan(flat)
-    rank_class = jnp.where(kept, unusable.astype(jnp.int8), jnp.int8(2))
-    *_, best_first = lax.sort(
-        (
-            rank_class,
-            jnp.where(unusable, 0, -flat),
-            jax.random.bits(key, flat.shape, jnp.uint32),
-            jnp.arange(flat.size, dtype=jnp.int32),
-        ),
-        num_keys=3,
-    )
-    chosen = jnp.arange(flat.size, dtype=jnp.int32) < num_keep
-    return (jnp.zeros_like(kept).at[best_first].set(chosen) & kept).reshape(mask.shape)
+def _prune_leaves(
+    key: Key, scores: Sequence[jax.Array], masks: Sequence[jax.Array], num_keep: jax.Array
+) -> list[jax.Array]:
+    """Keep the highest-scored weights of several leaves, ranked together."""
+    if len({leaf.dtype for leaf in scores}) > 1:
+        common = widest(scores)
+        scores = [leaf.astype(common) for leaf in scores]
+    return highest(key, scores, masks, num_keep)
+
+
+@jax.jit
+def _num_unusable(scores: jax.Array, mask: jax.Array) -> jax.Array:
+    return jnp.sum(mask & ~jnp.isfinite(scores), dtype=jnp.int32)
 
 
 def _check_count(where: str, num_keep: Any, size: int) -> tuple[Any, bool]:
@@ -468,14 +453,9 @@ def _check_floating(where: str, scores: jax.Array) -> None:
 
 
 def _check_finite(where: str, scores: jax.Array, mask: jax.Array) -> None:
-    values, kept = concrete(scores), concrete(mask)
-    if values is None or kept is None:
-        return
-    with np.errstate(over="ignore"):
-        ranked = values.astype(dtype_of(values))
-    bad = int((~np.isfinite(ranked) & kept).sum())
+    bad = concrete(_num_unusable(scores, mask))
     if bad:
         raise ValueError(
-            f"{bad} of the {kept.size} scores of {where} are NaN or infinite; "
+            f"{bad} of the {mask.size} scores of {where} are NaN or infinite; "
             "did training diverge? Lower the learning rate, or leave this member out."
         )

@@ -12,7 +12,13 @@ import pytest
 import supermask_jax as sm
 
 PACKAGE = Path(sm.__file__).parent
-INTERNAL = {"checks", "optimizers", "paths"}  # the private parts of the public modules
+INTERNAL = {  # the private parts of the public modules
+    "checks",
+    "optimizers",
+    "paths",
+    "random_bits",
+    "selection",
+}
 FUNCTIONS = {
     "advance": "rounds",
     "begin": "rounds",
