@@ -20,6 +20,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from supermask_jax.checks import (
     check_integer,
@@ -110,6 +111,53 @@ def prune(key: Key, scores: PyTree, mask: PyTree, num_keep: PyTree) -> PyTree:
 
     keys = leaf_keys(key, scores)
     return jax.tree_util.tree_map_with_path(prune_one, keys, scores, mask, num_keep)
+
+
+def prune_many(key: Key, scores: PyTree, mask: PyTree, num_keep: PyTree) -> PyTree:
+    """Make a mask for each of several numbers of weights to keep, from one ranking.
+
+    The masks are those of `prune` for each number with the same key, so a mask of fewer weights is
+    a subset of one of more.
+
+    Args:
+      key: breaks ties at random.
+      scores: `[...]` per leaf; the highest are kept. Under `jit`, NaN ranks last.
+      mask: bool `[...]` per leaf, the weights kept so far.
+      num_keep: the numbers of weights to keep, an array of integers `[N]` per leaf, traced or not.
+
+    Returns:
+      Masks `[N, ...]` per leaf, subsets of `mask`.
+
+    Raises:
+      ValueError: as `prune`; also if leaves differ in the number of masks.
+      TypeError: as `prune`.
+
+    Examples:
+      >>> scores, mask = jnp.array([3.0, 1.0, 2.0]), jnp.ones(3, bool)
+      >>> prune_many(jax.random.key(0), scores, mask, jnp.array([1, 2])).tolist()
+      [[True, False, False], [True, False, True]]
+    """
+    check_mask(mask, scores=scores)
+    check_structure(scores=scores, num_keep=num_keep)
+
+    def prune_one(
+        path: Path, key: Key, score: jax.Array, kept: jax.Array, num_keep: Any
+    ) -> jax.Array:
+        where = f"leaf '{path_name(path)}'"
+        counts, is_known = _check_count(where, num_keep, kept.size, ndim=1)
+        if is_known and (counts == kept.size).all():
+            return jnp.repeat(own(kept)[None], len(counts), axis=0)
+        _check_floating(where, score)
+        if is_known:
+            _check_finite(where, score, kept)
+        return _prune_many(key, score, kept, counts)
+
+    keys = leaf_keys(key, scores)
+    masks = jax.tree_util.tree_map_with_path(prune_one, keys, scores, mask, num_keep)
+    lengths = sorted({len(leaf) for leaf in jax.tree.leaves(masks)})
+    if len(lengths) > 1:
+        raise ValueError(f"num_keep has {lengths} numbers in different leaves, expected as many.")
+    return masks
 
 
 def prune_global(
@@ -428,23 +476,31 @@ def _prune_leaves(
 
 
 @jax.jit
+def _prune_many(key: Key, scores: jax.Array, mask: jax.Array, num_keep: jax.Array) -> jax.Array:
+    # One by one: this takes less memory than `vmap`, and less time where there are few ties.
+    return lax.map(lambda count: highest(key, [scores], [mask], count)[0], num_keep)
+
+
+@jax.jit
 def _num_unusable(scores: jax.Array, mask: jax.Array) -> jax.Array:
     return jnp.sum(mask & ~jnp.isfinite(scores), dtype=jnp.int32)
 
 
-def _check_count(where: str, num_keep: Any, size: int) -> tuple[Any, bool]:
-    """Return a count, at most `size` and as an int32, and whether it is concrete."""
+def _check_count(where: str, num_keep: Any, size: int, ndim: int = 0) -> tuple[Any, bool]:
+    """Return counts, at most `size` and as int32, and whether they are concrete."""
     count = concrete(num_keep)
     dtype = num_keep.dtype if count is None else count.dtype
-    if jnp.shape(num_keep) != () or not jnp.issubdtype(dtype, jnp.integer):
-        raise TypeError(f"num_keep of {where} is {shown(num_keep)}, expected one integer.")
+    if jnp.ndim(num_keep) != ndim or not jnp.issubdtype(dtype, jnp.integer):
+        kind = "an array of integers [N]" if ndim else "one integer"
+        raise TypeError(f"num_keep of {where} is {shown(num_keep)}, expected {kind}.")
     if count is None:
         # Clip before the cast: an unsigned count above 2**31 would become a negative int32.
         return jnp.minimum(num_keep, min(size, jnp.iinfo(dtype).max)).astype(jnp.int32), False
-    if count < 0:
-        raise ValueError(f"num_keep of {where} is {num_keep}, expected 0 or more.")
+    if (count < 0).any():
+        raise ValueError(f"num_keep of {where} is {shown(num_keep)}, expected 0 or more.")
     # Take the minimum in Python: a count of 64 bits would wrap around in 32 bits.
-    return np.int32(min(int(count), size)), True
+    clipped = np.array([min(int(number), size) for number in count.ravel()], np.int32)
+    return clipped.reshape(count.shape), True
 
 
 def _check_floating(where: str, scores: jax.Array) -> None:

@@ -199,6 +199,43 @@ def test_prune_takes_low_precision(dtype):
     assert_same_bits(masks.prune(KEY, scores.astype(dtype), masks.ones(LEAF), 11), expected)
 
 
+# Prune to many counts
+
+
+@pytest.mark.parametrize("jitted", [False, True])
+def test_prune_many_is_prune_for_each_number(jitted):
+    params = {"few_ties": jnp.ones((5, 7)), "ties": jnp.ones((30,)), "whole": jnp.ones(3)}
+    scores = draw(params, 1) | {"ties": draw(params["ties"], 2, step=2.0)}
+    scores["whole"] = jnp.full(3, jnp.nan)  # is not looked at
+    mask = draw_mask(params, 3, 0.8)
+    counts = {
+        "few_ties": np.array([35, 20, 0, 36, 8]),
+        "ties": np.array([3, 17, 29, 1, 30], np.int8),
+        "whole": np.full(5, 3, np.uint64),
+    }
+    together = (jax.jit(masks.prune_many) if jitted else masks.prune_many)(
+        KEY, scores, mask, counts
+    )
+    for n in range(5):
+        alone = masks.prune(KEY, scores, mask, jax.tree.map(lambda count, n=n: count[n], counts))
+        assert_same_bits(jax.tree.map(lambda m, n=n: m[n], together), alone)
+
+
+@pytest.mark.parametrize(
+    ("counts", "error", "message"),
+    [
+        (3, TypeError, r"leaf 'a' is 3, expected an array of integers \[N\]"),
+        (np.ones(2), TypeError, r"leaf 'a' is array\(\[1., 1.\]\), expected an array of integers"),
+        (np.array([1, -1]), ValueError, r"leaf 'a' is array\(\[ 1, -1\]\), expected 0 or more"),
+        (np.array([1, 2, 3]), ValueError, r"num_keep has \[2, 3\] numbers in different leaves"),
+    ],
+)
+def test_what_prune_many_refuses(counts, error, message):
+    params = {"a": LEAF, "b": LEAF}
+    with pytest.raises(error, match=message):
+        masks.prune_many(KEY, params, masks.ones(params), {"a": counts, "b": np.array([1, 2])})
+
+
 # Prune globally
 
 

@@ -271,22 +271,23 @@ class Bench:
             )
             return validation, test
 
-        def at_power(num_keep: PyTree) -> tuple[jax.Array, jax.Array]:
-            mask, weights = self._tickets(key, scores, w_i, num_keep)
+        def at_power(pruned: PyTree) -> tuple[jax.Array, jax.Array]:
+            mask, weights = self._tickets(weights_key, w_i, pruned)
             networks = population.stack([masks.apply(mask, kind) for kind in weights])
             return lax.map(of_network, networks)
 
-        return nothing, lax.map(at_power, counts)
+        prune_key, weights_key = jax.random.split(key)
+        pruned = masks.prune_many(prune_key, scores, masks.ones(w_i), counts)
+        return nothing, lax.map(at_power, pruned)
 
     def _tickets(
-        self, key: jax.Array, scores: PyTree, w_i: PyTree, num_keep: PyTree
+        self, weights_key: jax.Array, w_i: PyTree, pruned: PyTree
     ) -> tuple[PyTree, list[PyTree]]:
-        """Return a mask and every kind of weights to apply it to."""
+        """Return a mask, whose prunable leaves are pruned, and every kind of weights for it."""
         prunable = self._plan.problem.prunable
-        prune_key, weights_key = jax.random.split(key)
-        everything = masks.ones(w_i)
-        pruned = masks.prune(prune_key, scores, everything, num_keep)
-        mask = jax.tree.map(lambda yes, m, one: m if yes else one, prunable, pruned, everything)
+        mask = jax.tree.map(
+            lambda yes, m, one: m if yes else one, prunable, pruned, masks.ones(w_i)
+        )
         weights = [
             untrained_weights(kind, weights_key, w_i, prunable, mask)
             for kind in self._plan.config.weights
@@ -308,9 +309,11 @@ class Bench:
     ) -> np.ndarray:
         """Retrain the networks of one power's masks; return their test accuracies, `[C, K]`."""
         num_keep = population.take(self._counts, place)
+        prune_key, weights_key = jax.random.split(key)
 
         def tickets(scores: PyTree) -> tuple[PyTree, PyTree]:
-            mask, weights = self._tickets(key, scores, w_i, num_keep)
+            pruned = masks.prune(prune_key, scores, masks.ones(w_i), num_keep)
+            mask, weights = self._tickets(weights_key, w_i, pruned)
             return population.stack([mask] * len(weights)), population.stack(weights)
 
         mask, weights = jax.jit(lambda x: lax.map(tickets, x))(scores)
