@@ -145,7 +145,10 @@ def keep_counts(params: PyTree, rates: PyTree, round: int, start: PyTree | None 
     def count(path: Any, kept: int, rate: Any) -> int:
         fraction = Fraction(str(_check_rate(rate, f"leaf '{path_name(path)}'")))
         for _ in range(number):
-            kept -= math.floor(kept * fraction)
+            removed = math.floor(kept * fraction)
+            if not removed:
+                break  # nor will any later round remove one
+            kept -= removed
         return kept
 
     return jax.tree_util.tree_map_with_path(count, begun, rates)

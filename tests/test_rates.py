@@ -310,3 +310,9 @@ def test_a_start_inside_jit_has_no_number():
 def test_leaves_must_be_arrays():
     with pytest.raises(TypeError, match="'dense/kernel' of params is 3"):
         rates.rates_by_path({"dense": {"kernel": 3}}, [])
+
+
+def test_rounds_that_remove_nothing_cost_nothing():
+    params = layers(**dense(784, 300, 10))
+    by_path = rates.rates_by_path(params, [("output/kernel", 0.1)], 0.2)
+    assert rates.keep_counts(params, by_path, 10**9) == rates.keep_counts(params, by_path, 1000)

@@ -14,8 +14,10 @@ import jax.numpy as jnp
 from jax.extend.core import jaxprs_in_params
 from jax.sharding import Mesh
 
+from experiments import processes
 from supermask_jax import population
 
+MOST_SECONDS = 1e13  # that timedelta counts, and far more than anyone waits
 PRODUCT = 1024  # rows and columns of the matrices in `product_speed`
 REPEATS = 4
 
@@ -45,7 +47,7 @@ class Forecast(NamedTuple):
 
     def __str__(self) -> str:
         """Return the forecast as one line of text."""
-        least = timedelta(seconds=round(self.flops / self.speed))
+        least = timedelta(seconds=round(min(self.flops / self.speed, MOST_SECONDS)))
         return (
             f"{_count(self.members, 'member')}, {self.side_by_side} side by side on "
             f"{_count(self.devices, 'device')}; {_count(self.rounds, 'round')}; "
@@ -62,17 +64,52 @@ def available_memory() -> float:
     """Return the bytes available for arrays.
 
     This is the memory of this process's accelerators, infinite if they do not report it; on a CPU,
-    the free main memory, or all of it where the system does not report what is free.
+    the main memory.
     """
     devices = jax.local_devices()
-    if devices[0].platform != "cpu":
-        limits = [(device.memory_stats() or {}).get("bytes_limit", 0) for device in devices]
-        return float(sum(limits)) or float("inf")
+    if devices[0].platform == "cpu":
+        return main_memory()
+    limits = [(device.memory_stats() or {}).get("bytes_limit", 0) for device in devices]
+    return float(sum(limits)) or float("inf")
+
+
+def main_memory() -> float:
+    """Return the bytes of free main memory, or of all where the system does not report it."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         return 1024.0 * next(int(x.split()[1]) for x in lines if x.startswith("MemAvailable"))
     except OSError:
         return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+
+
+def main_memory_limit(max_memory: float | None) -> float:
+    """Return the limit of main memory in bytes, the lowest of all processes.
+
+    Args:
+      max_memory: the memory limit of this process in bytes; None for what is free now. On a CPU it
+        limits main memory, elsewhere the memory of the devices.
+    """
+    if max_memory is None or jax.default_backend() != "cpu":
+        max_memory = main_memory()
+    return processes.least(max_memory)
+
+
+def check_fits(what: str, needed: float, limit: float) -> None:
+    """Check that something fits into memory.
+
+    Args:
+      what: a noun in the plural, for the message.
+      needed: its bytes.
+      limit: the bytes that are available.
+
+    Raises:
+      MemoryError: if it does not fit.
+    """
+    if needed > limit:
+        raise MemoryError(
+            f"{what} take {needed / 1e9:,.2f} GB of memory, but only {max(limit, 0) / 1e9:,.2f} GB "
+            "are available; ask for less or raise --max_memory."
+        )
 
 
 def num_bytes(tree: Any) -> int:

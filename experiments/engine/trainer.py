@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -12,7 +12,14 @@ import optax
 from experiments import processes
 from experiments.engine.arrays import abstract, empty, write
 from experiments.engine.batches import batch_table, eval_data, get_batch
-from experiments.engine.forecast import Forecast, available_memory, product_speed
+from experiments.engine.forecast import (
+    Forecast,
+    available_memory,
+    check_fits,
+    main_memory_limit,
+    num_bytes,
+    product_speed,
+)
 from experiments.engine.groups import Group, Programs, Recipe
 from experiments.engine.objectives import Objective, classification
 from experiments.problems.problem import Problem
@@ -21,6 +28,10 @@ from supermask_jax import population
 from supermask_jax.training import Metrics, Stream, Training, make_training
 
 PyTree = Any
+
+# Bytes of main memory that one evaluation of one member takes: in its curves, and in the table that
+# is made of them.
+EVALUATION_BYTES = 200
 
 
 class Advance(Protocol):
@@ -115,10 +126,37 @@ class Trainer:
             self._training, objective, params, context, abstract(data), members_at_once
         )
         self._programs: dict[int, Programs] = {}
-        ends = np.arange(self._training.num_evals) * schedule.eval_every
-        self.eval_steps = np.minimum(ends, schedule.num_steps)
+        self._schedule = schedule
 
-    def prepare(self, members: int, max_memory: float = math.inf) -> Group:
+    @functools.cached_property
+    def eval_steps(self) -> np.ndarray:
+        """The step of every evaluation, int `[E]`."""
+        ends = np.arange(self._training.num_evals) * self._schedule.eval_every
+        return np.minimum(ends, self._schedule.num_steps)
+
+    def check_memory(self, members: int, max_memory: float = math.inf, held: float = 0) -> float:
+        """Check that main memory holds what grows with the steps of P members; compile nothing.
+
+        Args:
+          members: P.
+          max_memory: the memory limit in bytes, for all devices of this process.
+          held: bytes of other arrays in main memory during the training.
+
+        Returns:
+          The part of `max_memory` that is taken, because on a CPU devices share main memory.
+
+        Raises:
+          MemoryError: if they do not fit.
+        """
+        steps, evals = self._schedule.num_steps, self._training.num_evals
+        orders = self._recipe.data["batches"]
+        table = num_bytes(orders) * (1 + 1 / orders.shape[0])  # one is made, then kept
+        needed = held + table + evals * members * EVALUATION_BYTES
+        what = f"the batches of {steps} steps, {evals} evaluations and {members} members"
+        check_fits(what, needed, main_memory_limit(max_memory))
+        return needed if jax.default_backend() == "cpu" else 0.0
+
+    def prepare(self, members: int, max_memory: float = math.inf, held: float = 0) -> Group:
         """Compile the training of P members, in the largest groups that fit into memory.
 
         The groups tried have all members, a half, a quarter, and so on. Programs compiled earlier
@@ -127,6 +165,7 @@ class Trainer:
         Args:
           members: P.
           max_memory: the memory limit in bytes, for all devices of this process.
+          held: bytes of other arrays in main memory during the training.
 
         Returns:
           The layout of a group.
@@ -134,26 +173,26 @@ class Trainer:
         Raises:
           MemoryError: if the smallest group does not fit.
         """
+        shared = self.check_memory(members, max_memory, held)
         max_memory = processes.least(max_memory)
         programs = self._programs.get(members) or self._recipe.compile(members)
         count = programs.group.members
-        while programs.group.memory > max_memory:
+        while (needed := programs.group.memory + shared) > max_memory:
             if count <= programs.group.mesh.size:
-                raise MemoryError(
-                    f"training {programs.group.padded} at a time takes "
-                    f"{programs.group.memory / 1e9:.2f} GB of memory, but only "
-                    f"{max(max_memory, 0) / 1e9:.2f} GB are available; raise --max_memory."
-                )
+                what = f"the states of {programs.group.padded} members at a time"
+                check_fits(what, needed, max_memory)
             count = -(-count // 2)
             programs = self._recipe.compile(count)
         self._programs[members] = programs
         return programs.group
 
-    def forecast(self, populations: Sequence[int], held: int, max_memory: float | None) -> Forecast:
+    def forecast(
+        self, populations: Mapping[int, int], held: int, max_memory: float | None
+    ) -> Forecast:
         """Compile the trainings of a sweep and forecast their memory and time.
 
         Args:
-          populations: the number of members of every training.
+          populations: numbers of members, and how many trainings have each.
           held: bytes of other arrays in main memory during a training.
           max_memory: the memory limit of this process in bytes; None for what is free now.
 
@@ -161,17 +200,17 @@ class Trainer:
           MemoryError: if the smallest group does not fit.
         """
         budget = available_memory() if max_memory is None else max_memory
-        on_host = held if jax.default_backend() == "cpu" else 0
-        groups = {size: self.prepare(size, budget - on_host) for size in set(populations)}
+        groups = {size: self.prepare(size, budget, held) for size in populations}
+        shared = max(self.check_memory(size, budget, held) for size in populations)
         group = groups[max(groups)]
         return Forecast(
             members=max(groups),
-            rounds=len(populations),
+            rounds=sum(populations.values()),
             side_by_side=min(max(groups), group.members),
             devices=group.mesh.size,
-            memory=on_host + max(group.memory for group in groups.values()),
+            memory=shared + max(group.memory for group in groups.values()),
             budget=budget,
-            flops=sum(populations) * self._operations(),
+            flops=sum(size * count for size, count in populations.items()) * self._operations(),
             speed=product_speed(group.mesh),
         )
 

@@ -13,6 +13,7 @@ round. Rounds that are complete on disk are not computed again.
 import dataclasses
 import functools
 import itertools
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
 
@@ -25,7 +26,7 @@ from ml_collections import ConfigDict
 
 from experiments import processes
 from experiments.engine.arrays import abstract, empty, write
-from experiments.engine.forecast import Forecast, num_bytes
+from experiments.engine.forecast import Forecast, check_fits, main_memory_limit, num_bytes
 from experiments.engine.progress import RoundProgress, announce_finished
 from experiments.engine.trainer import Advance, Schedule, Trained, Trainer
 from experiments.problems.problem import Problem, load_problem
@@ -49,6 +50,7 @@ from supermask_jax.transforms import freeze_pruned
 PyTree = Any
 
 LISTS = ("variants", "seeds")
+ROW_BYTES = 2000  # of a row in main memory, where a run keeps its whole table
 
 COLUMNS: results.Columns = {
     "id": results.identifier,
@@ -149,6 +151,16 @@ class Plan(NamedTuple):
         """Return the members of a round in the order of the member axis: variant by variant."""
         return self.pruned if round else [Member(None, seed) for seed in self.seeds]
 
+    def populations(self, rounds: range) -> Counter[int]:
+        """Return the numbers of members in some rounds, and how many rounds have each."""
+        dense = int(0 in rounds)
+        sizes = {len(self.seeds): dense}, {len(self.pruned): len(rounds) - dense}
+        return sum(map(Counter, sizes), Counter())  # without a size that no round has
+
+    def num_rows(self, rounds: range) -> int:
+        """Return the number of rows that some rounds have in the table, one per member."""
+        return sum(size * count for size, count in self.populations(rounds).items())
+
 
 class Outcome(NamedTuple):
     """A finished round: the state that its population started from, and its last parameters."""
@@ -182,7 +194,7 @@ def plan_from(config: Settings, data_dir: str | None = None, part: str | None = 
         pruned=take_part(part, members),
         problem=problem,
         rates=_rates(config, problem.params),
-        num_steps=config.epochs * problem.steps_per_epoch,
+        num_steps=settings.count_steps("epochs", config.epochs, problem),
     )
 
 
@@ -195,7 +207,8 @@ def _rates(config: Settings, params: PyTree) -> PyTree:
     if "conv1" in params and not any("conv" in pattern for pattern, _ in config.rates):
         raise ValueError(
             f"config.rates has no rule for the convolutions of {config.network}; choose the "
-            f"network after the colon: --config=FILE.py:{config.network}."
+            f"network after the colon: --config=FILE.py:{config.network}, or add it to "
+            "CONVOLUTION_RATES of experiments/configs/base.py."
         )
     return tree
 
@@ -226,15 +239,14 @@ def run(
     """
     config = plan.config
     laboratory = Laboratory(plan)
-    files = RunFiles(plan, folder, command, laboratory.eval_steps)
+    files = RunFiles(plan, folder, command)
     first, outcome = files.resume()
     todo = range(first, config.num_rounds + 1)
     if not todo:
         announce_finished(folder.path)
         return files.rows()
-    member_steps = plan.num_steps * sum(len(plan.members(round)) for round in todo)
     with (
-        RoundProgress(config.num_rounds, member_steps) as progress,
+        RoundProgress(config.num_rounds, plan.num_steps * plan.num_rows(todo)) as progress,
         jax.default_matmul_precision(config.matmul_precision),
     ):
         if first:
@@ -248,7 +260,7 @@ def run(
             outcome = None  # frees its memory for the training
             trained = laboratory.train(round, state, progress.advance, autosave)
             outcome = Outcome(state, trained.params)
-            new = files.add(round, outcome, trained, analysed)
+            new = files.add(round, outcome, trained, analysed, laboratory.eval_steps)
             autosave.clear()
             progress.finish_round(round, new)
     return files.rows()
@@ -261,11 +273,10 @@ class RunFiles:
       plan: from `make_plan`.
       folder: the folder of the run.
       command: the command that was typed, for the table.
-      eval_steps: int `[E]`, the step of every evaluation.
     """
 
-    def __init__(self, plan: Plan, folder: RunFolder, command: str, eval_steps: np.ndarray) -> None:
-        self._plan, self._folder, self._eval_steps = plan, folder, eval_steps
+    def __init__(self, plan: Plan, folder: RunFolder, command: str) -> None:
+        self._plan, self._folder = plan, folder
         self._origin = Origin(folder.code_version, command)
         self._checkpoints = Checkpoints(folder.below("checkpoints"), plan.config.keep_checkpoints)
         order = row_key(dataclasses.asdict(plan.config))
@@ -287,7 +298,12 @@ class RunFiles:
         return (found[0] + 1, found[1]) if found else (0, None)
 
     def add(
-        self, round: int, outcome: Outcome, trained: Trained, analysed: list[results.Row]
+        self,
+        round: int,
+        outcome: Outcome,
+        trained: Trained,
+        analysed: list[results.Row],
+        eval_steps: np.ndarray,
     ) -> list[results.Row]:
         """Write the files of a finished round, the checkpoint last, and return its rows.
 
@@ -296,13 +312,14 @@ class RunFiles:
           outcome: its states and parameters.
           trained: its table and curves.
           analysed: its rows of `mask_analysis`; empty for round 0.
+          eval_steps: int `[E]`, the step of every evaluation.
         """
         name = part_name(round)
         new = _make_rows(self._plan, round, outcome.state.mask, trained.table, self._origin)
         curves = self._folder.path / "curves" / f"{name}.parquet"
         if processes.is_first():
             results.write_curves(
-                curves, new, ("variant", "seed", "round"), self._eval_steps, trained.curves
+                curves, new, ("variant", "seed", "round"), eval_steps, trained.curves
             )
         if round:
             self._analyses.add(name, analysed)
@@ -348,9 +365,13 @@ class Laboratory:
         }
         self._analysis = mask_analysis.Analysis(plan.problem.prunable)
         self._start_params = jax.jit(jax.vmap(rounds.start_params))
-        self.eval_steps = self._trainer.eval_steps
 
-    def prepare(self, todo: Sequence[int], max_memory: float | None = None) -> Forecast:
+    @property
+    def eval_steps(self) -> np.ndarray:
+        """The step of every evaluation, int `[E]`."""
+        return self._trainer.eval_steps
+
+    def prepare(self, todo: range, max_memory: float | None = None) -> Forecast:
         """Compile the trainings of the rounds to run, and forecast their memory and time.
 
         Args:
@@ -360,10 +381,12 @@ class Laboratory:
         Raises:
           MemoryError: if even the smallest group of members does not fit.
         """
+        populations, rows = self._plan.populations(todo), self._plan.num_rows(range(todo.stop))
+        what = f"the {rows} results of {todo.stop} rounds of {max(populations)} members"
+        check_fits(what, rows * ROW_BYTES, main_memory_limit(max_memory))
         # The start states and final weights of all members stay in main memory during a round.
-        held = num_bytes(abstract_outcome(self._plan, max(todo)))
-        sizes = [len(self._plan.members(round)) for round in todo]
-        return self._trainer.forecast(sizes, held, max_memory)
+        held = num_bytes(abstract_outcome(self._plan, todo[-1])) + rows * ROW_BYTES
+        return self._trainer.forecast(populations, held, max_memory)
 
     def start(self, round: int, previous: Outcome | None) -> rounds.RoundState:
         """Return the states that a round starts from, `[P, ...]` per leaf, on the host.

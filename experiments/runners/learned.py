@@ -125,16 +125,13 @@ class Plan(NamedTuple):
     config: Settings
     members: tuple[Member, ...]
     problem: Problem
+    num_steps: int
+    retrain_steps: int
 
     @property
     def seeds(self) -> list[int]:
         """The seeds of the members, in order of first appearance."""
         return seeds_of(self.members)
-
-    @property
-    def num_steps(self) -> int:
-        """The number of steps of the training."""
-        return self.config.epochs * self.problem.steps_per_epoch
 
 
 def make_plan(config: ConfigDict, data_dir: str | None = None, part: str | None = None) -> Plan:
@@ -158,7 +155,11 @@ def make_plan(config: ConfigDict, data_dir: str | None = None, part: str | None 
         for seed in checked.seeds
     ]
     problem = load_problem(checked.network, checked.dataset, checked.batch_size, data_dir)
-    return Plan(checked, take_part(part, members), problem)
+    steps = (
+        settings.count_steps(name, getattr(checked, name), problem)
+        for name in ("epochs", "retrain_epochs")
+    )
+    return Plan(checked, take_part(part, members), problem, *steps)
 
 
 def run(
@@ -192,7 +193,7 @@ def run(
     checkpoints = Checkpoints(folder.below("checkpoints"), keep=1)
     learner = Learner(plan)
     origin = Origin(folder.code_version, command)
-    total = len(plan.members) * (plan.num_steps + _retrain_steps(plan))
+    total = len(plan.members) * (plan.num_steps + plan.retrain_steps)
     with (
         RoundProgress(1, total, noun="training") as progress,
         jax.default_matmul_precision(plan.config.matmul_precision),
@@ -254,7 +255,11 @@ class Learner:
                 eval_every=config.eval_every,
                 members_at_once=config.members_at_once,
             )
-        self.eval_steps = self._trainer.eval_steps
+
+    @property
+    def eval_steps(self) -> np.ndarray:
+        """The step of every evaluation, int `[E]`."""
+        return self._trainer.eval_steps
 
     def forecast(self, max_memory: float | None) -> Forecast:
         """Compile all trainings, and forecast the memory and time of learning the masks.
@@ -268,7 +273,7 @@ class Learner:
         if self._retrainer:
             self._retrainer.prepare(len(self._plan.members), max_memory)
         held = 2 * num_bytes(self.abstract_logits())  # the frozen weights and the learned logits
-        return self._trainer.forecast([len(self._plan.members)], held, max_memory)
+        return self._trainer.forecast({len(self._plan.members): 1}, held, max_memory)
 
     def train(self, advance: Advance, autosave: Autosave | None = None) -> Trained:
         """Learn the masks of all members.
@@ -450,7 +455,3 @@ def _make_rows(plan: Plan, table: dict[str, np.ndarray], origin: Origin) -> list
         }
         rows.append(make_row(COLUMNS, plan.config, origin, own, values))
     return rows
-
-
-def _retrain_steps(plan: Plan) -> int:
-    return plan.config.retrain_epochs * plan.problem.steps_per_epoch

@@ -113,7 +113,9 @@ def make_plan(config: ConfigDict, data_dir: str | None = None, part: str | None 
         raise ValueError(
             f"config.retrain_power is {checked.retrain_power}, expected -1 or one of the powers."
         )
-    return Plan(checked, iterative.plan_from(checked.of_dense(), data_dir, part))
+    plan = Plan(checked, iterative.plan_from(checked.of_dense(), data_dir, part))
+    settings.count_steps("retrain_epochs", checked.retrain_epochs, plan.problem)
+    return plan
 
 
 def run(
@@ -145,6 +147,9 @@ def run(
     if not todo:
         announce_finished(folder.path)
         return records.rows()
+    if plan.config.retrain_power >= 0:  # refuse before the dense training what would not fit after
+        networks = max(len(plan.members(seed)) for seed in todo) * len(plan.config.weights)
+        make_retrainer(plan).check_memory(networks, max_memory)
     own = folder.below("dense")
     iterative.run(plan.dense, own, command, max_memory, save_every)
     checkpoints = Checkpoints(own.below("checkpoints"), plan.config.keep_checkpoints)
@@ -214,14 +219,7 @@ class Bench:
         ]
         self._counts = jax.tree.map(lambda *n: np.array(n, np.int32), *counts)
         self._program = jax.jit(population.map_members(self._measure_one, mesh=self._mesh))
-        self._retrainer = Retrainer(
-            problem,
-            num_seeds=1,
-            learning_rate=plan.config.learning_rate,
-            epochs=plan.config.retrain_epochs,
-            eval_every=plan.config.eval_every,
-            members_at_once=plan.config.members_at_once,
-        )
+        self._retrainer = make_retrainer(plan)
 
     def measure(
         self, seed: int, w_i: PyTree, w_f: PyTree, autosave: Autosave | None = None
@@ -338,6 +336,18 @@ class Bench:
             if yes:
                 kept, total = kept + counts, total + leaf.size
         return kept / total
+
+
+def make_retrainer(plan: Plan) -> Retrainer:
+    """Return what retrains the networks of one seed's masks."""
+    return Retrainer(
+        plan.problem,
+        num_seeds=1,
+        learning_rate=plan.config.learning_rate,
+        epochs=plan.config.retrain_epochs,
+        eval_every=plan.config.eval_every,
+        members_at_once=plan.config.members_at_once,
+    )
 
 
 def row_key(config: Mapping[str, Any]) -> Callable[[results.Row], tuple]:

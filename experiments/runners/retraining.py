@@ -68,8 +68,20 @@ class Retrainer:
           MemoryError: if even the smallest group does not fit.
         """
         budget = available_memory() if max_memory is None else max_memory
-        held = members * num_bytes(self._state) if jax.default_backend() == "cpu" else 0
-        self._trainer.prepare(members, budget - held)
+        self._trainer.prepare(members, budget, members * num_bytes(self._state))
+
+    def check_memory(self, members: int, max_memory: float | None = None) -> None:
+        """Check that main memory holds what grows with the steps of P networks; compile nothing.
+
+        Args:
+          members: P.
+          max_memory: the memory limit of this process in bytes; None for what is free now.
+
+        Raises:
+          MemoryError: if it does not.
+        """
+        budget = available_memory() if max_memory is None else max_memory
+        self._trainer.check_memory(members, budget, members * num_bytes(self._state))
 
     def train(
         self,

@@ -11,8 +11,10 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
+from experiments.problems.problem import Problem
 from supermask_jax.checks import lookup, shown
 
+MOST = 10**9  # of any count: programs count in int32, and add two counts
 PRECISIONS = ("default", "bfloat16", "tensorfloat32", "float32")
 Check = Callable[[str, Any], None]
 S = TypeVar("S", bound="Settings")
@@ -28,9 +30,11 @@ SWEEP = Role.SWEEP
 
 
 def text(name: str, value: Any) -> None:
-    """Check that a value is a non-empty string."""
+    """Check that a value is a non-empty string of one line."""
     if not (isinstance(value, str) and value):
         raise ValueError(f"config.{name} is {shown(value)}, expected a non-empty string.")
+    if not value.isprintable():
+        raise ValueError(f"config.{name} is {shown(value)}, expected letters, signs and spaces.")
 
 
 def boolean(name: str, value: Any) -> None:
@@ -39,16 +43,38 @@ def boolean(name: str, value: Any) -> None:
         raise ValueError(f"config.{name} is {shown(value)}, expected a bool.")
 
 
-def integer(least: int) -> Check:
-    """Return a check for an integer of `least` or more."""
+def integer(least: int, most: int = MOST) -> Check:
+    """Return a check for an integer from `least` to `most`."""
 
     def check(name: str, value: Any) -> None:
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ValueError(
                 f"config.{name} has {shown(value)}, expected an integer of {least} or more."
             )
+        if value > most:
+            raise ValueError(f"config.{name} has {shown(value)}, expected at most {most}.")
 
     return check
+
+
+def count_steps(name: str, epochs: int, problem: Problem) -> int:
+    """Return the number of steps of a training.
+
+    Args:
+      name: the setting that gives the epochs.
+      epochs: its value.
+      problem: the network and the data set.
+
+    Raises:
+      ValueError: if there are more than `MOST`.
+    """
+    steps = epochs * problem.steps_per_epoch
+    if steps > MOST:
+        raise ValueError(
+            f"config.{name} is {epochs}, which takes {steps} steps of {problem.batch_size} "
+            f"images, expected at most {MOST} steps."
+        )
+    return steps
 
 
 def positive(name: str, value: Any) -> None:
@@ -106,9 +132,7 @@ def refuse_repetitions(name: str, values: Sequence[Any]) -> None:
 
 def seed(name: str, value: Any) -> None:
     """Check that a value is an integer from 0 to 2**32 - 1."""
-    integer(0)(name, value)
-    if value >= 2**32:
-        raise ValueError(f"config.{name} has {shown(value)}, expected less than 2**32.")
+    integer(0, 2**32 - 1)(name, value)
 
 
 def precision(name: str, value: Any) -> None:

@@ -17,6 +17,7 @@ from tests.experiments.test_configs import NAMES, get_config
 NAN, INF = float("nan"), float("inf")
 CONFIGS = {"iterative": tiny.config, "learned": tiny.learned, "one_shot": tiny.one_shot}
 LISTED = "expected a non-empty list"
+AT_MOST = "expected at most 1000000000"
 TWICE = "more than once"
 
 
@@ -122,7 +123,20 @@ WRONG = [
     *in_all("ranges", "config.batch_size is 1298, expected at most the 1297 ", batch_size=1298),
     *in_all("ranges", integer("members_at_once", -1, 0), members_at_once=-1),
     *in_all("ranges", integer("seeds", -1, 0), seeds=(-1,)),
-    *in_all("ranges", r"config.seeds has 4294967296, expected less than 2\*\*32", seeds=(2**32,)),
+    *in_all("ranges", "config.seeds has 4294967296, expected at most 4294967295", seeds=(2**32,)),
+    *(c for name in ("epochs", "batch_size", "eval_every", "chunk_evals", "members_at_once")
+      for c in in_all("ranges", f"config.{name} has {2**31}, {AT_MOST}", **{name: 2**31})),
+    *(case("ranges", runner, f"config.{name} has .*, {AT_MOST}", **{name: value})
+      for runner, name, value in (
+          ("iterative", "num_rounds", 10**400), ("iterative", "keep_checkpoints", 2**63),
+          ("learned", "num_draws", 2**31), ("learned", "retrain_epochs", 2**31),
+          ("one_shot", "powers", (2**31,)), ("one_shot", "retrain_epochs", 2**31))),
+    *in_all("ranges", "epochs is 1000000000, which takes .* steps of 100 .*, expected at most",
+            epochs=10**9, batch_size=100),
+    *(case("ranges", runner, "config.retrain_epochs is 1000000000, which takes .* steps",
+           retrain_epochs=10**9) for runner in ("learned", "one_shot")),
+    *in_all("types", "config.experiment is 'a.*b', expected letters, signs", experiment="a\nb"),
+    *in_all("types", "config.experiment is '.*', expected letters", experiment="\udcff"),
     *(c for part in ("3/2", "a/b", "1/0", "1/1", "-1/2", "0/2/3", "", "0/02", "\u0660/\u0662")
       for c in in_all("ranges", "--slice is .*, expected i/n with i from 0 to n - 1", part=part)),
     *in_all("ranges", "--slice asks for 99 parts of . members, expected no more", part="0/99"),

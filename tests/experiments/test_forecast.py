@@ -22,6 +22,18 @@ def test_a_forecast_is_one_line():
     assert str(alone).startswith("1 member, 1 side by side on 1 device; 1 round; ")
 
 
+def test_a_forecast_of_an_endless_sweep_is_still_a_line():
+    endless = FORECAST._replace(flops=1e40)
+    assert str(endless).endswith("days, 17:46:40 (1.0e+40 operations at 200 GFLOP/s)")
+
+
+def test_what_does_not_fit_is_told_in_one_line():
+    forecast.check_fits("two arrays", 2e9, 2e9)
+    line = "two arrays take 3,000.00 GB of memory, but only 2.00 GB are available; ask for less or"
+    with pytest.raises(MemoryError, match=line):
+        forecast.check_fits("two arrays", 3e12, 2e9)
+
+
 def dense(rows, inputs, outputs, products):
     return 2 * rows * inputs * outputs * products
 

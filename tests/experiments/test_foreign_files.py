@@ -53,7 +53,7 @@ def run(tmp_path):
 @pytest.mark.parametrize("other", OTHER_RUNS)
 def test_rows_and_checkpoints_of_another_run_are_not_taken(run, capsys, other):
     folder, plan = reopen(run, **OTHER_RUNS[other])
-    files = iterative.RunFiles(plan, folder, "a command", np.arange(3))
+    files = iterative.RunFiles(plan, folder, "a command")
     assert not files.rows()
     said = capsys.readouterr().err.splitlines()
     what = "by other code" if other == "code" else "with other settings, seeds or data"
@@ -156,7 +156,7 @@ def strip_stamps(run):
 def test_files_without_a_stamp_are_not_taken_by_a_folder_that_stamps(run, capsys):
     strip_stamps(run)
     folder, plan = reopen(run)
-    assert not iterative.RunFiles(plan, folder, "a command", np.arange(3)).rows()
+    assert not iterative.RunFiles(plan, folder, "a command").rows()
     assert "was made with other settings" in capsys.readouterr().err
 
 

@@ -204,7 +204,7 @@ def test_variants_are_parsed_and_printed(text, variant, name):
         ({"rates": ((".*", 0.1),)}, "is not prunable"),
         ({"rates": (0.1,)}, "rule 0.1 is not a pair (pattern, rate)"),
         ({"network": "conv2"}, "choose the network after the colon: --config=FILE.py:conv2"),
-        ({"seeds": (2**32,)}, "expected less than 2**32"),
+        ({"seeds": (2**32,)}, "expected at most 4294967295"),
         ({"matmul_precision": "float31"}, "config.matmul_precision is 'float31'"),
     ],
 )

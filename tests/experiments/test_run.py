@@ -99,7 +99,32 @@ MISTAKES = {
     ),
     "memory": (
         [*SMALL, "--workdir={little}", "--max_memory=0.001"],
-        "error: training 1 at a time takes ",
+        "error: the states of 1 members at a time take ",
+    ),
+    "epochs": (
+        [CONFIG, "--workdir={little}/epochs", "--config.epochs=10000000"],
+        "error: the batches of 210000000 steps, 21000001 evaluations and 8 members take 109.21 GB",
+    ),
+    "rounds": (
+        [CONFIG, "--workdir={little}/rounds", "--config.num_rounds=1000000000"],
+        "error: the 8000000002 results of 1000000001 rounds of 8 members take 16,000.00 GB of mem",
+    ),
+    "epochs of logits": (
+        [LEARNED, "--workdir={little}/logits", "--config.epochs=100000000"],
+        "error: the batches of 500000000 steps, 166666668 evaluations and 8 members take 1,016.67 ",
+    ),
+    "epochs of learned tickets": (
+        [LEARNED, "--workdir={little}/tickets", "--config.retrain_epochs=100000000"],
+        "error: the batches of 500000000 steps, 166666668 evaluations and 8 members take 1,016.67 ",
+    ),
+    "epochs of dense networks": (
+        [HEURISTIC, "--workdir={little}/dense", "--config.epochs=10000000"],
+        "error: the batches of 210000000 steps, 21000001 evaluations and 2 members take 84.00 GB",
+    ),
+    "epochs after the dense networks": (
+        [HEURISTIC, "--workdir={little}/heuristic", "--config.retrain_power=5",
+         "--config.retrain_epochs=10000000"],
+        "error: the batches of 210000000 steps, 21000001 evaluations and 26 members take 159.61 GB",
     ),
     "processes": (
         [CONFIG, WORKDIR, "--num_processes=2"],
@@ -110,7 +135,7 @@ MISTAKES = {
         "error: --distributed: coordinator_address should be defined. If JAX does not",
     ),
     "below a file": ([CONFIG, "--workdir={done}/results.csv/x"], "error: [Errno 20] Not a dir"),
-}
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

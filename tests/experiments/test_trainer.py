@@ -231,7 +231,7 @@ def test_groups_become_smaller_until_they_fit(dataset):
         memory = laboratory.prepare(sizes[-1]).memory
         sizes.append(laboratory.prepare(64, max_memory=memory - 1).members)
     assert sizes == [64, 32, 16, 8, 4]
-    with pytest.raises(MemoryError, match=r"4 at a time takes .* raise --max_memory"):
+    with pytest.raises(MemoryError, match=r"4 members at a time take .* raise --max_memory"):
         laboratory.prepare(64, max_memory=laboratory.prepare(4).memory - 1)
 
 
