@@ -8,6 +8,11 @@ run at the next chunk boundary, with exit status 75. docs/how_to/clusters.md des
 more than one machine.
 """
 
+if __name__ == "__main__":
+    from experiments import stopping
+
+    stopping.exit_on_signals()  # importing the packages below takes seconds
+
 import contextlib
 import dataclasses
 import os

@@ -2,6 +2,9 @@
 
 import re
 import shlex
+import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -210,3 +213,19 @@ def test_a_mistake_ends_in_one_clear_line(answers, folders, mistake):
 def test_mistakes_leave_nothing_behind(answers, folders, finished):
     assert not folders["new"].exists()
     assert read_json(folders["done"] / "config.json")["learning_rate"] == 1.2e-3
+
+
+@pytest.mark.parametrize("module", ["shlex", "experiments.configs.base", "sklearn.datasets"])
+def test_ctrl_c_while_packages_flags_or_data_load_ends_in_one_line(module, tmp_path):
+    """The modules are imported first of all, while flags are parsed, and while data is loaded."""
+    command = [sys.executable, "-X", "importtime", "-m", "experiments.run", *SMALL]
+    with subprocess.Popen(
+        [*command, f"--workdir={tmp_path}/new"], stderr=subprocess.PIPE, text=True
+    ) as process:
+        for line in process.stderr:
+            if line.endswith(f" {module}\n"):
+                process.send_signal(signal.SIGINT)
+                break
+        said = [line for line in process.stderr if not line.startswith("import time:")]
+    assert said == ["stopped before anything was done; run the same command to start\n"]
+    assert process.returncode == 75 and not list(tmp_path.iterdir())
