@@ -30,7 +30,8 @@ def parse(argument: str | None) -> tuple[str, bool]:
     if network not in SCHEDULES or form not in ("", "tiny"):
         raise ValueError(
             f"{shown(argument)} after the colon of --config is not understood; write "
-            f"FILE.py:NETWORK or FILE.py:NETWORK,tiny with NETWORK one of {', '.join(SCHEDULES)}."
+            f"FILE.py:NETWORK or FILE.py:NETWORK,tiny with NETWORK one of {', '.join(SCHEDULES)} "
+            "(SCHEDULES of experiments/configs/base.py)."
         )
     return network, form == "tiny"
 
@@ -54,6 +55,11 @@ def learned(argument: str | None, *, experiment: str, variants: tuple[str, ...])
       variants: ``weights[:rescale]``, see `learned.Variant`.
     """
     network, tiny = parse(argument)
+    if network not in LEARNING:
+        raise ValueError(
+            f"{network} has no learning rate and epochs for learned masks; add it to LEARNING of "
+            "experiments/configs/base.py."
+        )
     config = ConfigDict(LEARNING[network])
     config.runner = "learned"
     config.experiment = experiment

@@ -116,6 +116,15 @@ def test_any_argument_is_understood_or_an_error_in_one_line(argument):
         assert (argument or "lenet300").removesuffix(",") == network + ",tiny" * tiny
 
 
+def test_a_network_without_a_schedule_is_told_where_it_goes(monkeypatch):
+    with pytest.raises(ValueError, match=r"'narrow' .* \(SCHEDULES of experiments/configs/base.py"):
+        get_config("learned_supermasks", "narrow")
+    monkeypatch.setitem(base.SCHEDULES, "narrow", base.SCHEDULES["lenet300"])
+    assert get_config("mask_criteria", "narrow,tiny").network == "narrow"
+    with pytest.raises(ValueError, match=r"narrow has no learning rate and .*; add it to LEARNING"):
+        get_config("learned_supermasks", "narrow")
+
+
 @pytest.mark.parametrize("argument", ["lenet", "lenet300,big", "lenet300,tiny,tiny", ",tiny"])
 def test_wrong_argument_of_a_config(argument):
     with pytest.raises(ValueError, match="lenet300, conv2, conv4, conv6"):
