@@ -22,7 +22,8 @@ def start(coordinator: str | None, count: int | None, index: int | None) -> None
       ValueError: if the arguments contradict each other, or one is missing and JAX cannot detect
         it.
     """
-    if coordinator is not None and not re.fullmatch(r".+:[0-9]+", coordinator):
+    match = re.fullmatch(".+:([0-9]{1,5})", coordinator or "host:0")
+    if not match or int(match[1]) >= 2**16:
         raise ValueError(f"--coordinator is {coordinator!r}, expected HOST:PORT.")
     if count is not None and index is not None and index >= count:
         raise ValueError(f"--process_index is {index}, expected less than --num_processes={count}.")

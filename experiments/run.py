@@ -1,7 +1,7 @@
 """Run an experiment.
 
     python -m experiments.run --config=experiments/configs/mask_criteria.py:lenet300 \\
-        --workdir=runs/mask_criteria [--data_dir=DIR] [--config.seeds='(0,1,2)'] [--config.x=...]
+        --workdir=runs/mask_criteria [--data_dir=DIR] [--config.seeds=0,1,2] [--config.x=...]
 
 To resume a run that was stopped or killed, run the same command again. Ctrl-C and SIGTERM stop a
 run at the next chunk boundary, with exit status 75. docs/how_to/clusters.md describes the flags for
@@ -23,19 +23,20 @@ from pathlib import Path
 from typing import NoReturn
 
 import jax
-from absl import app, flags, logging
+from absl import flags, logging
 from rich.console import Console
 
 from experiments import processes, stopping
 from experiments.additions import brings_code
 from experiments.command_line import (
-    allow_code_change,
     config_file,
+    define_allow_code_change,
+    define_config,
+    define_folder,
     fail,
     last_line,
-    parse_flags,
-    path_of,
     refuse_nan,
+    run_program,
 )
 from experiments.plots import FIGURES, find_figure, learning_curves, save
 from experiments.plots import mask_analysis as mask_figure
@@ -48,15 +49,18 @@ from experiments.storage.identity import RunFolder
 from experiments.tables.curves import setting
 from experiments.tables.summary import summary
 
-CONFIG = config_file()
-flags.declare_key_flag(CONFIG.name)
-WORKDIR = flags.DEFINE_string(
+CONFIG = define_config(
+    "config",
+    "FILE.py:NETWORK or FILE.py:NETWORK,tiny, from experiments/configs. --config.NAME=VALUE "
+    "changes a setting; lists are a,b or ('a','b').",
+)
+WORKDIR = define_folder(
     "workdir",
     None,
     "Folder for tables, figures and checkpoints, created if missing.",
     required=True,
 )
-DATA_DIR = flags.DEFINE_string(
+DATA_DIR = define_folder(
     "data_dir", None, "Folder of prepared data sets; by default TFDS_DATA_DIR, or the TFDS default."
 )
 
@@ -78,7 +82,7 @@ CHECKPOINT_MINUTES = flags.DEFINE_float(
     "Minutes between autosaves of the training in progress: about as much work as a kill loses.",
     lower_bound=0.0,
 )
-COMPILATION_CACHE = flags.DEFINE_string(
+COMPILATION_CACHE = define_folder(
     "compilation_cache",
     None,
     "Folder that caches compiled programs for later runs; do not share it between unlike machines.",
@@ -99,7 +103,7 @@ PROCESS_INDEX = flags.DEFINE_integer(
     "process_index", None, "Index of this process, from 0, for --distributed.", lower_bound=0
 )
 
-ALLOW_CODE_CHANGE = allow_code_change()
+ALLOW_CODE_CHANGE = define_allow_code_change()
 flags.declare_key_flag(ALLOW_CODE_CHANGE.name)
 
 refuse_nan(MAX_MEMORY, CHECKPOINT_MINUTES)
@@ -133,7 +137,7 @@ def main(arguments: list[str]) -> None:
             runner = find_runner(config)
             plan = runner.make_plan(config, DATA_DIR.value, SLICE.value)
             draw = find_figure(config.figure, runner.COLUMNS)
-            if WORKDIR.value and processes.is_first():
+            if processes.is_first():
                 stack.enter_context(locks.hold(Path(WORKDIR.value)))
             folder = _open_folder(plan)
         except (ValueError, TypeError, OSError) as error:
@@ -160,7 +164,7 @@ def main(arguments: list[str]) -> None:
 
 def _open_folder(plan: Plan) -> RunFolder:
     """Open the folder of the run, and say if other people will not find its code."""
-    file = path_of(CONFIG)
+    file = config_file(CONFIG)
     code = identify(file if file and brings_code(file) else None)
     if code.uncommitted:
         files = ", ".join(code.uncommitted[:3]) + ", ..." * (len(code.uncommitted) > 3)
@@ -169,7 +173,7 @@ def _open_folder(plan: Plan) -> RunFolder:
             "committed"
         )
     return run_folder.open_workdir(
-        WORKDIR.value or "",
+        WORKDIR.value,
         dataclasses.asdict(plan.config),
         SLICE.value,
         plan.problem.dataset.checksum(),
@@ -266,4 +270,4 @@ def _one_device_per_core() -> None:
 if __name__ == "__main__":
     flags.mark_flag_as_required("config")
     _one_device_per_core()
-    app.run(main, flags_parser=parse_flags)
+    run_program(main)

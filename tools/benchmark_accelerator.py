@@ -170,11 +170,12 @@ def markdown(path: Path) -> str:
 def main(arguments: Sequence[str]) -> None:
     """Measure the lines that the arguments name and the table lacks."""
     options = _parser().parse_args(arguments)
-    path = Path(f"{options.table}.csv")
     try:
+        path = Path(f"{options.table}.csv").expanduser()
+        path.parent.mkdir(parents=True, exist_ok=True)
         lines = _wanted(options)
         rows = measurements.read(path, Row)
-    except ValueError as error:
+    except (ValueError, OSError, RuntimeError) as error:  # RuntimeError: ~user is not known
         sys.exit(f"error: {error}")
     with closing(Worker(1, Axpy, options.axpy_size)) as axpy:
         bandwidth = statistics.median(axpy.turn() for _ in range(options.turns))

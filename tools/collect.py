@@ -28,9 +28,15 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from absl import app, flags
+from absl import flags
 
-from experiments.command_line import allow_code_change, fail, given, parse_flags
+from experiments.command_line import (
+    define_allow_code_change,
+    define_file,
+    fail,
+    path_of,
+    run_program,
+)
 from experiments.runners import mask_analysis
 from experiments.runners.registry import RUNNERS
 from experiments.storage import records, results, run_folder
@@ -39,8 +45,8 @@ from experiments.storage.files import read_json, replace_file, write_json
 from supermask_jax.checks import lookup
 from tools.table_files import Files, of_run, of_table
 
-OUTPUT = flags.DEFINE_string("output", None, "Path of the table without its suffix.", required=True)
-ALLOW_CODE_CHANGE = allow_code_change()
+OUTPUT = define_file("output", None, "Path of the table without its suffix.", required=True)
+ALLOW_CODE_CHANGE = define_allow_code_change()
 flags.declare_key_flag(ALLOW_CODE_CHANGE.name)
 
 DIRTY = "dirty"  # in the versions of rows that uncommitted code made before versions told sources
@@ -49,8 +55,8 @@ DIRTY = "dirty"  # in the versions of rows that uncommitted code made before ver
 def main(arguments: list[str]) -> None:
     """Join the runs named on the command line."""
     try:
-        sources = [Path(source) for source in arguments[1:]]
-        rows = collect(sources, Path(given(OUTPUT)), ALLOW_CODE_CHANGE.value)
+        sources = [path_of(source) for source in arguments[1:]]
+        rows = collect(sources, Path(OUTPUT.value), ALLOW_CODE_CHANGE.value)
     except (ValueError, OSError) as error:
         fail(error)
     print(f"{len(rows)} rows in {OUTPUT.value}.csv")
@@ -261,4 +267,4 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=parse_flags)
+    run_program(main)

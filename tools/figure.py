@@ -11,10 +11,9 @@ of learned supermasks, which it draws on top. `mask_analysis` takes an .analysis
 from collections.abc import Sequence
 from pathlib import Path
 
-from absl import app, flags
 from matplotlib.figure import Figure
 
-from experiments.command_line import fail, given, parse_flags
+from experiments.command_line import define_file, fail, path_of, run_program
 from experiments.plots import FIGURES, learning_curves, mask_analysis, save
 from experiments.runners.registry import read_table
 from experiments.storage import results
@@ -23,7 +22,7 @@ from supermask_jax.checks import lookup
 from tools.table_files import config_of_curves
 
 CURVES = "learning_curves"
-PICTURE = flags.DEFINE_string("picture", None, "Path of the figure to write.", required=True)
+PICTURE = define_file("picture", None, "Path of the figure to write.", required=True)
 
 
 def main(arguments: list[str]) -> None:
@@ -31,8 +30,8 @@ def main(arguments: list[str]) -> None:
     try:
         if len(arguments) < 3:
             raise ValueError("name a figure and at least one table.")
-        picture = Path(given(PICTURE))
-        save(draw(arguments[1], [Path(name) for name in arguments[2:]]), picture)
+        picture = Path(PICTURE.value)
+        save(draw(arguments[1], [path_of(name) for name in arguments[2:]]), picture)
         print(picture)
     except (ValueError, OSError) as error:
         fail(error)
@@ -72,4 +71,4 @@ def _about(curves: Path) -> str:
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=parse_flags)
+    run_program(main)

@@ -18,10 +18,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags, logging
+from absl import flags, logging
 
 from experiments import run
-from experiments.command_line import fail, given, parse_flags, refuse_nan
+from experiments.command_line import fail, refuse_nan, run_program
 from experiments.runners.registry import find_runner
 
 MOST = 1e6  # hours, and GB
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str]) -> None:
         sys.exit(f"error: unknown argument {arguments[1]!r}; flags start with --.")
     logging.set_verbosity(logging.WARNING)
     try:
-        workdir = given(run.WORKDIR)
+        workdir = run.WORKDIR.value
         if run.SLICE.value is not None:
             raise ValueError("--slice is set by tools.launch; give --slices.")
         runner = find_runner(run.CONFIG.value)
@@ -127,4 +127,4 @@ def wait(jobs: Sequence[Any]) -> bool:
 
 if __name__ == "__main__":
     flags.mark_flags_as_required(["config", "slices"])
-    app.run(main, flags_parser=parse_flags)
+    run_program(main)

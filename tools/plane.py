@@ -13,10 +13,10 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from absl import app, flags, logging
+from absl import flags, logging
 from ml_collections import ConfigDict
 
-from experiments.command_line import fail, given, parse_flags, refuse_nan
+from experiments.command_line import fail, path_of, refuse_nan, run_program
 from experiments.plots import plane, save
 from experiments.runners import iterative
 from experiments.storage import run_folder
@@ -41,11 +41,11 @@ def main(arguments: list[str]) -> None:
     try:
         if len(arguments) > 2:
             raise ValueError("name one folder of a run, or none.")
-        picture = Path(given(PICTURE))
+        picture = Path(PICTURE.value)
         if len(arguments) == 1:
             figure = plane.draw_regions(keep)
         else:
-            weights = load(Path(arguments[1]), LAYER.value, SEED.value)
+            weights = load(path_of(arguments[1]), LAYER.value, SEED.value)
             figure = plane.draw_weights(*weights[:2], keep, weights[2])
         save(figure, picture)
         print(picture)
@@ -87,4 +87,4 @@ def load(workdir: Path, layer: str | None, seed: int | None) -> tuple[np.ndarray
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=parse_flags)
+    run_program(main)

@@ -16,12 +16,18 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-from absl import app, flags, logging
+from absl import logging
 from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from experiments.command_line import config_file, fail, parse_flags, path_of
+from experiments.command_line import (
+    config_file,
+    define_config,
+    define_folder,
+    fail,
+    run_program,
+)
 from experiments.runners.registry import RUNNERS, Plan, Runner, read_table
 from experiments.storage import results, run_folder
 from experiments.storage.code import Code, identify, of_package
@@ -30,12 +36,11 @@ from experiments.storage.files import read_json
 from supermask_jax.checks import lookup
 from tools.table_files import of_all
 
-RESULTS = flags.DEFINE_string(
+RESULTS = define_folder(
     "results", "results", "Folder of tables written by tools.collect, or of a run or several runs."
 )
-DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of prepared data sets, as for a run.")
-CONFIG = config_file()
-flags.declare_key_flag(CONFIG.name)
+DATA_DIR = define_folder("data_dir", None, "Folder of prepared data sets, as for a run.")
+CONFIG = define_config("config", "FILE.py with the code that the row's configuration brought.")
 
 
 class Found(NamedTuple):
@@ -59,7 +64,7 @@ class Found(NamedTuple):
 def main(arguments: list[str]) -> None:
     """Rerun the row named on the command line; exit status 1 if a number differs."""
     logging.set_verbosity(logging.WARNING)
-    own = path_of(CONFIG)
+    own = config_file(CONFIG)
     try:
         if len(arguments) != 2:
             raise ValueError("name the id of one row.")
@@ -170,4 +175,4 @@ def _equal(one: float, other: float) -> bool:
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=parse_flags)
+    run_program(main)

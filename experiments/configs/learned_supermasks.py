@@ -6,7 +6,7 @@ Networks: lenet300 (MNIST); conv2, conv4 and conv6 (CIFAR-10). `:NETWORK,tiny` t
     to a few minutes with convolutions.
 Run time: on two cores, lenet300 takes half a second to a second per member and epoch, so 20 members
     x 400 epochs take one to two hours. Rescaled variants are at their best before epoch 100
-    (--config.variants='("init:rescale","signed_constant:rescale")' --config.epochs=100); initial
+    (--config.variants=init:rescale,signed_constant:rescale --config.epochs=100); initial
     weights still gain a little at epoch 600. The convolutions need an accelerator.
 Expect for lenet300, as test accuracy: the paper reports, after 2000 epochs, 95.3 % on initial
     weights and 96.4 % on signed constants; with rescaling, 97.8 % and 98.0 %.

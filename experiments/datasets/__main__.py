@@ -6,13 +6,11 @@ The data sets are mnist (a download of 12 MB) and cifar10 (170 MB). A data set t
 prepared stays as it is.
 """
 
-from absl import app, flags
-
-from experiments.command_line import fail, parse_flags
+from experiments.command_line import define_folder, fail, run_program
 from experiments.datasets import data_root, prepared
 from experiments.datasets.preparation import ORIGINALS, prepare
 
-DATA_DIR = flags.DEFINE_string(
+DATA_DIR = define_folder(
     "data_dir", None, "Target folder; by default TFDS_DATA_DIR, or else ~/tensorflow_datasets."
 )
 
@@ -31,4 +29,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=parse_flags)
+    run_program(main)

@@ -1,12 +1,16 @@
 """Wrong configurations and command lines; `tests.test_bad_input` tests the library."""
 
 import collections
+import getpass
 import importlib
 import re
+from pathlib import Path
 
 import pytest
-from ml_collections import ConfigDict
+from absl import flags
+from ml_collections import ConfigDict, config_flags
 
+from experiments.command_line import path_of
 from experiments.runners.registry import RUNNERS, find_runner
 from experiments.runners.sweeps import Slice
 from tests import test_bad_input as library
@@ -226,7 +230,7 @@ def test_slices_compare_as_numbers():
 
 
 # Command lines, each run in its own process. {new} is a folder that must not be created, {file} is
-# a file, {configs} is a folder of configuration files.
+# a file in {home}, {link} is a broken link, {configs} is a folder of configuration files.
 
 RUN = "experiments.run"
 CONFIG = "--config=experiments/configs/quickstart.py:lenet300,tiny"
@@ -237,7 +241,28 @@ TABLE = "results/mask_criteria_lenet300_mnist.csv"
 HEURISTIC = "results/heuristic_supermasks_lenet300_mnist.csv"
 A_NUMBER = "could not convert string to float"
 
+ONE_SHOT = "--config=experiments/configs/heuristic_supermasks.py:lenet300,tiny"
+
+# Every flag that is the path of something to write: the rest of the command, the flag, and what
+# follows the folder in its path.
+TO_WRITE = [
+    ((RUN, CONFIG), "--workdir", ""),
+    ((RUN, CONFIG), "--workdir", "/below"),
+    (START, "--data_dir", ""),
+    (START, "--compilation_cache", ""),
+    (("experiments.datasets", "mnist"), "--data_dir", ""),
+    (("tools.launch", CONFIG, "--slices=2", "--cluster=local"), "--workdir", ""),
+    (("tools.collect", "results"), "--output", "/table"),
+    (("tools.figure", "mask_criteria", TABLE), "--picture", "/f.png"),
+    (("tools.plane",), "--picture", "/f.png"),
+    (("tools.rerun", "f00"), "--results", ""),
+    (("tools.rerun", "f00"), "--data_dir", ""),
+    (("tools.report", "results"), "--page", "/index.html"),
+    (("tools.benchmark",), "--table", "/table"),
+]
+
 FILES = {
+    "bytes": "\0",
     "syntax": "def get_config(:",
     "nothing": "",
     "raises": "def get_config():\n    raise KeyError('boo')",
@@ -245,6 +270,11 @@ FILES = {
     "divides": "1 / 0",
     "number": "def get_config(): return 3",
     "none": "def get_config(): return None",
+    "opens": "def get_config(): return open('/no/such/file')",
+    "sets": "from ml_collections import ConfigDict\n"
+    "def get_config():\n    ConfigDict({'seeds': (1,)}).seeds = {1}",
+    "long": "def get_config(): raise ValueError('two\\nlines')",
+    "exits": "import sys\nsys.exit()",
     "empty": "from ml_collections import ConfigDict\ndef get_config(): return ConfigDict()",
 }
 
@@ -252,7 +282,10 @@ TYPED = [
     ("types", (*START, "--config.num_rounds=1.5"), "flag --config.num_rounds=1.5: invalid literal"),
     ("types", (*START, "--config.learning_rate=fast"), A_NUMBER),
     ("types", (*START, "--config.seeds=a"), "config.seeds has 'a', expected an integer of 0 or"),
-    ("types", (*START, "--config.seeds="), "config.seeds has '', expected an integer of 0 or"),
+    ("types", (*START, "--config.seeds=0,b"), "config.seeds has 'b', expected an integer of 0 or"),
+    ("types", (*START, "--config.seeds={{0:1}}"), r"config.seeds has \{0: 1\}, expected an int"),
+    ("types", (*START, "--config.variants=('random'"), r"expected a list such as a,b or \('a','b'"),
+    ("types", (*START, "--config.epochs=1\n2"), "flag --config.epochs=1 2: invalid litera"),
     ("types", (*START, "--config.rates=5"), r"config.rates: rule 5 is not a pair \(pattern, rate"),
     ("types", (*START, "--max_memory=lots"), A_NUMBER),
     ("types", (*START, "--num_processes=a"), "invalid literal for int"),
@@ -265,7 +298,12 @@ TYPED = [
     ("names", (*START, "--config.epochs.deep=3"), "no such setting: .*epochs.deep"),
     ("names", (*START, "--config.runner=one_shot"), "config has no criteria, weights, powers, ret"),
     ("names", (*START, "--config.runner=learned"), "config has no initial_logits, momentum"),
-    ("names", (*START, "--config.variants=random,small"), "unknown criterion 'random,small'"),
+    ("names", (*START, "--config.variants=random,small"), "unknown criterion 'small'"),
+    ("names", (*START, "--config.variants=random:reinit,small"), "unknown criterion 'small'"),
+    ("names", (RUN, ONE_SHOT, NEW, "--config.criteria=random,small"), "unknown criterion 'small'"),
+    ("names", (RUN, ONE_SHOT, NEW, "--config.weights=init,x"), "unknown kind of weights 'x'"),
+    ("names", (*START, "--config.variants.deep=3"), "--config: TypeError: tuple indices must be"),
+    ("names", (*START, "--", "--config.epochs=3"), "unknown argument '--config.epochs=3'; flags"),
     ("names", (*START, "--wrokdir=x"), "Unknown command line flag 'wrokdir'. Did you mean: work"),
     ("names", (*START, "more"), "unknown argument 'more'; flags start with --"),
     ("names", (RUN, f"{CONFIG},small", NEW), "'lenet300,tiny,small' after the colon of"),
@@ -279,8 +317,8 @@ TYPED = [
     ("names", ("tools.figure", "mask_criteria", TABLE, "--picture={new}.xyz"), "supported formats"),
     ("names", ("tools.rerun", "f00"), "no table in results has a row 'f00'"),
     ("names", ("tools.rerun", "a", "b"), "name the id of one row"),
-    ("names", (*LAUNCH, "--slices=2", "--cluster=cloud"), "should be one of <slurm|local>"),
-    ("names", (*LAUNCH, "--slices=2", "--cluster=slurm"), "--cluster=slurm: Could not detect"),
+    ("names", (*LAUNCH[:-1], "--slices=2", "--cluster=cloud"), "should be one of <slurm|local>"),
+    ("names", (*LAUNCH[:-1], "--slices=2", "--cluster=slurm"), "--cluster=slurm: Could not detect"),
     ("names", ("tools.benchmark", "--networks=lenet30"), "unknown network 'lenet30'; did you mean"),
     ("names", ("tools.benchmark", "--mappings=map"), "'map' needs a number of devices after its"),
     ("ranges", (*START, "--config.learning_rate=nan"), "learning_rate is nan, expected a finite"),
@@ -293,7 +331,8 @@ TYPED = [
     ("ranges", (*START, "--distributed", "--coordinator=x:1", "--num_processes=2",
                 "--process_index=2"), "--process_index is 2, expected less than --num_processes=2"),
     ("ranges", (*START, "--slice=3/2"), "--slice is '3/2', expected i/n with i from 0 to n - 1"),
-    ("ranges", (*START, "--slice="), "--slice is '', expected i/n with i from 0 to n - 1"),
+    ("ranges", (*START, "--slice=0/2\n"), r"--slice is '0/2\\n', expected i/n with i from 0 to n"),
+    ("ranges", (RUN, ONE_SHOT, NEW, "--config.powers=1,-2"), "config.powers has -2, expected an"),
     ("ranges", (*LAUNCH, "--slices=0"), "0 is not a positive integer"),
     ("ranges", (*LAUNCH, "--slices=99"), "--slice asks for 99 parts of 8 members, expected no mor"),
     ("ranges", (*LAUNCH, "--slices=2", "--slice=0/2"), "--slice is set by tools.launch; give --sl"),
@@ -304,30 +343,55 @@ TYPED = [
     ("ranges", ("tools.benchmark", "--turns=0"), "0 is not a positive integer"),
     ("ranges", ("tools.benchmark", "--patience=nan"), "flag --patience=nan: expected a number"),
     ("paths", (RUN, CONFIG), "flag --workdir=None"),
-    ("paths", (RUN, CONFIG, "--workdir="), "--workdir is empty; name a folder"),
-    ("paths", (RUN, CONFIG, "--workdir={file}"), "{file}"),
-    ("paths", (RUN, CONFIG, "--workdir={file}/below"), "{file}"),
-    ("paths", (*START, "--distributed", "--coordinator=nowhere"), "'nowhere', expected HOST:PORT"),
+    *(("paths", (*words, f"{flag}={{link}}{below}"), f"{flag}={{link}}.*: {{link}} is a broken sym")
+      for words, flag, below in TO_WRITE),
+    *(("paths", (*words, f"{flag}={{file}}{below}"), f"{flag}={{file}}.*: {{file}} is a file, expe")
+      for words, flag, below in TO_WRITE),
+    *(("paths", (*words, f"{flag}=~/file{below}"), f"{flag}={{file}}.*: {{file}} is a file, expe")
+      for words, flag, below in TO_WRITE),
+    *(("paths", (*words, f"{flag}=~nobody_here{below}"), "~nobody_here.* is in no user's home")
+      for words, flag, below in TO_WRITE),
+    *(("paths", (*words, f"{flag}=a\udcff"), r"^error: '--.*=a\\udcff' is not UTF-8 text")
+      for words, flag, _ in TO_WRITE),
+    *(("paths", (*words, f"{flag}="), f"{flag} is empty, expected: ")
+      for words, flag, _ in TO_WRITE),
+    ("paths", (RUN, CONFIG, "--workdir=a\nb"), r"'a\\nb' is not a path"),
+    ("paths", (RUN, CONFIG, "--workdir", "--config.epochs=3"), "'--config.epochs=3' is not a path"),
+    *(("paths", (program, *words, "~/nothing", f"--{flag}={{new}}"), "{home}/nothing")
+      for program, words, flag in (
+          ("tools.collect", (), "output"), ("tools.figure", ("mask_criteria",), "picture"),
+          ("tools.plane", (), "picture"), ("tools.report", (), "page"))),
+    *(("paths", (program, *words, "", f"--{flag}={{new}}"), "the path is empty")
+      for program, words, flag in (
+          ("tools.collect", (), "output"), ("tools.figure", ("mask_criteria",), "picture"),
+          ("tools.plane", (), "picture"), ("tools.report", (), "page"))),
+    ("paths", ("tools.report", "results", "--readme={new}"), "there is no file {new}"),
+    ("paths", (RUN, "--config=~/nothing.py:conv2", NEW), "{home}/nothing.py is not there, expect"),
+    ("paths", (RUN, "--config={configs}/opens.py", NEW), "opens.py, line 1: FileNotFoundErr"),
+    ("paths", (RUN, "--config={configs}/sets.py", NEW), "sets.py, line 3: TypeError: Could not"),
+    ("paths", (RUN, "--config={configs}/long.py", NEW), "error: two lines"),
+    ("paths", (RUN, "--config={configs}/exits.py", NEW), "exits.py, line 2: it ends the program"),
+    ("paths", (RUN, "--config={configs}/bytes.py", NEW), "SyntaxError: source code .*null bytes"),
+    ("paths", (RUN, "--config=README.md", NEW), "--config: README.md, line .*: SyntaxError"),
+    ("paths", (*START, "--flagfile={new}"), "Unable to open flagfile: .*{new}"),
+    *(("paths", (*START, "--distributed", f"--coordinator={place}"), f"'{place}', expected HOST:PO")
+      for place in ("nowhere", "host:", ":1", "host:65536")),
     ("paths", (RUN, NEW), "flag --config=None"),
-    ("paths", (RUN, "--config=", NEW), "Path to config file is an empty string"),
-    ("paths", (RUN, "--config={configs}/no.py", NEW), "No such file .*'{configs}/no.py'"),
-    ("paths", (RUN, "--config={configs}", NEW), "Is a directory: '{configs}'"),
+    ("paths", (RUN, "--config=", NEW), "flag --config=: the path is empty"),
+    ("paths", (RUN, "--config={configs}/no.py", NEW), "{configs}/no.py is not there, expected a"),
+    ("paths", (RUN, "--config={configs}", NEW), "{configs} is a folder, expected a file"),
     ("paths", (RUN, "--config={configs}/syntax.py", NEW), "{configs}/syntax.py, line 1: SyntaxErr"),
     ("paths", (RUN, "--config={configs}/raises.py", NEW), "raises.py, line 2: KeyError: 'boo'"),
     ("paths", (RUN, "--config={configs}/imports.py", NEW), "imports.py, line 1: ModuleNotFoundEr"),
     ("paths", (RUN, "--config={configs}/divides.py", NEW), "divides.py, line 1: ZeroDivisionErr"),
     ("paths", ("tools.collect", "{configs}", "--output={new}"), "{configs}/config.json"),
     ("paths", ("tools.collect", "{file}", "--output={new}"), "{file} is neither the folder of"),
-    ("paths", ("tools.collect", "{configs}", "--output="), "--output is empty, expected: Path of"),
     ("paths", ("tools.report", "{new}.csv"), "there is no folder {new}.csv"),
     ("paths", ("tools.report", "{file}"), "{file} is not a table of this version"),
     ("paths", ("tools.figure", "learning_curves", "{file}", "--picture={new}.png"), "{file}"),
-    ("paths", ("tools.figure", "mask_criteria", TABLE, "--picture="), "--picture is empty, exp"),
     ("paths", ("tools.plane", "{new}", "--picture={new}.png"), "'{new}/config.json'"),
-    ("paths", ("tools.plane", "--picture="), "--picture is empty, expected"),
     ("paths", ("tools.plane", "a", "b", "--picture={new}.png"), "name one folder of a run, or"),
     ("paths", ("tools.rerun", "f00", "--results={new}"), "no table in {new} has a row 'f00'"),
-    ("paths", ("tools.launch", CONFIG, "--workdir=", "--slices=2"), "--workdir is empty, expec"),
     ("empty lists", ("tools.benchmark", "--networks="), "--networks is empty, expected: networks"),
     ("empty lists", ("tools.benchmark", "--members="), "--members is empty, expected: sizes"),
     ("empty lists", ("tools.benchmark", "--mappings="), "--mappings is empty, expected: how mem"),
@@ -336,10 +400,21 @@ TYPED = [
     ("empty lists", ("tools.figure", "mask_criteria", "--picture={new}.png"), "at least one table"),
     ("empty lists", ("tools.rerun",), "name the id of one row"),
     ("empty lists", ("tools.launch", CONFIG, NEW), "flag --slices=None"),
+    ("empty lists", (*START, "--config.seeds="), r"config.seeds is \(\), expected a non-"),
+    ("empty lists", (*START, "--config.variants=()"), r"config.variants is \(\), expected a"),
+    *(("empty lists", (*START, f"{flag}="), f"{flag} is empty, expected: ")
+      for flag in ("--slice", "--coordinator", "--config.experiment", "--config.figure")),
+    ("empty lists", (*LAUNCH, "--slices=2", "--partition="), "--partition is empty, expected: SLU"),
+    ("empty lists", ("tools.plane", "--picture={new}", "--layer="), "--layer is empty, expected"),
     ("duplicates", (*START, "--config.variants=('random','random:rewind')"),
      f"config.variants has random {TWICE}"),
     ("duplicates", ("tools.figure", "learning_curves", "a", "a", "--picture={new}.png"),
      "learning_curves shows one .curves.parquet, not 2"),
+    *(("duplicates", (*START, *twice), f"{twice[0].split('=')[0]} is given more than once")
+      for twice in (("--config.seeds=0", "--config.seeds=1"), ("--config.epochs=3",) * 2,
+                    ("--slice=0/2", "--slice=1/2"), ("--distributed", "--nodistributed"),
+                    (CONFIG,), (CONFIG, "--config.epochs=3"))),
+    ("duplicates", (*LAUNCH, "--slices=2", "--slices=3"), "--slices is given more than once"),
     ("repeated seeds", (*START, "--config.seeds=(1,1)"), f"config.seeds has 1 {TWICE}"),
     ("repeated seeds", (*LAUNCH, "--slices=2", "--config.seeds=(1,1)"), f"seeds has 1 {TWICE}"),
 ]  # fmt: skip
@@ -348,8 +423,11 @@ TYPED = [
 @pytest.fixture(scope="module")
 def places(tmp_path_factory):
     base = tmp_path_factory.mktemp("bad")
-    named = {"new": base / "new", "file": base / "file", "configs": base / "configs"}
+    named = {name: base / name for name in ("new", "home", "link", "configs")}
+    named["home"].mkdir()
+    named["file"] = named["home"] / "file"
     named["file"].write_text("hello\n")
+    named["link"].symlink_to(base / "nowhere")
     named["configs"].mkdir()
     for name, text in FILES.items():
         (named["configs"] / f"{name}.py").write_text(text)
@@ -359,7 +437,9 @@ def places(tmp_path_factory):
 @pytest.fixture(scope="module")
 def answers(places):
     commands = [[word.format(**places) for word in words] for _, words, _ in TYPED]
-    return dict(zip(range(len(TYPED)), command_lines.answers(commands), strict=True))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(places["home"]))
+        return dict(zip(range(len(TYPED)), command_lines.answers(commands), strict=True))
 
 
 @pytest.mark.parametrize("number", range(len(TYPED)), ids=lambda n: f"{n} {TYPED[n][0]}")
@@ -383,7 +463,49 @@ def test_a_separate_process_ends_in_one_line_too(places, words):
 
 
 def test_wrong_command_lines_leave_nothing_behind(answers, places):
-    assert {path.name for path in places["new"].parent.iterdir()} == {"file", "configs"}
+    assert {path.name for path in places["new"].parent.iterdir()} == {"home", "link", "configs"}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("a,b", ("a", "b")),
+        ("a", ("a",)),
+        (" a , b:c,", ("a", "b:c")),
+        ("('a','b')", ("a", "b")),
+        ("['a']", ("a",)),
+        ("'a,b'", ("a,b",)),
+        ("0,1", (0, 1)),
+        ("3", (3,)),
+        ("0.5,-1", (0.5, -1)),
+        ("(('output/kernel',0.1),)", (("output/kernel", 0.1),)),
+    ],
+)
+def test_a_list_is_written_with_or_without_brackets(text, value):
+    words, known = ["run", f"--config.listed={text}"], flags.FlagValues()
+    config_flags.DEFINE_config_dict(
+        "config", ConfigDict({"listed": ("x",)}), flag_values=known, sys_argv=words
+    )
+    known(words)
+    assert known.config.listed == value
+
+
+def test_a_path_is_expanded(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    done = command_lines.fork("tools.figure", "mask_criteria", TABLE, "--picture=~/f.png")
+    assert done.stdout == f"{tmp_path}/f.png\n" and (tmp_path / "f.png").exists()
+    assert path_of("~") == tmp_path and path_of(f"~{getpass.getuser()}").is_absolute()
+    assert path_of("runs/x") == Path("runs/x")
+
+
+def test_ctrl_c_ends_every_program_in_one_line():
+    code = """
+from experiments.command_line import run_program
+def main(arguments): raise KeyboardInterrupt
+run_program(main)
+"""
+    done = command_lines.fork("program", code=code)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "stopped by Ctrl-C\n")
 
 
 def test_the_tables_are_as_large_as_promised():

@@ -12,7 +12,7 @@ from experiments.runners import iterative
 from experiments.storage import results
 from experiments.storage.files import read_json
 from tests.experiments import command_lines
-from tests.experiments.command_lines import python
+from tests.experiments.command_lines import ROOT, python
 
 CONFIG = "--config=experiments/configs/quickstart.py:lenet300,tiny"
 LEARNED = "--config=experiments/configs/learned_supermasks.py:lenet300,tiny"
@@ -62,7 +62,7 @@ MISTAKES = {
     ),
     "file as folder": (
         [CONFIG, "--workdir=README.md"],
-        "error: --workdir: README.md is a file, expected a folder.",
+        "error: flag --workdir=README.md: README.md is a file, expected a folder.",
     ),
     "network": (
         ["--config=experiments/configs/quickstart.py:lenet30", WORKDIR],
@@ -70,11 +70,11 @@ MISTAKES = {
     ),
     "file": (
         ["--config=experiments/configs/none.py", WORKDIR],
-        "error: [Errno 2] No such file or directory: 'experiments/configs/none.py'",
+        "error: flag --config=experiments/configs/none.py: experiments/configs/none.py is not ther",
     ),
     "file of a setting": (
         ["--config=none.py", WORKDIR, "--config.num_rounds=3"],
-        "error: [Errno 2] No such file or directory: 'none.py'",
+        "error: flag --config=none.py: none.py is not there, expected a file of Python.",
     ),
     "no config": ([WORKDIR], "error: flag --config=None: Flag --config must have a value"),
     "no workdir": ([CONFIG], "error: flag --workdir=None: Flag --workdir must have a value"),
@@ -137,7 +137,10 @@ MISTAKES = {
         [CONFIG, WORKDIR, "--distributed"],
         "error: --distributed: coordinator_address should be defined. If JAX does not",
     ),
-    "below a file": ([CONFIG, "--workdir={done}/results.csv/x"], "error: [Errno 20] Not a dir"),
+    "below a file": (
+        [CONFIG, "--workdir={done}/results.csv/x"],
+        "error: flag --workdir={done}/results.csv/x: {done}/results.csv is a file, expected a fol",
+    ),
 }  # fmt: skip
 
 
@@ -220,7 +223,7 @@ def test_ctrl_c_while_packages_flags_or_data_load_ends_in_one_line(module, tmp_p
     """The modules are imported first of all, while flags are parsed, and while data is loaded."""
     command = [sys.executable, "-X", "importtime", "-m", "experiments.run", *SMALL]
     with subprocess.Popen(
-        [*command, f"--workdir={tmp_path}/new"], stderr=subprocess.PIPE, text=True
+        [*command, f"--workdir={tmp_path}/new"], cwd=ROOT, stderr=subprocess.PIPE, text=True
     ) as process:
         for line in process.stderr:
             if line.endswith(f" {module}\n"):

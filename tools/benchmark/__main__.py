@@ -17,10 +17,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from absl import app, flags
+from absl import flags
 from matplotlib.figure import Figure
 
-from experiments.command_line import fail, given, parse_flags, refuse_nan
+from experiments.command_line import define_file, fail, refuse_nan, run_program
 from experiments.plots.styles import matplotlib_defaults
 from experiments.problems.networks import NETWORKS
 from supermask_jax.checks import lookup
@@ -46,7 +46,7 @@ _TURNS = flags.DEFINE_integer("turns", 3, "turns of each loop", lower_bound=1)
 _TORCH = flags.DEFINE_bool("torch", True, "compare with PyTorch where it is installed")
 _PATIENCE = flags.DEFINE_float("patience", 120, "seconds; lines with longer turns are skipped")
 _PARTS = flags.DEFINE_bool("parts", False, "measure the loop without each of its parts")
-_TABLE = flags.DEFINE_string("table", None, "path without suffix for a .csv and a .png")
+_TABLE = define_file("table", None, "path without suffix for a .csv and a .png")
 refuse_nan(_PATIENCE)
 
 
@@ -235,9 +235,9 @@ def main(arguments: Sequence[str]) -> None:
     try:
         if len(arguments) > 1:
             raise ValueError(f"unknown argument {arguments[1]!r}; flags start with --.")
-        widths = {name: lookup("network", name, NETWORKS) for name in given(_NETWORKS)}
-        members = parse_members(given(_MEMBERS))
-        mappings = [Mapping.parse(name) for name in given(_MAPPINGS)]
+        widths = {name: lookup("network", name, NETWORKS) for name in _NETWORKS.value}
+        members = parse_members(_MEMBERS.value)
+        mappings = [Mapping.parse(name) for name in _MAPPINGS.value]
     except ValueError as error:
         fail(error)
     tasks = [Task(name, _STEPS.value or (5 if w.pairs else 500)) for name, w in widths.items()]
@@ -286,4 +286,4 @@ def _measure_parts(
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=parse_flags)
+    run_program(main)

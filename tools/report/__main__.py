@@ -10,15 +10,13 @@ prints it as Markdown. Tests compare the committed texts with what this makes.
 
 from pathlib import Path
 
-from absl import app, flags
-
-from experiments.command_line import fail, given, parse_flags
+from experiments.command_line import define_file, fail, path_of, run_program
 from experiments.runners.registry import read_table
 from tools.report import accuracy_tables, pages
 from tools.report.writing import write
 
-PAGE = flags.DEFINE_string("page", "report/index.html", "Path of the HTML page to write.")
-README = flags.DEFINE_string("readme", None, "Path of a Markdown file with the two marks.")
+PAGE = define_file("page", "report/index.html", "Path of the HTML page to write.")
+README = define_file("readme", None, "Path of a Markdown file with the two marks.")
 
 
 def main(arguments: list[str]) -> None:
@@ -26,17 +24,19 @@ def main(arguments: list[str]) -> None:
     try:
         if len(arguments) != 2:
             raise ValueError("name a folder of tables or one table, for example results/.")
-        source = Path(arguments[1])
+        if README.value and not Path(README.value).is_file():
+            raise ValueError(f"there is no file {README.value}.")
+        source = path_of(arguments[1])
         if source.is_file():
             rows = read_table(source)
             if rows and "test_accuracy" not in rows[0]:
                 raise ValueError(f"{source} has no accuracies; tools.figure draws it.")
             print(pages.markdown([accuracy_tables.table(rows)]), end="")
             return
-        write(source, Path(given(PAGE)), Path(README.value) if README.value else None)
+        write(source, Path(PAGE.value), Path(README.value) if README.value else None)
     except (ValueError, OSError) as error:
         fail(error)
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=parse_flags)
+    run_program(main)
