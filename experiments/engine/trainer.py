@@ -200,7 +200,8 @@ class Trainer:
           MemoryError: if the smallest group does not fit.
         """
         budget = available_memory() if max_memory is None else max_memory
-        groups = {size: self.prepare(size, budget, held) for size in populations}
+        largest_first = sorted(populations, reverse=True)
+        groups = {size: self.prepare(size, budget, held) for size in largest_first}
         shared = max(self.check_memory(size, budget, held) for size in populations)
         group = groups[max(groups)]
         return Forecast(
