@@ -34,7 +34,8 @@ def open_workdir(
     """Create the folder of a run, or reopen it to resume the same run.
 
     It is the same run if only `MAY_CHANGE` differs: the figure, the number of rounds, the chunk
-    size and the number of checkpoints. `num_rounds` never falls.
+    size and the number of checkpoints. `num_rounds` never falls. A folder in which nothing was made
+    yet, because the run did not fit into memory, say, is free for any run.
 
     Args:
       folder: the path.
@@ -60,8 +61,8 @@ def open_workdir(
     of_folder = {"format": FORMAT, "data": data, "slice": part}
     settings |= {name: value for name, value in of_folder.items() if value is not None}
     codes = [code.version]
-    if file.exists():
-        before = _read_config(file)
+    before = _read_config(file) if file.exists() else {}
+    if before and _is_begun(workdir):
         _check_same_run(workdir, before, settings)
         codes = _codes(workdir, before.get("code", [UNKNOWN]), code.version, allow_code_change)
         if "num_rounds" in settings:
@@ -69,7 +70,7 @@ def open_workdir(
         # All else is equal, though 0 may be written as 0.0: its first spelling stays.
         settings = before | {name: settings[name] for name in MAY_CHANGE if name in settings}
     identity = Identity(workdir, digest(_that_bind(settings)), tuple(codes))
-    if not file.exists():
+    if not before:
         _check_strays(identity)
     if processes.is_first():
         write_json(file, settings | {"code": codes})
@@ -96,6 +97,12 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
       config: the content of its config.json.
     """
     return {name: value for name, value in config.items() if name not in OF_FOLDER}
+
+
+def _is_begun(workdir: Path) -> bool:
+    """Return whether a folder has files of a run, besides those that describe it."""
+    made = RESULTS, PARTS, "checkpoints", "under_way", "dense"
+    return any((workdir / name).exists() for name in made)
 
 
 def _that_bind(config: Mapping[str, Any]) -> dict[str, Any]:

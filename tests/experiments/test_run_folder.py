@@ -19,7 +19,10 @@ CONFIG = {"learning_rate": 0.1, "num_rounds": 2, "seeds": (0, 1), "dataset": "di
 
 
 def open_workdir(folder, config, part=None, data=None, code=CODE, **options):
-    return run_folder.open_workdir(str(folder), config, part, data, code, **options)
+    """Open a folder and begin its run."""
+    opened = run_folder.open_workdir(str(folder), config, part, data, code, **options)
+    (opened.path / "under_way").mkdir(exist_ok=True)
+    return opened
 
 
 @pytest.mark.parametrize("changes", [{}, {"num_rounds": 5}, {"chunk_evals": 1}, {"seeds": [0, 1]}])
@@ -27,7 +30,8 @@ def test_a_folder_is_reopened_by_the_same_run(tmp_path, changes):
     for config in (CONFIG, CONFIG | changes):
         workdir = open_workdir(tmp_path / "a" / "b", config).path
     assert workdir == tmp_path / "a" / "b"
-    assert sorted(file.name for file in workdir.iterdir()) == ["config.json", "environment.json"]
+    files = sorted(file.name for file in workdir.iterdir() if file.is_file())
+    assert files == ["config.json", "environment.json"]
     config = read_json(workdir / "config.json")
     of_folder = {"format": run_folder.FORMAT, "code": [CODE.version]}
     assert config == json.loads(json.dumps(CONFIG | changes | of_folder))
@@ -109,6 +113,14 @@ def test_a_folder_refuses_another_run_and_stays_as_it_is(tmp_path, changes, mess
         open_workdir(tmp_path, CONFIG | changes, part, data)
     assert f"{tmp_path} holds a run with other settings {message}" in str(caught.value)
     assert (workdir / "config.json").read_bytes() == before
+
+
+def test_a_folder_in_which_nothing_was_made_is_free(tmp_path):
+    for changes in ({"num_rounds": 10**9}, {"learning_rate": 5.0}, {}):
+        run_folder.open_workdir(str(tmp_path), CONFIG | changes, code=OTHER)
+    run_folder.open_workdir(str(tmp_path), CONFIG, code=CODE)
+    of_folder = {"format": run_folder.FORMAT, "code": [CODE.version]}
+    assert read_json(tmp_path / "config.json") == json.loads(json.dumps(CONFIG | of_folder))
 
 
 def test_other_code_is_refused_or_allowed_and_recorded(tmp_path, capsys):
