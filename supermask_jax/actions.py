@@ -34,6 +34,9 @@ from supermask_jax.checks import (
     widened,
 )
 from supermask_jax.paths import PyTree
+from supermask_jax.random_bits import random_bits
+from supermask_jax.selection import highest
+from supermask_jax.shardings import sharded_as, whole
 from supermask_jax.trees import EVERY_LEAF, Action, Key, leaf_keys
 
 
@@ -89,7 +92,7 @@ def constant(key: Key, w_i: PyTree, w_f: PyTree, mask: PyTree) -> PyTree:
       [-1.25, 1.25]
     """
     check_mask(mask, w_i=w_i, w_f=w_f)
-    return jax.tree.map(_permute, leaf_keys(key, w_i), jax.tree.map(_signed_constant, w_i))
+    return jax.tree.map(lambda key, w: _permute(key, w, _signed_constant), leaf_keys(key, w_i), w_i)
 
 
 def rewind_unless_shrunk(key: Key, w_i: PyTree, w_f: PyTree, mask: PyTree) -> PyTree:
@@ -284,12 +287,15 @@ def zero_shuffled(key: Key, w_i: PyTree, w_f: PyTree, mask: PyTree) -> PyTree:
     def shuffled(key: Key, i: jax.Array, f: jax.Array, pruned: jax.Array) -> jax.Array:
         if not is_floating(i):
             return jnp.asarray(i)
-        num_zeros = jnp.sum(pruned & (jnp.abs(f) < jnp.abs(i)))
-        chosen = jnp.arange(i.size) < num_zeros
-        zeroed = jnp.zeros(i.size, bool).at[_random_order(key, pruned)].set(chosen)
-        return jnp.where(zeroed.reshape(i.shape), jnp.zeros_like(i), i)
+        num_zeros = jnp.sum(pruned & (jnp.abs(f) < jnp.abs(i)), dtype=jnp.int32)
+        ties = jnp.zeros_like(i, jnp.float32)  # all weights tie, so that the choice is random
+        (zeroed,) = _highest(key, [ties], [pruned], num_zeros)
+        return jnp.where(zeroed, jnp.zeros_like(i), i)
 
     return jax.tree.map(shuffled, leaf_keys(key, w_i), w_i, w_f, mask)
+
+
+_highest = jax.jit(highest)
 
 
 def _zero_where(
@@ -312,21 +318,21 @@ def _signed_constant(w_i: jax.Array) -> jax.Array:
     return (jnp.std(wide) * jnp.sign(wide)).astype(dtype_of(w_i))
 
 
-def _permute(key: Key, values: jax.Array) -> jax.Array:
-    return jax.random.permutation(key, values.ravel()).reshape(values.shape)
+def _permute(
+    key: Key, values: jax.Array, convert: Callable[[jax.Array], jax.Array] = jnp.asarray
+) -> jax.Array:
+    """Permute the converted values of a leaf, which every device of a mesh gathers whole."""
+    moved = jax.random.permutation(key, convert(whole(values)).ravel())
+    return sharded_as(moved.reshape(values.shape), values)
 
 
 def _permute_kept(key: Key, values: jax.Array, kept: jax.Array) -> jax.Array:
-    flat, places = jnp.ravel(values), jnp.argsort(~kept.ravel(), stable=True)
-    moved = jnp.zeros_like(flat).at[places].set(flat[_random_order(key, kept)])
-    return jnp.where(kept, moved.reshape(values.shape), values)
-
-
-def _random_order(key: Key, chosen: jax.Array) -> jax.Array:
-    """Return the positions of a leaf in random order, the chosen ones first: int32 `[size]`."""
-    bits = jax.random.bits(key, (chosen.size,), jnp.uint32)
-    places = jnp.arange(chosen.size, dtype=jnp.int32)
-    return lax.sort((~chosen.ravel(), bits, places), num_keys=2)[-1]
+    flat, chosen = whole(values).ravel(), whole(kept).ravel()
+    bits = random_bits(key, flat)
+    *_, moved = lax.sort((~chosen, bits, flat), num_keys=2)  # stable: equal bits stay in order
+    number = jnp.cumsum(chosen, dtype=jnp.int32) - 1
+    moved = jnp.where(chosen, moved[number], flat)
+    return sharded_as(moved.reshape(values.shape), values)
 
 
 MASK_ONE: dict[str, Action] = {

@@ -25,6 +25,7 @@ from jax import lax
 
 from supermask_jax.checks import check_criterion, check_mask, check_trees, is_floating, widened
 from supermask_jax.paths import PyTree
+from supermask_jax.shardings import sharded_as, whole
 from supermask_jax.trees import Criterion
 
 EXACT = 2**24  # float32 holds all integers up to here
@@ -222,14 +223,21 @@ def _smaller_rank(
     return jax.tree.map(smaller, w_i, w_f, mask)
 
 
+@jax.jit
 def _rank(values: jax.Array, kept: jax.Array) -> jax.Array:
     """Return ranks `[...]` among the kept values, as floats in the order of the ranks.
 
-    Equal values share the rank of the first, the number of kept values that are smaller.
+    Equal values share the rank of the first, the number of kept values that are smaller. One
+    sorting moves the values with their places; every device of a mesh sorts the whole leaf.
     """
-    ascending = jnp.sort(jnp.where(kept, values, jnp.inf).ravel())
-    rank = jnp.searchsorted(ascending, values.ravel(), method="sort")
-    return _ordered_floats(rank.reshape(values.shape), values.size)
+    flat, numbered = whole(values).ravel(), whole(kept).ravel()
+    ascending, place = lax.sort((flat, jnp.arange(flat.size, dtype=jnp.int32)), num_keys=1)
+    numbered = numbered[place].astype(jnp.int32)
+    below = jnp.cumsum(numbered) - numbered
+    is_first = jnp.concatenate([jnp.ones(1, bool), ascending[1:] != ascending[:-1]])
+    rank = lax.cummax(jnp.where(is_first, below, 0))
+    rank = jnp.zeros_like(rank).at[place].set(rank, unique_indices=True)
+    return sharded_as(_ordered_floats(rank.reshape(values.shape), values.size), values)
 
 
 def _ordered_floats(ranks: jax.Array, below: int) -> jax.Array:

@@ -69,7 +69,8 @@ def ones(params: PyTree) -> PyTree:
 def prune(key: Key, scores: PyTree, mask: PyTree, num_keep: PyTree) -> PyTree:
     """Keep the highest-scored weights of every leaf among those that `mask` keeps.
 
-    This is layer-wise pruning as in Zhou et al. 2019: each leaf is ranked by itself.
+    This is layer-wise pruning as in Zhou et al. 2019: each leaf is ranked by itself. Nothing is
+    sorted (see `selection`), and sharded leaves stay where they are.
 
     Args:
       key: breaks ties at random.

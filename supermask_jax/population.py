@@ -29,6 +29,7 @@ from supermask_jax.checks import (
     shown,
 )
 from supermask_jax.paths import PyTree
+from supermask_jax.shardings import sharded_as, whole_first_axis
 
 AXIS = "members"
 
@@ -112,7 +113,7 @@ def take(population: PyTree, index: Any) -> PyTree:
       ([2.0], [[1.0], [2.0]])
     """
     _check_index(population, index)
-    return jax.tree.map(lambda leaf: leaf[index], population)
+    return jax.tree.map(lambda leaf: whole_first_axis(leaf)[index], population)
 
 
 def pad(population: PyTree, multiple: int) -> PyTree:
@@ -138,8 +139,10 @@ def pad(population: PyTree, multiple: int) -> PyTree:
         return population
 
     def lengthen(leaf: Any) -> Any:
-        on_host = isinstance(leaf, np.ndarray)
-        return (np if on_host else jnp).concatenate([leaf, *[leaf[-1:]] * missing])
+        if isinstance(leaf, np.ndarray):
+            return np.concatenate([leaf, *[leaf[-1:]] * missing])
+        members = whole_first_axis(leaf)
+        return sharded_as(jnp.concatenate([members, *[members[-1:]] * missing]), leaf)
 
     return jax.tree.map(lengthen, population)
 

@@ -74,7 +74,7 @@ def init_logits(params: PyTree, prunable: PyTree, value: float | jax.Array = 0.0
                 f"the initial logit is {shown(value)}, which is not finite as {dtype}, "
                 f"the type of leaf '{path_name(path)}'."
             )
-        return jnp.full(leaf.shape, value if yes else 0, dtype)
+        return jnp.full_like(leaf, value if yes else 0, dtype)
 
     return jax.tree_util.tree_map_with_path(fill, params, prunable)
 

@@ -18,6 +18,7 @@ INTERNAL = {  # the private parts of the public modules
     "paths",
     "random_bits",
     "selection",
+    "shardings",
 }
 FUNCTIONS = {
     "advance": "rounds",
