@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supermask_jax import masks, random_bits, selection
-from tests.sorting import prune_by_sorting
 from tests.trees import assert_same_bits, draw_mask
+from tools.benchmark.sorting import prune_by_sorting
 
 SHAPE = (6, 11)
 SIZE = 66

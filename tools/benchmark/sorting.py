@@ -1,4 +1,4 @@
-"""Pruning by sorting, as it was before selection: the oracle of selection, bit for bit."""
+"""Pruning by sorting, as it was before selection: tests compare every bit with it."""
 
 import jax
 import jax.numpy as jnp
