@@ -69,12 +69,15 @@ class Pruner:
         """Make scores, or the weights of a module for PyTorch, and a mask."""
         self.bytes_per_weight = float("nan")
         self._size = size
-        self._prepare = _torch if name.startswith("torch") else _arrays
-        self._name, self._dtype = name, dtype
+        if name in TORCH:  # prunes a module in place, so that every turn needs a new one
+            self._prepare = lambda: _torch(name, size, dtype)
+        else:
+            prune = _arrays(name, size, dtype)
+            self._prepare = lambda: prune
 
     def turn(self) -> float:
         """Return the seconds of one pruning."""
-        prune = self._prepare(self._name, self._size, self._dtype)
+        prune = self._prepare()
         before = _reset_peak()
         begin = time.perf_counter()
         result = jax.block_until_ready(prune())
