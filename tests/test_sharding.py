@@ -1,5 +1,6 @@
 """Trees sharded over a mesh give the bits of unsharded ones, with the shardings of their leaves."""
 
+import functools
 import re
 import socket
 import subprocess
@@ -102,42 +103,69 @@ PLACES = [
     (AxisType.Explicit, PartitionSpec("x", "y")),
     (AxisType.Auto, PartitionSpec("y", "x")),
 ]
+IN_TURN = pytest.mark.parametrize("place", [0, pytest.param(1, marks=pytest.mark.slow)])
+
+
+@functools.cache  # one program is compiled faster than many
+def jitted(place):
+    """Return the results of all functions, in one program on a mesh; of no mesh for None."""
+
+    def run(w_i, w_f, mask):
+        return {name: function(w_i, w_f, mask) for name, function in (TREES | NUMBERS).items()}
+
+    if place is None:
+        return jax.jit(run)(W_I, W_F, MASK)
+    mesh, *trees = shard(*PLACES[place])
+    with jax.set_mesh(mesh):
+        return jax.jit(run)(*trees)
+
+
+def check(found, expected, kind, params):
+    assert_same_bits(found, expected)
+    for field in found if isinstance(found, rounds.RoundState) else [found]:
+        if kind is AxisType.Explicit:
+            assert_shardings(field, params)
+
+
+@IN_TURN
+@pytest.mark.parametrize("name", TREES)
+def test_a_sharded_tree_gives_the_unsharded_bits(name, place):
+    _, params, *_ = shard(*PLACES[place])
+    check(jitted(place)[name], jitted(None)[name], PLACES[place][0], params)
 
 
 @pytest.mark.parametrize("name", TREES)
-@pytest.mark.parametrize("jitted", [False, True])
-def test_a_sharded_tree_gives_the_unsharded_bits(name, jitted):
-    run = jax.jit(TREES[name]) if jitted else TREES[name]
-    expected = run(W_I, W_F, MASK)
-    for kind, spec in PLACES if jitted else PLACES[:1]:
-        mesh, w_i, w_f, mask = shard(kind, spec)
-        with jax.set_mesh(mesh):
-            found = run(w_i, w_f, mask)
-        assert_same_bits(found, expected)
-        for field in found if isinstance(found, rounds.RoundState) else [found]:
-            if kind is AxisType.Explicit:
-                assert_shardings(field, w_i)
+def test_a_sharded_tree_gives_the_unsharded_bits_eagerly(name):
+    kind, spec = PLACES[0]
+    mesh, *trees = shard(kind, spec)
+    with jax.set_mesh(mesh):
+        found = TREES[name](*trees)
+    check(found, TREES[name](W_I, W_F, MASK), kind, trees[0])
+
+
+AXES = {"whole": PartitionSpec(), "x": PartitionSpec("x"), "both": PartitionSpec(None, ("x", "y"))}
 
 
 @pytest.mark.parametrize(
-    "spec", [PartitionSpec(), PartitionSpec("x"), PartitionSpec(None, ("x", "y"))]
+    ("kind", "axes"),
+    [
+        *[(AxisType.Explicit, axes) for axes in AXES],
+        (AxisType.Auto, "both"),
+        *[pytest.param(AxisType.Auto, axes, marks=pytest.mark.slow) for axes in ("whole", "x")],
+    ],
 )
-@pytest.mark.parametrize("kind", [AxisType.Explicit, AxisType.Auto])
-def test_a_round_on_any_axis(kind, spec):
+def test_a_round_on_any_axis(kind, axes):
     run = TREES["advance"]
-    mesh, w_i, w_f, mask = shard(kind, spec)
+    mesh, w_i, w_f, mask = shard(kind, AXES[axes])
     with jax.set_mesh(mesh):
         found = jax.jit(run)(w_i, w_f, mask)
     assert_same_bits(found, jax.jit(run)(W_I, W_F, MASK))
 
 
+@IN_TURN
 @pytest.mark.parametrize("name", NUMBERS)
-def test_numbers_of_sharded_trees(name):
-    expected = jax.jit(NUMBERS[name])(W_I, W_F, MASK)
-    for kind, spec in PLACES:
-        mesh, *trees = shard(kind, spec)
-        with jax.set_mesh(mesh):
-            assert_same_bits(jax.jit(NUMBERS[name])(*trees), expected)
+def test_numbers_of_sharded_trees(name, place):
+    assert_same_bits(jitted(place)[name], jitted(None)[name])
 
 
 @pytest.mark.parametrize("name", MEMBERS)
@@ -180,19 +208,20 @@ calls = [
     lambda scores, mask: masks.prune_global(key, scores, mask, 800, prunable, least=3),
 ]
 expected = [jax.jit(call)(scores, masks.ones(scores)) for call in calls]
-for kind in (AxisType.Explicit, AxisType.Auto):
+for kind, spec in (
+    (AxisType.Explicit, P("x")), (AxisType.Auto, P("x", "y")), (AxisType.Explicit, P(("x", "y"))),
+):
     mesh = jax.make_mesh((4, 2), ("x", "y"), axis_types=(kind, kind))
-    for spec in (P("x"), P("x", "y"), P(("x", "y"))):
-        with jax.set_mesh(mesh):
-            put = jax.device_put(scores, NamedSharding(mesh, spec))
-            for call, want in zip(calls, expected, strict=True):
-                compiled = jax.jit(call).lower(put, masks.ones(put)).compile()
-                moved = numbers_moved(compiled)
-                assert moved and max(moved) <= 8, moved
-                found = compiled(put, masks.ones(put))
-                for leaf in scores:
-                    assert (np.asarray(found[leaf]) == np.asarray(want[leaf])).all()
-                    assert found[leaf].sharding.is_equivalent_to(put[leaf].sharding, 2)
+    with jax.set_mesh(mesh):
+        put = jax.device_put(scores, NamedSharding(mesh, spec))
+        for call, want in zip(calls, expected, strict=True):
+            compiled = jax.jit(call).lower(put, masks.ones(put)).compile()
+            moved = numbers_moved(compiled)
+            assert moved and max(moved) <= 8, moved
+            found = compiled(put, masks.ones(put))
+            for leaf in scores:
+                assert (np.asarray(found[leaf]) == np.asarray(want[leaf])).all()
+                assert found[leaf].sharding.is_equivalent_to(put[leaf].sharding, 2)
 print("equal")
 """
 
