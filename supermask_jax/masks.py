@@ -498,7 +498,7 @@ def _check_count(where: str, num_keep: Any, size: int, ndim: int = 0) -> tuple[A
         # Clip before the cast: an unsigned count above 2**31 would become a negative int32.
         return jnp.minimum(num_keep, min(size, jnp.iinfo(dtype).max)).astype(jnp.int32), False
     if (count < 0).any():
-        raise ValueError(f"num_keep of {where} is {shown(num_keep)}, expected 0 or more.")
+        raise ValueError(f"num_keep of {where} is {shown(count.tolist())}, expected 0 or more.")
     # Take the minimum in Python: a count of 64 bits would wrap around in 32 bits.
     clipped = np.array([min(int(number), size) for number in count.ravel()], np.int32)
     return clipped.reshape(count.shape), True
@@ -510,7 +510,8 @@ def _check_floating(where: str, scores: jax.Array) -> None:
 
 
 def _check_finite(where: str, scores: jax.Array, mask: jax.Array) -> None:
-    bad = concrete(_num_unusable(scores, mask))
+    with np.errstate(over="ignore"):  # what is too large in JAX's type counts as infinite
+        bad = concrete(_num_unusable(scores, mask))
     if bad:
         raise ValueError(
             f"{bad} of the {mask.size} scores of {where} are NaN or infinite; "

@@ -162,7 +162,9 @@ WRONG = [
     case("ranges", "one_shot", integer("retrain_power", -2, -1), retrain_power=-2),
     case("ranges", "one_shot", integer("retrain_epochs", 0), retrain_epochs=0),
     # Paths
-    *(c for folder in ("/no/such/folder", str(ROOT / "README.md"), str(ROOT / "tests"))
+    *in_all("paths", "README.md is a file, expected a folder; remove it", NotADirectoryError,
+            dataset="mnist", data_dir=str(ROOT / "README.md")),
+    *(c for folder in ("/no/such/folder", str(ROOT / "tests"))
       for c in in_all("paths", f"no data set 'mnist' in {folder}; prepare it", FileNotFoundError,
                       dataset="mnist", data_dir=folder)),
     # Empty lists
