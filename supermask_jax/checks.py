@@ -296,6 +296,71 @@ def check_shaped_weights(prunable: PyTree, **trees: PyTree) -> None:
     _check_floats(prunable, trees)
 
 
+def check_count(what: str, count: Any, size: int, ndim: int = 0) -> tuple[Any, bool]:
+    """Return counts, at most `size` and as int32, and whether they are concrete.
+
+    Args:
+      what: what is counted, in the error message.
+      count: integers, Python, NumPy or traced.
+      size: the most that there are.
+      ndim: 0 for one integer, 1 for an array `[N]`.
+
+    Raises:
+      TypeError: if it is anything else.
+      ValueError: if a count is negative.
+
+    Examples:
+      >>> check_count("num_keep of leaf 'a'", 12, size=10)
+      (array(10, dtype=int32), True)
+      >>> check_count("num_keep of leaf 'a'", 1.5, size=10)
+      Traceback (most recent call last):
+      TypeError: num_keep of leaf 'a' is 1.5, expected one integer.
+    """
+    known = concrete(count)
+    dtype = count.dtype if known is None else known.dtype
+    if jnp.ndim(count) != ndim or not jnp.issubdtype(dtype, jnp.integer):
+        kind = "an array of integers [N]" if ndim else "one integer"
+        raise TypeError(f"{what} is {shown(count)}, expected {kind}.")
+    if known is None:
+        # Clip before the cast: an unsigned count above 2**31 would become a negative int32.
+        return jnp.minimum(count, min(size, jnp.iinfo(dtype).max)).astype(jnp.int32), False
+    if (known < 0).any():
+        raise ValueError(f"{what} is {shown(known.tolist())}, expected 0 or more.")
+    # Take the minimum in Python: a count of 64 bits would wrap around in 32 bits.
+    clipped = np.array([min(int(number), size) for number in known.ravel()], np.int32)
+    return clipped.reshape(known.shape), True
+
+
+def check_scores(where: str, scores: jax.Array, mask: jax.Array, finite: bool) -> None:
+    """Check that the scores of a leaf can be ranked.
+
+    Args:
+      where: the leaf, in the error message.
+      scores: `[...]`.
+      mask: bool `[...]`, the weights that are ranked.
+      finite: also check, outside `jit`, that their scores are finite.
+
+    Raises:
+      TypeError: if the scores are not floats.
+      ValueError: if scores are not finite.
+
+    Examples:
+      >>> check_scores("leaf 'a'", jnp.array([1.0, jnp.nan]), jnp.array([True, True]), finite=True)
+      Traceback (most recent call last):
+      ValueError: 1 of the 2 scores of leaf 'a' are NaN or infinite;
+      did training diverge? Lower the learning rate, or leave this member out.
+    """
+    if not is_floating(scores):
+        raise TypeError(f"the scores of {where} have dtype {scores.dtype}, expected floats.")
+    with np.errstate(over="ignore"):  # what is too large in JAX's type counts as infinite
+        bad = concrete(_num_unusable(scores, mask)) if finite else 0
+    if bad:
+        raise ValueError(
+            f"{bad} of the {mask.size} scores of {where} are NaN or infinite; "
+            "did training diverge? Lower the learning rate, or leave this member out."
+        )
+
+
 def check_criterion(criterion: Any) -> None:
     """Check that a criterion is a function of three trees, not a name or a factory of criteria.
 
@@ -410,6 +475,11 @@ def concrete(x: Any) -> np.ndarray | None:
         return np.asarray(x)
     except jax.errors.TracerArrayConversionError:
         return None
+
+
+@jax.jit
+def _num_unusable(scores: jax.Array, mask: jax.Array) -> jax.Array:
+    return jnp.sum(mask & ~jnp.isfinite(scores), dtype=jnp.int32)
 
 
 def _wide_dtype(leaf: Any) -> np.dtype:

@@ -1,7 +1,8 @@
 """Masks: trees of bools `[...]`, True for kept weights; how to make, apply and compare them.
 
 Leaves that are not prunable have a mask of ones. Counts are exact, ties are broken at random, and a
-pruned weight never returns.
+pruned weight never returns. Here `prune` ranks each leaf by itself and `prune_global` all leaves
+together; `prune_n_m` and `prune_groups` are described in `structured`.
 
 Examples:
   >>> params = {"kernel": jnp.array([[3.0, -1.0], [0.5, 2.0]]), "bias": jnp.zeros(2)}
@@ -23,23 +24,25 @@ import numpy as np
 from jax import lax
 
 from supermask_jax.checks import (
+    check_count,
     check_integer,
     check_mask,
     check_masks,
     check_prunable,
+    check_scores,
     check_shaped,
     check_structure,
     check_trees,
     concrete,
     dtype_of,
-    is_floating,
     own,
-    shown,
     warn,
     widest,
 )
 from supermask_jax.paths import Path, PyTree, path_name
 from supermask_jax.selection import highest
+from supermask_jax.structured import prune_groups as prune_groups
+from supermask_jax.structured import prune_n_m as prune_n_m
 from supermask_jax.trees import Key, leaf_keys, num_prunable
 
 MOST_COUNTED = 2**31 - 1  # weights that an int32 can count
@@ -102,12 +105,10 @@ def prune(key: Key, scores: PyTree, mask: PyTree, num_keep: PyTree) -> PyTree:
         path: Path, key: Key, score: jax.Array, kept: jax.Array, num_keep: Any
     ) -> jax.Array:
         where = f"leaf '{path_name(path)}'"
-        count, is_known = _check_count(where, num_keep, kept.size)
+        count, is_known = check_count(f"num_keep of {where}", num_keep, kept.size)
         if is_known and count == kept.size:
             return own(kept)
-        _check_floating(where, score)
-        if is_known:
-            _check_finite(where, score, kept)
+        check_scores(where, score, kept, finite=is_known)
         return _prune_leaves(key, [score], [kept], count)[0]
 
     keys = leaf_keys(key, scores)
@@ -145,12 +146,10 @@ def prune_many(key: Key, scores: PyTree, mask: PyTree, num_keep: PyTree) -> PyTr
         path: Path, key: Key, score: jax.Array, kept: jax.Array, num_keep: Any
     ) -> jax.Array:
         where = f"leaf '{path_name(path)}'"
-        counts, is_known = _check_count(where, num_keep, kept.size, ndim=1)
+        counts, is_known = check_count(f"num_keep of {where}", num_keep, kept.size, ndim=1)
         if is_known and (counts == kept.size).all():
             return jnp.repeat(own(kept)[None], len(counts), axis=0)
-        _check_floating(where, score)
-        if is_known:
-            _check_finite(where, score, kept)
+        check_scores(where, score, kept, finite=is_known)
         return _prune_many(key, score, kept, counts)
 
     keys = leaf_keys(key, scores)
@@ -202,7 +201,7 @@ def prune_global(
     check_mask(mask, scores=scores)
     check_prunable(prunable, scores=scores)
     size = num_prunable(scores, prunable)
-    count, is_known = _check_count("prune_global", num_keep, size)
+    count, is_known = check_count("num_keep of prune_global", num_keep, size)
     leaves, treedef = jax.tree.flatten(mask)
     chosen = [i for i, yes in enumerate(jax.tree.leaves(prunable)) if yes]
     paths, all_scores = zip(*jax.tree_util.tree_leaves_with_path(scores), strict=True)
@@ -213,9 +212,7 @@ def prune_global(
         raise ValueError(f"least keeps {reserved} weights in all, but num_keep is {num_keep}.")
     for i in chosen:
         where = f"leaf '{path_name(paths[i])}'"
-        _check_floating(where, all_scores[i])
-        if is_known and count < size:
-            _check_finite(where, all_scores[i], leaves[i])
+        check_scores(where, all_scores[i], leaves[i], finite=is_known and count < size)
     scores_of, masks_of = ([tree[i] for i in chosen] for tree in (all_scores, leaves))
     if reserved:
         best = [
@@ -480,40 +477,3 @@ def _prune_leaves(
 def _prune_many(key: Key, scores: jax.Array, mask: jax.Array, num_keep: jax.Array) -> jax.Array:
     # One by one: this takes less memory than `vmap`, and less time where there are few ties.
     return lax.map(lambda count: highest(key, [scores], [mask], count)[0], num_keep)
-
-
-@jax.jit
-def _num_unusable(scores: jax.Array, mask: jax.Array) -> jax.Array:
-    return jnp.sum(mask & ~jnp.isfinite(scores), dtype=jnp.int32)
-
-
-def _check_count(where: str, num_keep: Any, size: int, ndim: int = 0) -> tuple[Any, bool]:
-    """Return counts, at most `size` and as int32, and whether they are concrete."""
-    count = concrete(num_keep)
-    dtype = num_keep.dtype if count is None else count.dtype
-    if jnp.ndim(num_keep) != ndim or not jnp.issubdtype(dtype, jnp.integer):
-        kind = "an array of integers [N]" if ndim else "one integer"
-        raise TypeError(f"num_keep of {where} is {shown(num_keep)}, expected {kind}.")
-    if count is None:
-        # Clip before the cast: an unsigned count above 2**31 would become a negative int32.
-        return jnp.minimum(num_keep, min(size, jnp.iinfo(dtype).max)).astype(jnp.int32), False
-    if (count < 0).any():
-        raise ValueError(f"num_keep of {where} is {shown(count.tolist())}, expected 0 or more.")
-    # Take the minimum in Python: a count of 64 bits would wrap around in 32 bits.
-    clipped = np.array([min(int(number), size) for number in count.ravel()], np.int32)
-    return clipped.reshape(count.shape), True
-
-
-def _check_floating(where: str, scores: jax.Array) -> None:
-    if not is_floating(scores):
-        raise TypeError(f"the scores of {where} have dtype {scores.dtype}, expected floats.")
-
-
-def _check_finite(where: str, scores: jax.Array, mask: jax.Array) -> None:
-    with np.errstate(over="ignore"):  # what is too large in JAX's type counts as infinite
-        bad = concrete(_num_unusable(scores, mask))
-    if bad:
-        raise ValueError(
-            f"{bad} of the {mask.size} scores of {where} are NaN or infinite; "
-            "did training diverge? Lower the learning rate, or leave this member out."
-        )

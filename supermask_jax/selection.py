@@ -22,6 +22,7 @@ import numpy as np
 from jax import lax
 
 from supermask_jax.random_bits import places, random_bits
+from supermask_jax.shardings import join_axis, sharded_as, split_axis
 from supermask_jax.trees import Key
 
 DIGIT = 2  # bits that one pass decides
@@ -61,6 +62,49 @@ def highest(key: Key, scores: Leaves, among: Leaves, count: jax.Array) -> list[j
     # Inside jax.shard_map, what is chosen varies over devices if the key does: so must the count.
     nothing = (jax.random.key_data(key).ravel()[0] & 0).astype(jnp.int32)
     return _choose([by_score, by_bits, by_place], among, jnp.maximum(count, 0) + nothing)
+
+
+def highest_of_each(
+    key: Key, scores: jax.Array, among: jax.Array, axis: int, size: int, count: jax.Array
+) -> jax.Array:
+    """Choose the highest scores of every group of `size` neighbours along an axis.
+
+    A weight is chosen if fewer than `count` of its group rank above it; this takes `size` passes.
+    Ties are broken as in `highest`.
+
+    Args:
+      key: a typed key.
+      scores: floats `[...]`.
+      among: bool `[...]`, the weights to choose from.
+      axis: not negative.
+      size: divides the length of the axis.
+      count: the number of weights to choose from each group, int32.
+
+    Returns:
+      bool `[...]`, sharded as the scores.
+
+    Examples:
+      >>> scores, everything = jnp.array([3.0, 1.0, 2.0, 4.0]), jnp.ones(4, bool)
+      >>> highest_of_each(jax.random.key(0), scores, everything, 0, 2, jnp.int32(1)).tolist()
+      [True, False, False, True]
+    """
+    rank, bits, mask = (
+        split_axis(leaf, axis, size) for leaf in (_ordered(scores), random_bits(key, scores), among)
+    )
+    place = jnp.arange(size).reshape(-1, *[1] * (scores.ndim - 1 - axis))
+
+    def above(one: Any) -> jax.Array:
+        """Return 1 for the weights that one weight of their group ranks above, else 0."""
+        its_rank, its_bits, its_mask = (
+            lax.dynamic_slice_in_dim(leaf, one, 1, axis + 1) for leaf in (rank, bits, mask)
+        )
+        first = (its_bits < bits) | ((its_bits == bits) & (one < place))
+        higher = its_mask & ((its_rank > rank) | ((its_rank == rank) & first))
+        return higher.astype(jnp.int32)
+
+    # Inside jax.shard_map, the first number must vary over devices as later ones do.
+    number = lax.fori_loop(1, size, lambda one, number: number + above(one), above(0))
+    return sharded_as(join_axis(mask & (number < count), axis), scores)
 
 
 def _choose(

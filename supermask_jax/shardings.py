@@ -51,6 +51,28 @@ def sharded_as(value: jax.Array, leaf: jax.Array) -> jax.Array:
     return _constrained(value, leaf.sharding)
 
 
+def split_axis(leaf: jax.Array, axis: int, size: int) -> jax.Array:
+    """Split an axis `[L]` into `[L / size, size]`.
+
+    The axis is gathered if it is explicitly sharded and a device has parts of groups of `size`.
+    """
+    shape = *leaf.shape[:axis], leaf.shape[axis] // size, size, *leaf.shape[axis + 1 :]
+    sharding = _sharding(leaf)
+    if sharding is None or not _is_explicit(sharding):
+        return leaf.reshape(shape)
+    names = list(sharding.spec)
+    if shape[axis] % _num_parts(sharding, names[axis]):
+        names[axis] = None
+        leaf = jax.sharding.reshard(leaf, NamedSharding(sharding.mesh, PartitionSpec(*names)))
+    names.insert(axis + 1, None)
+    return leaf.reshape(shape, out_sharding=NamedSharding(sharding.mesh, PartitionSpec(*names)))
+
+
+def join_axis(leaf: jax.Array, axis: int) -> jax.Array:
+    """Undo `split_axis`; gathered axes stay so."""
+    return leaf.reshape(*leaf.shape[:axis], -1, *leaf.shape[axis + 2 :])
+
+
 def _sharding(leaf: jax.Array) -> NamedSharding | None:
     """Return the sharding of a leaf over a mesh of automatic or explicit axes."""
     sharding = jax.typeof(leaf).sharding

@@ -19,6 +19,7 @@ INTERNAL = {  # the private parts of the public modules
     "random_bits",
     "selection",
     "shardings",
+    "structured",
 }
 FUNCTIONS = {
     "advance": "rounds",

@@ -226,7 +226,7 @@ def test_prune_many_is_prune_for_each_number(jitted):
     [
         (3, TypeError, r"leaf 'a' is 3, expected an array of integers \[N\]"),
         (np.ones(2), TypeError, r"leaf 'a' is array\(\[1., 1.\]\), expected an array of integers"),
-        (np.array([1, -1]), ValueError, r"leaf 'a' is array\(\[ 1, -1\]\), expected 0 or more"),
+        (np.array([1, -1]), ValueError, r"leaf 'a' is \[1, -1\], expected 0 or more"),
         (np.array([1, 2, 3]), ValueError, r"num_keep has \[2, 3\] numbers in different leaves"),
     ],
 )

@@ -59,6 +59,13 @@ TREES = {
     },
     "prune": lambda w_i, w_f, mask: masks.prune(KEY, w_f, mask, COUNTS),
     "prune_global": lambda w_i, w_f, mask: masks.prune_global(KEY, w_f, mask, 20, PRUNABLE, 2),
+    "prune_n_m": lambda w_i, w_f, mask: masks.prune_n_m(KEY, w_f, mask, PRUNABLE, n=2, m=4, axis=0),
+    "units": lambda w_i, w_f, mask: masks.prune_groups(
+        KEY, w_f, mask, jax.tree.map(lambda w: 2, w_f), PRUNABLE, axes=-1
+    ),
+    "blocks": lambda w_i, w_f, mask: masks.prune_groups(
+        KEY, w_f, mask, jax.tree.map(lambda w: 3, w_f), PRUNABLE, axes=(0, 1), block=(4, 2)
+    ),
     "ones": lambda w_i, w_f, mask: masks.ones(w_i),
     "init_logits": lambda w_i, w_f, mask: supermasks.init_logits(w_i, PRUNABLE, 1.0),
     "sample": lambda w_i, w_f, mask: supermasks.sample(KEY, w_i, PRUNABLE),
