@@ -296,7 +296,9 @@ class Schedule:
     def __post_init__(self) -> None:
         """Check the numbers, and keep them as Python's."""
         if not isinstance(self.densities, Sequence) or not self.densities:
-            raise ValueError(f"densities is {shown(self.densities)}, expected one number or more.")
+            raise ValueError(
+                f"densities is {shown(self.densities)}, expected a list of one number or more."
+            )
         exact = tuple(
             _exact("density", density, f"event {event}")
             for event, density in enumerate(self.densities)

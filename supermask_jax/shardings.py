@@ -70,7 +70,8 @@ def split_axis(leaf: jax.Array, axis: int, size: int) -> jax.Array:
 
 def join_axis(leaf: jax.Array, axis: int) -> jax.Array:
     """Undo `split_axis`; gathered axes stay so."""
-    return leaf.reshape(*leaf.shape[:axis], -1, *leaf.shape[axis + 2 :])
+    length = leaf.shape[axis] * leaf.shape[axis + 1]  # -1 would not do for an empty leaf
+    return leaf.reshape(*leaf.shape[:axis], length, *leaf.shape[axis + 2 :])
 
 
 def _sharding(leaf: jax.Array) -> NamedSharding | None:

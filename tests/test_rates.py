@@ -573,7 +573,7 @@ def test_a_traced_schedule_is_exact(name):
         (lambda: rates.exponential(0, **REGULAR), ["final is 0", "never reaches 0"]),
         (lambda: rates.one_shot(1.5, at=3), ["the density of event 0 is 1.5"]),
         (lambda: rates.one_shot(0.5, at=1.5), ["begin is 1.5"]),
-        (lambda: rates.Schedule(0, 1, ()), ["densities is (), expected one number or more"]),
+        (lambda: rates.Schedule(0, 1, ()), ["densities is (), expected a list of one"]),
         (
             lambda: rates.Schedule(0, 1, (0.2, 0.5)),
             ["the density of event 1 is 0.5, more than 0.2 before it"],

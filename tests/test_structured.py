@@ -224,6 +224,14 @@ def test_low_precision(dtype):
 
 # Both
 
+
+def test_empty_leaves_stay_empty():
+    leaf, mask = jnp.ones((0, 4)), jnp.ones((0, 4), bool)
+    for axis in (0, 1):
+        assert masks.prune_n_m(KEY, leaf, mask, True, n=1, m=4, axis=axis).shape == (0, 4)
+        assert masks.prune_groups(KEY, leaf, mask, 1, True, axes=axis).shape == (0, 4)
+
+
 CALLS = {
     "n_m": lambda scores, mask, key=KEY, count=1: masks.prune_n_m(
         key, scores, mask, True, n=count, m=4, axis=0
