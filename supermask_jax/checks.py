@@ -404,6 +404,18 @@ def warn(message: str) -> None:
     warnings.warn(message, stacklevel=depth)
 
 
+def warn_of_lost_leaves(before: PyTree, after: PyTree) -> None:
+    """Warn, outside `jit`, of the leaves of which a mask kept weights before and keeps none now."""
+    leaves = jax.tree_util.tree_leaves_with_path(before)
+    lost = [
+        f"'{path_name(path)}'"
+        for (path, old), new in zip(leaves, jax.tree.leaves(after), strict=True)
+        if concrete(jnp.any(old) & ~jnp.any(new))
+    ]
+    if lost:
+        warn(f"{', '.join(lost)} lost the last weight; least=1 keeps one in every leaf.")
+
+
 def is_floating(leaf: Any) -> bool:
     """Tell whether a leaf holds real floating-point numbers of any width.
 

@@ -33,10 +33,9 @@ from supermask_jax.checks import (
     check_shaped,
     check_structure,
     check_trees,
-    concrete,
     dtype_of,
     own,
-    warn,
+    warn_of_lost_leaves,
     widest,
 )
 from supermask_jax.paths import Path, PyTree, path_name
@@ -227,8 +226,9 @@ def prune_global(
     after = [own(leaf) for leaf in leaves]
     for i, leaf in zip(chosen, new, strict=True):
         after[i] = leaf
-    _warn_of_lost_leaves(paths, leaves, after)
-    return treedef.unflatten(after)
+    result = treedef.unflatten(after)
+    warn_of_lost_leaves(mask, result)
+    return result
 
 
 def apply(mask: PyTree, params: PyTree, fill: PyTree | float = 0.0) -> PyTree:
@@ -440,18 +440,6 @@ def _floors(least: PyTree, scores: PyTree) -> list[int]:
         return [check_integer("least", least, 0)] * len(jax.tree.leaves(scores))
     check_structure(scores=scores, least=least)
     return [check_integer("least", number, 0) for number in jax.tree.leaves(least)]
-
-
-def _warn_of_lost_leaves(
-    paths: Sequence[Path], before: Sequence[jax.Array], after: Sequence[jax.Array]
-) -> None:
-    lost = [
-        f"'{path_name(path)}'"
-        for path, old, new in zip(paths, before, after, strict=True)
-        if concrete(jnp.any(old) & ~jnp.any(new))
-    ]
-    if lost:
-        warn(f"{', '.join(lost)} lost the last weight; least=1 keeps one in every leaf.")
 
 
 def _is_number(fill: Any) -> bool:
