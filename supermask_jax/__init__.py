@@ -6,7 +6,8 @@ keep (`criteria`, `masks`), how many (`rates`), what the kept and the pruned one
 (`actions`), one round of it all (`rounds`), masks that make untrained networks work
 (`supermasks`), what masks have in common (`analysis`) and their files (`mask_files`), and the
 training of whole populations of networks in one compiled program (`transforms`, `training`,
-`population`). `trees` chooses the leaves that are pruned.
+`population`). `trees` chooses the leaves that are pruned, and `saliency` has scores of other
+papers, from gradients.
 
 Every module is an attribute of the package, and so are the functions that most programs call.
 Each is imported when it is first used, so importing the package loads neither JAX nor Optax.
@@ -34,6 +35,7 @@ _MODULES = (
     "population",
     "rates",
     "rounds",
+    "saliency",
     "supermasks",
     "training",
     "transforms",
