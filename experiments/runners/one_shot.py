@@ -240,11 +240,7 @@ class Bench:
             return self._nothing(len(self._plan.members(seed)))
         criteria = self._plan.members(seed)
         key = seed_keys([seed], 0, ADVANCE)[0]
-
-        def score(w_i: PyTree, w_f: PyTree) -> PyTree:
-            return population.stack([CRITERIA[name](w_i, w_f) for name in criteria])
-
-        scores = population.pad(jax.jit(score)(w_i, w_f), self._mesh.size)
+        scores = population.pad(_score(w_i, w_f, tuple(criteria)), self._mesh.size)
         shared = population.replicate((key, w_i, self._counts), self._mesh)
         _, accuracies = self._program((), population.shard(scores, self._mesh), *shared, self._data)
         validation, test = population.take(population.gather(accuracies), slice(len(criteria)))
@@ -336,6 +332,12 @@ class Bench:
             if yes:
                 kept, total = kept + counts, total + leaf.size
         return kept / total
+
+
+@functools.partial(jax.jit, static_argnames="criteria")
+def _score(w_i: PyTree, w_f: PyTree, criteria: tuple[str, ...]) -> PyTree:
+    """Return the scores of several criteria, `[C, ...]` per leaf."""
+    return population.stack([CRITERIA[name](w_i, w_f) for name in criteria])
 
 
 def make_retrainer(plan: Plan) -> Retrainer:
