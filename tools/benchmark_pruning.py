@@ -91,17 +91,20 @@ def why_not(row: Row, size: int, patience: float, memory: float) -> str | None:
 
 
 def draw(rows: Sequence[Row]) -> Figure:
-    """Draw seconds and bytes per weight over the number of weights: a line per way and type."""
-    figure = Figure(figsize=(8, 3.6), layout="constrained")
-    for axes, field in zip(figure.subplots(1, 2), ("seconds", "bytes_per_weight"), strict=True):
+    """Draw seconds and bytes per weight over the number of weights: a colour per way."""
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    colours = {way: f"C{i}" for i, way in enumerate(dict.fromkeys(row.way for row in rows))}
+    left, right = figure.subplots(1, 2)
+    for axes, field in ((left, "seconds"), (right, "bytes_per_weight")):
         for dtype, way in dict.fromkeys((row.dtype, row.way) for row in rows):
             own = [row for row in rows if (row.dtype, row.way) == (dtype, way)]
             line = [(row.weights, getattr(row, field)) for row in own]
-            style = "-" if dtype == "float32" else "--"
-            axes.plot(*zip(*line, strict=True), style, marker="o", label=f"{way}, {dtype}")
+            style = "o-" if dtype == "float32" else "x--"
+            label = f"{way}, {dtype}"
+            axes.plot(*zip(*line, strict=True), style, color=colours[way], label=label)
         axes.set(xscale="log", xlabel="weights", ylabel=field.replace("_", " "))
-    figure.axes[0].set_yscale("log")
-    figure.axes[0].legend(fontsize="x-small")
+    left.set_yscale("log")
+    figure.legend(*left.get_legend_handles_labels(), loc="outside right upper", fontsize="small")
     return figure
 
 

@@ -11,7 +11,7 @@ from experiments.engine.objectives import make_loss
 from experiments.problems import networks
 from experiments.storage.files import read_json
 from tests.experiments import command_lines
-from tools import benchmark_accelerator
+from tools import benchmark_accelerator, benchmark_pruning
 from tools.benchmark import __main__ as benchmark
 from tools.benchmark import floors, loops, measurements, tasks
 from tools.benchmark.tasks import WHOLE_LOOP, Loop, Mapping, Task
@@ -168,7 +168,11 @@ def test_a_small_benchmark_writes_its_table_and_figure(tmp_path):
 def test_the_page_on_performance_has_the_committed_tables():
     root = Path(__file__).parents[2]
     page = (root / "docs" / "performance.md").read_text()
-    programs = {"benchmark": benchmark, "benchmark_accelerator": benchmark_accelerator}
+    programs = {
+        "benchmark": benchmark,
+        "benchmark_accelerator": benchmark_accelerator,
+        "benchmark_pruning": benchmark_pruning,
+    }
     commands = re.findall(r"`python -m tools\.(\w+) [^`]*--table=(results/\w+)[^`]*`", page)
     committed = {path.stem for path in root.glob("results/benchmark*.csv")}
     assert {table.removeprefix("results/") for _, table in commands} == committed
