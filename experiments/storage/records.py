@@ -135,16 +135,16 @@ def check_file(table: Path, file: Path) -> None:
 
 def _losses(part: Path, only: str | None = None) -> list[str]:
     """Return texts on the files of a part that are damaged or missing."""
-    told = read_json(part).get("files", {})
-    folder = part.parents[2]
-    names = [name for name in told if only in (None, name)]
-    missing = [f"{folder / name} is missing" for name in names if not (folder / name).exists()]
-    damaged = [
-        f"{folder / name} is damaged"
-        for name in names
-        if (folder / name).exists() and checksum(folder / name) != told[name]
-    ]
-    return missing + damaged
+    losses = []
+    for name, expected in read_json(part).get("files", {}).items():
+        file = part.parents[2] / name
+        if only not in (None, name):
+            continue
+        if not file.exists():
+            losses.append(f"{file} is missing")
+        elif checksum(file) != expected:
+            losses.append(f"{file} is damaged")
+    return losses
 
 
 def _below(file: Path, table: Path) -> str:
