@@ -246,7 +246,7 @@ def check_slices(configs: Sequence[dict[str, Any]], tables: Sequence[list[result
       ValueError: if a slice is missing or behind; the message names it.
     """
     rounds = {
-        config["slice"]: max((row.get("round", 0) for row in rows), default=-1)
+        config["slice"]: _last_round(config, rows)
         for config, rows in zip(configs, tables, strict=True)
         if "slice" in config
     }
@@ -257,6 +257,11 @@ def check_slices(configs: Sequence[dict[str, Any]], tables: Sequence[list[result
         last = max(rounds[part] for part in expected)
         if behind := [part for part in expected if rounds[part] < last]:
             raise ValueError(f"slices {', '.join(behind)} have not finished round {last}.")
+
+
+def _last_round(config: dict[str, Any], rows: Sequence[results.Row]) -> int:
+    """Return the last round of a slice, 0 if its runner trains no rounds, -1 if it has no rows."""
+    return max((row["round"] if "num_rounds" in config else 0 for row in rows), default=-1)
 
 
 def _read_config(path: Path) -> dict[str, Any]:

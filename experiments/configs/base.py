@@ -106,6 +106,27 @@ def one_shot(argument: str | None, *, experiment: str, criteria: tuple[str, ...]
     return config
 
 
+def pruning_at_init(
+    argument: str | None, *, experiment: str, variants: tuple[str, ...]
+) -> ConfigDict:
+    """Return a configuration of pruning at initialisation, in its full or its tiny form.
+
+    Args:
+      argument: see `parse`.
+      experiment: the name of the experiment in the table, and of its default figure.
+      variants: ``score[:rounds]``, see `pruning_at_init.Variant`.
+    """
+    _, tiny = parse(argument)
+    config = iterative(argument, experiment=experiment, variants=variants)
+    config.runner = "pruning_at_init"
+    config.ticket_rounds = (4, 8, 12, 16)  # 41, 17, 7 and 3 % of the weights of lenet300
+    config.examples_per_class = 10
+    del config.num_rounds, config.keep_checkpoints
+    if tiny:
+        config.ticket_rounds = (2, 8)
+    return config
+
+
 def iterative(
     argument: str | None, *, experiment: str, variants: tuple[str, ...], rate_factor: int = 1
 ) -> ConfigDict:

@@ -17,6 +17,7 @@ from experiments.plots import (
     mask_criteria,
     mask_one_actions,
     mask_zero_actions,
+    pruning_at_init,
 )
 from experiments.plots.styles import matplotlib_defaults
 from experiments.storage.files import replace_file
@@ -54,6 +55,7 @@ FIGURES: dict[str, Drawing] = {
     **_of_rounds("mask_criteria", mask_criteria.draw, "criterion"),
     **_of_rounds("mask_one_actions", mask_one_actions.draw, "mask_one"),
     **_of_rounds("mask_zero_actions", mask_zero_actions.draw, "mask_zero"),
+    "pruning_at_init": Drawing(pruning_at_init.draw, ("round", "variant", "empty_layers")),
 }
 
 

@@ -60,6 +60,11 @@ STYLES: dict[str, Style] = {
     "large_final_diff_sign": Style("#b48ad6", "P", DASHED, filled=False),
     "magnitude_increase_same_sign": Style("#7a5200", "p", DASH_DOTTED),
     "magnitude_increase_diff_sign": Style("#d9a400", "p", DASHED, filled=False),
+    # Scores of untrained networks; `random` is among the criteria.
+    "snip": Style("#0072b2", "^"),
+    "grasp": Style("#b03a00", "s"),
+    "synflow": Style("#00664a", "D"),
+    "magnitude": Style("#7a5200", "p", DASH_DOTTED),
     # Mask-1 actions: solid where signs are kept, dashed where they are not.
     "rewind": Style("#111111", "o"),
     "reinit_keep_sign": Style("#0072b2", "^"),

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 # The purposes of keys, folded into the key of a seed and a round.
-INIT, BATCHES, ADVANCE, LOSS, DRAWS = range(5)
+INIT, BATCHES, ADVANCE, LOSS, DRAWS, SCORING = range(6)
 
 
 def places(seeds: Sequence[int], distinct: Sequence[int]) -> np.ndarray:
@@ -26,7 +26,7 @@ def seed_keys(seeds: Sequence[int], round: int, purpose: int) -> jax.Array:
     Args:
       seeds: S seeds.
       round: the number of the round.
-      purpose: `INIT`, `BATCHES`, `ADVANCE`, `LOSS` or `DRAWS`.
+      purpose: `INIT`, `BATCHES`, `ADVANCE`, `LOSS`, `DRAWS` or `SCORING`.
     """
     keys = [jax.random.fold_in(jax.random.key(seed), round) for seed in seeds]
     return jnp.stack([jax.random.fold_in(key, purpose) for key in keys])

@@ -112,11 +112,9 @@ class Member(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PruningSettings(settings.Settings):
+class PruningSettings(settings.RateSettings):
     """The settings that iterative and one-shot pruning share."""
 
-    default_rate: Annotated[float, settings.fraction]
-    rates: Sequence[tuple[str, float]]  # (pattern, rate) for leaves whose path matches
     keep_checkpoints: Annotated[int, integer(1), SWEEP]
 
 
@@ -193,24 +191,9 @@ def plan_from(config: Settings, data_dir: str | None = None, part: str | None = 
         config=config,
         pruned=take_part(part, members),
         problem=problem,
-        rates=_rates(config, problem.params),
+        rates=settings.pruning_rates(config, problem.params),
         num_steps=settings.count_steps("epochs", config.epochs, problem),
     )
-
-
-def _rates(config: Settings, params: PyTree) -> PyTree:
-    """Return the pruning rate of every leaf."""
-    try:
-        tree = rates.rates_by_path(params, config.rates, config.default_rate)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"config.rates: {error}") from None
-    if "conv1" in params and not any("conv" in pattern for pattern, _ in config.rates):
-        raise ValueError(
-            f"config.rates has no rule for the convolutions of {config.network}; choose the "
-            f"network after the colon: --config=FILE.py:{config.network}, or add it to "
-            "CONVOLUTION_RATES of experiments/configs/base.py."
-        )
-    return tree
 
 
 def run(

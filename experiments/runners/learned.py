@@ -341,7 +341,8 @@ class Learner:
         rescale = np.array([member.variant.rescale for member in self._plan.members])
         weights, masks = jax.jit(jax.vmap(ticket))(logits, self._weights(), rescale)
         seeds = [member.seed for member in self._plan.members]
-        return self._retrainer.train(weights, masks, seeds, max_memory, advance, autosave)
+        trained = self._retrainer.train(weights, masks, seeds, max_memory, advance, autosave)
+        return trained.table["test_accuracy"]
 
     def abstract_logits(self) -> PyTree:
         """Return the shapes and types of all logits, as `Checkpoints.load` needs them."""

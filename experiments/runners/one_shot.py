@@ -313,14 +313,14 @@ class Bench:
         mask, weights = jax.jit(lambda x: lax.map(tickets, x))(scores)
         flat = functools.partial(jax.tree.map, lambda x: x.reshape(-1, *x.shape[2:]))
         shape = population.num_members(scores), len(self._plan.config.weights)
-        accuracies = self._retrainer.train(
+        trained = self._retrainer.train(
             flat(weights),
             flat(mask),
             [seed] * math.prod(shape),
             self._max_memory,
             autosave=autosave,
         )
-        return accuracies.reshape(shape)
+        return trained.table["test_accuracy"].reshape(shape)
 
     def _densities(self) -> np.ndarray:
         problem = self._plan.problem

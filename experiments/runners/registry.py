@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from ml_collections import ConfigDict
 
 from experiments.problems.problem import Problem
-from experiments.runners import iterative, learned, mask_analysis, one_shot
+from experiments.runners import iterative, learned, mask_analysis, one_shot, pruning_at_init
 from experiments.runners.settings import Settings
 from experiments.storage import results
 from experiments.storage.autosave import SAVE_EVERY
@@ -104,6 +104,7 @@ RUNNERS: dict[str, Runner] = {
     "iterative": iterative,
     "learned": learned,
     "one_shot": one_shot,
+    "pruning_at_init": pruning_at_init,
 }
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import optax
 
 from experiments.engine.arrays import abstract
-from experiments.engine.forecast import available_memory, num_bytes
-from experiments.engine.trainer import Advance, Schedule, Trainer
+from experiments.engine.forecast import Forecast, available_memory, num_bytes
+from experiments.engine.trainer import Advance, Schedule, Trained, Trainer
 from experiments.problems.problem import Problem
 from experiments.problems.seeds import BATCHES, LOSS, places, seed_keys
 from experiments.storage.autosave import Autosave
@@ -57,6 +57,23 @@ class Retrainer:
             members_at_once=members_at_once,
         )
 
+    @property
+    def eval_steps(self) -> np.ndarray:
+        """The step of every evaluation, int `[E]`."""
+        return self._trainer.eval_steps
+
+    def forecast(self, members: int, max_memory: float | None = None) -> Forecast:
+        """Compile the training of P networks, and forecast its memory and time.
+
+        Args:
+          members: P.
+          max_memory: the memory limit of this process in bytes; None for what is free now.
+
+        Raises:
+          MemoryError: if even the smallest group does not fit.
+        """
+        return self._trainer.forecast({members: 1}, members * num_bytes(self._state), max_memory)
+
     def prepare(self, members: int, max_memory: float | None = None) -> None:
         """Compile the training of P networks, in groups that fit into memory beside their states.
 
@@ -91,8 +108,8 @@ class Retrainer:
         max_memory: float | None = None,
         advance: Advance = lambda steps, before=False: None,
         autosave: Autosave | None = None,
-    ) -> np.ndarray:
-        """Train P networks; return their test accuracies at the lowest validation loss, `[P]`.
+    ) -> Trained:
+        """Train P networks.
 
         Args:
           weights: start weights, `[P, ...]` per leaf.
@@ -110,7 +127,7 @@ class Retrainer:
         state = jax.device_get(self._begin(weights, masks))
         distinct = list(dict.fromkeys(seeds))
         orders = places(seeds, distinct)
-        trained = self._trainer.train(
+        return self._trainer.train(
             lambda chosen: jax.device_get(self._start_params(population.take(state, chosen))),
             Stream(
                 jnp.asarray(orders), seed_keys(distinct, ROUND, LOSS)[orders], {"mask": state.mask}
@@ -119,4 +136,3 @@ class Retrainer:
             advance,
             autosave,
         )
-        return trained.table["test_accuracy"]

@@ -11,7 +11,8 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
-from experiments.problems.problem import Problem
+from experiments.problems.problem import Problem, PyTree
+from supermask_jax import rates
 from supermask_jax.checks import lookup, shown
 
 MOST = 10**9  # of any count: programs count in int32, and add two counts
@@ -166,6 +167,37 @@ class Settings:
         return {
             name: getattr(self, name) for name, marks in _marks(type(self)) if SWEEP not in marks
         }
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RateSettings(Settings):
+    """The settings of runners whose densities follow from pruning rates per round."""
+
+    default_rate: Annotated[float, fraction]
+    rates: Sequence[tuple[str, float]]  # (pattern, rate) for leaves whose path matches
+
+
+def pruning_rates(config: RateSettings, params: PyTree) -> PyTree:
+    """Return the pruning rate of every leaf.
+
+    Args:
+      config: the settings.
+      params: `[...]` per leaf, or their shapes.
+
+    Raises:
+      ValueError: if a rule is wrong or matches no leaf, or if none is for convolutions.
+    """
+    try:
+        tree = rates.rates_by_path(params, config.rates, config.default_rate)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"config.rates: {error}") from None
+    if "conv1" in params and not any("conv" in pattern for pattern, _ in config.rates):
+        raise ValueError(
+            f"config.rates has no rule for the convolutions of {config.network}; choose the "
+            f"network after the colon: --config=FILE.py:{config.network}, or add it to "
+            "CONVOLUTION_RATES of experiments/configs/base.py."
+        )
+    return tree
 
 
 def read(kind: type[S], config: Mapping[str, Any]) -> S:

@@ -35,7 +35,8 @@ class Curve:
     """A measure of one variant (criterion:mask_one:mask_zero), starting at the dense network.
 
     Attributes:
-      variant: its name in the table; `criterion`, `mask_one` and `mask_zero` are its parts.
+      variant: its name in the table; in iterative pruning `criterion`, `mask_one` and `mask_zero`
+        are its parts, elsewhere they are empty.
       rounds: int `[R]`, starting at 0 if the table has the dense network.
       weights_left: float `[R]`, percent of the prunable weights, in (0, 100].
       mean, low, high: float `[R]`, mean, minimum and maximum over the seeds, accuracies in
@@ -143,9 +144,9 @@ def _curve(members: Sequence[Row], rows: Sequence[Row], measure: Measure) -> Cur
     first = members[0]
     return Curve(
         variant=first["variant"],
-        criterion=first["criterion"],
-        mask_one=first["mask_one"],
-        mask_zero=first["mask_zero"],
+        criterion=first.get("criterion", ""),
+        mask_one=first.get("mask_one", ""),
+        mask_zero=first.get("mask_zero", ""),
         rounds=np.array(rounds),
         weights_left=np.array([100 * np.mean([r["density"] for r in group]) for group in by_round]),
         mean=np.array([np.mean(values) for values in measured]),

@@ -19,7 +19,12 @@ from tests.experiments import command_lines, tiny
 from tests.experiments.test_configs import NAMES, get_config
 
 NAN, INF = float("nan"), float("inf")
-CONFIGS = {"iterative": tiny.config, "learned": tiny.learned, "one_shot": tiny.one_shot}
+CONFIGS = {
+    "iterative": tiny.config,
+    "learned": tiny.learned,
+    "one_shot": tiny.one_shot,
+    "pruning_at_init": tiny.at_init,
+}
 LISTED = "expected a non-empty list"
 AT_MOST = "expected at most 1000000000"
 TWICE = "more than once"
@@ -111,6 +116,9 @@ WRONG = [
     case("names", "one_shot", "unknown criterion 'randm'; did you mean", criteria=("randm",)),
     case("names", "one_shot", "unknown criterion 'random:reinit'", criteria=("random:reinit",)),
     case("names", "one_shot", "unknown kind of weights 'innit'; did you", weights=("innit",)),
+    case("names", "pruning_at_init", "unknown score 'snap'; did you mean", variants=("snap",)),
+    *(case("names", "pruning_at_init", "variant 'snip:.*', expected score or score:rounds with 1",
+           variants=(f"snip:{rounds}",)) for rounds in ("", "0", "-1", "x", "10001", "\u0662")),
     case("names", "iterative", "config.rates: rule 'fc/kernel' matches no leaf",
          rates=(("fc/kernel", 0.1),)),
     case("names", "iterative", r"rates: rule 'out\(' is not a regular", rates=(("out(", 0.1),)),
@@ -161,6 +169,12 @@ WRONG = [
     case("ranges", "one_shot", "retrain_power is 3, expected -1 or one of the po", retrain_power=3),
     case("ranges", "one_shot", integer("retrain_power", -2, -1), retrain_power=-2),
     case("ranges", "one_shot", integer("retrain_epochs", 0), retrain_epochs=0),
+    case("ranges", "pruning_at_init", integer("ticket_rounds", -1, 0), ticket_rounds=(-1,)),
+    case("ranges", "pruning_at_init", integer("examples_per_class", 0), examples_per_class=0),
+    case("ranges", "pruning_at_init", "examples_per_class is 1000, expected at most .*, the train",
+         examples_per_class=1000),
+    case("ranges", "pruning_at_init", r"config.rates: .*, expected a number in \[0, 1\)",
+         rates=(("output/kernel", 1.0),)),
     # Paths
     *in_all("paths", "README.md is a file, expected a folder; remove it", NotADirectoryError,
             dataset="mnist", data_dir=str(ROOT / "README.md")),
@@ -175,6 +189,8 @@ WRONG = [
     case("empty lists", "one_shot", rf"config.criteria is \(\), {LISTED}", criteria=()),
     case("empty lists", "one_shot", rf"config.weights is \(\), {LISTED}", weights=()),
     case("empty lists", "one_shot", rf"config.powers is \(\), {LISTED}", powers=()),
+    case("empty lists", "pruning_at_init", f"config.ticket_rounds is .*, {LISTED}",
+         ticket_rounds=()),
     # Duplicates
     case("duplicates", "iterative", f"variants has random {TWICE}", variants=("random", "random")),
     case("duplicates", "iterative", f"variants has large_final {TWICE}",
@@ -189,6 +205,9 @@ WRONG = [
     case("duplicates", "one_shot", f"criteria has random {TWICE}", criteria=("random", "random")),
     case("duplicates", "one_shot", f"weights has init {TWICE}", weights=("init", "init")),
     case("duplicates", "one_shot", f"powers has 1 {TWICE}", powers=(1, 1)),
+    case("duplicates", "pruning_at_init", f"variants has snip {TWICE}",
+         variants=("snip", "snip:1")),
+    case("duplicates", "pruning_at_init", f"ticket_rounds has 1 {TWICE}", ticket_rounds=(1, 1)),
     # Seeds that repeat
     *in_all("repeated seeds", f"config.seeds has 1 {TWICE}", seeds=(1, 1)),
     *in_all("repeated seeds", f"config.seeds has 0, 2 {TWICE}", seeds=(0, 2, 1, 2, 0)),

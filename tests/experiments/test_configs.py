@@ -87,6 +87,8 @@ def test_every_full_config_is_valid(name, monkeypatch):
             assert plan.problem.dataset.name == "digits"
         elif config.runner == "learned":
             assert plan.problem.steps_per_epoch == {"lenet300": 220}.get(network, 180)
+        elif config.runner == "pruning_at_init":
+            assert plan.num_steps == PAPER_STEPS[network] and len(plan.members) == 5 * 4 * 5
         else:
             assert plan.num_steps == PAPER_STEPS[network]
             assert plan.config.num_rounds == 24 and len(plan.config.seeds) == 5
@@ -102,7 +104,7 @@ def fake_dataset(name):
         "digits": (1297, (8, 8, 1)),
     }[name]
     images = np.broadcast_to(np.uint8(0), (size, *shape))
-    split = datasets.Split(images, np.zeros(size, np.int32))
+    split = datasets.Split(images, np.arange(size, dtype=np.int32) % 10)
     return datasets.Dataset(name, split, split, split, 10)
 
 

@@ -9,7 +9,12 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from experiments.configs import heuristic_supermasks, learned_supermasks, mask_criteria
+from experiments.configs import (
+    heuristic_supermasks,
+    learned_supermasks,
+    mask_criteria,
+    pruning_at_init,
+)
 from experiments.runners.registry import RUNNERS
 from experiments.storage import results, run_folder
 from experiments.storage.code import Code
@@ -43,6 +48,14 @@ def one_shot(**changes) -> ConfigDict:
     tiny.update(criteria=("large_final_same_sign", "random"), powers=(0, 2))
     tiny.update(weights=("init", "signed_constant", "reinit", "reshuffle"))
     tiny.update(retrain_power=2, retrain_epochs=1)
+    tiny.update(**changes)
+    return tiny
+
+
+def at_init(**changes) -> ConfigDict:
+    """Networks pruned by two scores at two densities and two seeds, before training."""
+    tiny = pruning_at_init.get_config("lenet300,tiny")
+    tiny.update(variants=("magnitude", "synflow:3"))
     tiny.update(**changes)
     return tiny
 

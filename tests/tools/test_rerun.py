@@ -56,8 +56,8 @@ def test_a_row_is_found_with_the_config_of_it_alone(folder, member, variants):
     assert found.config.to_dict() == whole | own
 
 
-@pytest.mark.parametrize("make_config", [tiny.learned, tiny.one_shot])
-def test_rows_of_supermasks_computed_again_are_equal(make_config, tmp_path, capsys):
+@pytest.mark.parametrize("make_config", [tiny.learned, tiny.one_shot, tiny.at_init])
+def test_rows_of_other_runners_computed_again_are_equal(make_config, tmp_path, capsys):
     for name, beside in (("results.csv", "t.csv"), ("config.json", "t.config.json")):
         shutil.copy(tiny.finished(make_config) / name, tmp_path / beside)
     flags.FLAGS.mark_as_parsed()
