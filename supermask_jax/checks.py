@@ -113,6 +113,34 @@ def check_integer(name: str, value: Any, least: int) -> int:
     return number
 
 
+def check_number(what: str, value: Any, positive: bool = False) -> np.ndarray | None:
+    """Return the value of a finite real number, or None if it is traced.
+
+    Args:
+      what: what the number is, in the error message.
+      value: a number, Python, NumPy or traced.
+      positive: also check that it is above 0, if it is not traced.
+
+    Raises:
+      ValueError: if `value` is anything else.
+
+    Examples:
+      >>> check_number("the temperature", 0.0, positive=True)
+      Traceback (most recent call last):
+      ValueError: the temperature is 0.0, expected a finite number above 0.
+    """
+    known = concrete(value)
+    number = value if known is None else known
+    is_real = any(jnp.issubdtype(number.dtype, kind) for kind in (jnp.floating, jnp.integer))
+    is_valid = is_real and number.shape == ()
+    if is_valid and known is not None:
+        is_valid = bool(np.isfinite(known) and (known > 0 or not positive))
+    if not is_valid:
+        above = " above 0" if positive else ""
+        raise ValueError(f"{what} is {shown(value)}, expected a finite number{above}.")
+    return known
+
+
 def check_structure(**trees: PyTree) -> None:
     """Check that named trees have the structure of the first one.
 
@@ -373,7 +401,8 @@ def check_criterion(criterion: Any) -> None:
       TypeError: the criterion is 'large_final', expected a function,
       such as criteria.CRITERIA['large_final'].
     """
-    _check_function("criterion", criterion, "criteria.CRITERIA", ("w_i", "w_f", "mask"))
+    example = _entry("criteria.CRITERIA", criterion)
+    check_function("criterion", criterion, example, ("w_i", "w_f", "mask"))
 
 
 def check_action(kind: str, action: Any, registry: str) -> None:
@@ -392,7 +421,38 @@ def check_action(kind: str, action: Any, registry: str) -> None:
       Traceback (most recent call last):
       TypeError: the action is 'rewind', expected a function, such as actions.MASK_ONE['rewind'].
     """
-    _check_function(kind, action, registry, ("key", "w_i", "w_f", "mask"))
+    check_function(kind, action, _entry(registry, action), ("key", "w_i", "w_f", "mask"))
+
+
+def check_function(kind: str, function: Any, example: str, arguments: tuple[str, ...]) -> None:
+    """Check that something is a function of the given arguments.
+
+    Args:
+      kind: what the function is, in the error message.
+      function: the function.
+      example: one that is right, in the error message.
+      arguments: the names of its arguments.
+
+    Raises:
+      TypeError: if it is not such a function.
+
+    Examples:
+      >>> check_function("draw", "gumbel", "supermasks.bernoulli()", ("key", "logits", "prunable"))
+      Traceback (most recent call last):
+      TypeError: the draw is 'gumbel', expected a function, such as supermasks.bernoulli().
+    """
+    if not callable(function):
+        raise TypeError(f"the {kind} is {shown(function)}, expected a function, such as {example}.")
+    try:
+        inspect.signature(function).bind(*arguments)
+    except ValueError:  # some builtins have no signature
+        return
+    except TypeError:
+        name = getattr(function, "__name__", shown(function))
+        raise TypeError(
+            f"the {kind} {name} does not take ({', '.join(arguments)}); if it returns a function "
+            f"that does, pass that function: {name}(...)."
+        ) from None
 
 
 def warn(message: str) -> None:
@@ -499,20 +559,8 @@ def _wide_dtype(leaf: Any) -> np.dtype:
     return np.dtype(np.float32) if jnp.finfo(dtype).bits < 32 else dtype
 
 
-def _check_function(kind: str, function: Any, registry: str, arguments: tuple[str, ...]) -> None:
-    if not callable(function):
-        where = f"{registry}[{function!r}]" if isinstance(function, str) else f"one of {registry}"
-        raise TypeError(f"the {kind} is {shown(function)}, expected a function, such as {where}.")
-    try:
-        inspect.signature(function).bind(*arguments)
-    except ValueError:  # some builtins have no signature
-        return
-    except TypeError:
-        name = getattr(function, "__name__", shown(function))
-        raise TypeError(
-            f"the {kind} {name} does not take ({', '.join(arguments)}); if it returns a function "
-            f"that does, pass that function: {name}(...)."
-        ) from None
+def _entry(registry: str, name: Any) -> str:
+    return f"{registry}[{name!r}]" if isinstance(name, str) else f"one of {registry}"
 
 
 def _check_leaves(trees: Mapping[str, PyTree], *, allow_shapes: bool) -> None:

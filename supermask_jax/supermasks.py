@@ -28,15 +28,26 @@ import numpy as np
 from jax import lax
 
 from supermask_jax.checks import (
+    check_function,
+    check_number,
     check_shaped_weights,
     check_trees,
     check_weights,
-    concrete,
     dtype_of,
     shown,
     widened,
-    widest,
 )
+from supermask_jax.draws import Draw as Draw
+from supermask_jax.draws import continuous as continuous
+from supermask_jax.draws import gumbel as gumbel
+from supermask_jax.draws import hard_concrete as hard_concrete
+from supermask_jax.draws import hard_concrete_penalty as hard_concrete_penalty
+from supermask_jax.draws import init_scores as init_scores
+from supermask_jax.draws import straight_through, total
+from supermask_jax.draws import temperature_at as temperature_at
+from supermask_jax.draws import ternary as ternary
+from supermask_jax.draws import threshold as threshold
+from supermask_jax.draws import top_k as top_k
 from supermask_jax.paths import Path, PyTree, path_name
 from supermask_jax.trees import Key, leaf_keys, num_prunable
 
@@ -63,9 +74,7 @@ def init_logits(params: PyTree, prunable: PyTree, value: float | jax.Array = 0.0
     """
     check_shaped_weights(prunable, params=params)
     num_prunable(params, prunable)
-    known = concrete(value)
-    if known is not None and not _is_finite_number(known):
-        raise ValueError(f"the initial logit is {shown(value)}, expected a finite number.")
+    known = check_number("the initial logit", value)
 
     def fill(path: Path, leaf: Any, yes: bool) -> jax.Array:
         dtype = dtype_of(leaf)
@@ -111,7 +120,7 @@ def sample(key: Key, logits: PyTree, prunable: PyTree) -> PyTree:
             return jnp.ones_like(logit)
         probability = _sigmoid(logit)
         drawn = jax.random.bernoulli(key, probability)
-        return _straight_through(drawn, probability.astype(dtype_of(logit)))
+        return straight_through(drawn, probability.astype(dtype_of(logit)))
 
     return jax.tree.map(draw, leaf_keys(key, logits), logits, prunable)
 
@@ -180,9 +189,7 @@ def expected_density(logits: PyTree, prunable: PyTree) -> jax.Array:
     pairs = zip(jax.tree.leaves(expected(logits, prunable)), jax.tree.leaves(prunable), strict=True)
     number = num_prunable(logits, prunable)
     leaves = [probability for probability, yes in pairs if yes]
-    common = widest(leaves)
-    total = jnp.sum(jnp.stack([_sum(leaf).astype(common) for leaf in leaves]))
-    return total / float(number)
+    return total(leaves) / float(number)
 
 
 def masked_params(
@@ -195,11 +202,16 @@ def masked_params(
 ) -> PyTree:
     """Apply a mask to frozen weights: weight x mask, optionally rescaled.
 
+    Rescaling counts what is not zero: a weight counts as |m|, which is 1 for the 1 and -1 of binary
+    and ternary masks, and the part that a gate or a probability between 0 and 1 lets through. The
+    derivative of |m| is -1 below 0, and 1 elsewhere: the gradient of a pruned weight, too, has the
+    part that passes through the count.
+
     Args:
-      mask: `[...]` per leaf, from `sample` or `expected`, or bools.
+      mask: `[...]` per leaf, from a draw or `expected`, or bools.
       weights: `[...]` per leaf.
       prunable: static, from `trees.prunable_leaves`; other leaves do not change.
-      rescale: dynamic weight rescaling: multiply each leaf by its size / the sum of its mask. A
+      rescale: dynamic weight rescaling: multiply each leaf by its size / the sum of |mask|. A
         Python or traced bool, so that one program can train members with and without rescaling.
       count_gradient: whether gradients also pass through the sum, as in the paper.
 
@@ -226,7 +238,7 @@ def masked_params(
         w, m = jnp.asarray(w), jnp.asarray(m, dtype)
         if rescale is False:
             return w * m
-        kept = _sum(m) if count_gradient else lax.stop_gradient(_sum(m))
+        kept = _count(m) if count_gradient else lax.stop_gradient(_count(m))
         size = float(m.size)
         factor = jnp.where(rescale, size / jnp.where(kept > 0, kept, size), 1.0)
         return ((w * m).astype(factor.dtype) * factor).astype(dtype)
@@ -234,11 +246,25 @@ def masked_params(
     return jax.tree.map(masked, mask, weights, prunable)
 
 
+def bernoulli() -> Draw:
+    """Keep each weight with probability sigmoid(logit): the draw of Zhou et al. 2019.
+
+    Returns:
+      A draw that trains with `sample` and evaluates `most_probable`.
+
+    Examples:
+      >>> bernoulli().evaluate(jnp.array([0.5, -0.5]), True).tolist()
+      [True, False]
+    """
+    return Draw(sample, most_probable)
+
+
 def loss_of_logits(
     loss: Callable[..., Any],
     weights: PyTree,
     prunable: PyTree,
     *,
+    draw: Callable[[Key, PyTree, PyTree], PyTree] = sample,
     rescale: bool | jax.Array = False,
     count_gradient: bool = True,
 ) -> Callable[..., Any]:
@@ -248,11 +274,16 @@ def loss_of_logits(
       loss: `(params, *arguments) -> anything`, for example the loss of your network on a batch.
       weights: frozen weights, `[...]` per leaf.
       prunable: static, from `trees.prunable_leaves`.
+      draw: how logits become a mask: a `Draw`, or any `(key, logits, prunable) -> mask`. One whose
+        temperature is traced is made inside the function that is traced.
       rescale: see `masked_params`.
       count_gradient: see `masked_params`.
 
     Returns:
-      A function `(logits, key, *arguments)`, which samples one mask with the key.
+      A function `(logits, key, *arguments)`, which draws one mask with the key.
+
+    Raises:
+      TypeError: if `draw` is not such a function.
 
     Examples:
       >>> of_logits = loss_of_logits(lambda params, scale: scale * params.sum(), jnp.ones(4), True)
@@ -260,8 +291,10 @@ def loss_of_logits(
       2.0
     """
 
+    check_function("draw", draw, "supermasks.bernoulli()", ("key", "logits", "prunable"))
+
     def of_logits(logits: PyTree, key: Key, *arguments: Any) -> Any:
-        mask = sample(key, logits, prunable)
+        mask = draw(key, logits, prunable)
         params = masked_params(
             mask, weights, prunable, rescale=rescale, count_gradient=count_gradient
         )
@@ -270,35 +303,17 @@ def loss_of_logits(
     return of_logits
 
 
-@jax.custom_jvp
-def _straight_through(drawn: jax.Array, probability: jax.Array) -> jax.Array:
-    return drawn.astype(probability.dtype)
-
-
-@_straight_through.defjvp
-def _straight_through_jvp(primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
-    # `b + p - stop_gradient(p)` has this gradient too, but is not exactly 0 or 1.
-    out, tangent = _straight_through(*primals), tangents[1]
-    if jax.typeof(out) != jax.typeof(tangent):
-        # Inside jax.shard_map, values that vary over devices have another type. The sample varies
-        # if its key does; a choice that depends on it gives the tangent the same type.
-        tangent = jnp.where(out > 0, tangent, tangent)
-    return out, tangent
-
-
 def _sigmoid(logits: jax.Array) -> jax.Array:
     """Compute the sigmoid in at least 32 bits; 16 bits hold few numbers between 0 and 1."""
     return jax.nn.sigmoid(widened(logits))
 
 
-def _sum(leaf: jax.Array) -> jax.Array:
-    """Sum a leaf in at least 32 bits; a float16 sum cannot exceed 65504."""
-    return jnp.sum(widened(leaf))
+def _count(mask: jax.Array) -> jax.Array:
+    """Sum the sizes |m| of a leaf in at least 32 bits; a float16 sum cannot exceed 65504.
 
-
-def _is_finite_number(value: np.ndarray) -> bool:
-    is_real = jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer)
-    return is_real and value.shape == () and bool(np.isfinite(value))
+    Unlike `jnp.abs`, this has the derivative 1 at 0.
+    """
+    return jnp.sum(widened(jnp.where(mask < 0, -mask, mask)))
 
 
 def _fits(value: np.ndarray, dtype: np.dtype) -> bool:

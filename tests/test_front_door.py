@@ -14,6 +14,7 @@ import supermask_jax as sm
 PACKAGE = Path(sm.__file__).parent
 INTERNAL = {  # the private parts of the public modules
     "checks",
+    "draws",
     "optimizers",
     "paths",
     "random_bits",
