@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 OUTSIDE = (
     *("CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "experiments/FIGURES.md"),
     *("experiments/configs/*.py", "findings/*.sh", "results/README.md"),
-    *("results/*.png", "results/figures/*.png"),
+    *("results/*.png", "results/figures/*.png", "tests/**/test_*.py"),
 )
 CODE = re.compile(r"`[^`\n]+`")  # in tables its bars are escaped, which MkDocs would show
 LINK = re.compile(r"(?<=\]\()(?!\w+:|#|/)([^)#\s]+)(?=[)#])")
