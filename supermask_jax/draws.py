@@ -42,6 +42,7 @@ from supermask_jax.trees import Key, leaf_keys, num_prunable
 
 Number = float | jax.Array
 RANKINGS: dict[str, Callable[[jax.Array], jax.Array]] = {"score": jnp.asarray, "size": jnp.abs}
+INITIALIZER = "jax.nn.initializers.uniform()"  # one for leaves of any rank, in error messages
 EDGE_POPUP = jax.nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
@@ -350,8 +351,8 @@ def init_scores(
       Scores `[...]` per leaf, in the types of the leaves; zeros where leaves are not prunable.
 
     Raises:
-      ValueError: if no leaf is prunable, if the trees differ, or if the initializer has no fan-in
-        of a leaf, such as one of rank 1; names the leaf.
+      ValueError: if no leaf is prunable, if the trees differ, or if the initializer makes no array
+        of the shape of a leaf, as the default for one of rank 1; names the leaf.
       TypeError: if a prunable leaf does not hold floats, if `key` is not a typed key, or if the
         initializer is not a function.
 
@@ -360,23 +361,25 @@ def init_scores(
       >>> bool(abs(scores).max() <= 0.5), bool(abs(scores).max() > 0.49)
       (True, True)
     """
-    example = "jax.nn.initializers.uniform()"
-    check_function("initializer", initializer, example, ("key", "shape", "dtype"))
+    check_function("initializer", initializer, INITIALIZER, ("key", "shape", "dtype"))
     check_shaped_weights(prunable, params=params)
     num_prunable(params, prunable)
 
     def fill(path: Path, key: Key, leaf: Any, yes: bool) -> jax.Array:
-        dtype = dtype_of(leaf)
         if not yes or not leaf.size:
-            return jnp.zeros(leaf.shape, dtype)
+            return jnp.zeros(leaf.shape, dtype_of(leaf))
+        where = f"leaf '{path_name(path)}' of shape {list(leaf.shape)}"
         try:
-            return initializer(key, leaf.shape, widest([leaf])).astype(dtype)
+            scores = initializer(key, leaf.shape, widest([leaf]))
         except ValueError as error:
             reason = " ".join(str(error).split())
             raise ValueError(
-                f"the initializer makes no scores for leaf '{path_name(path)}' of shape "
-                f"{list(leaf.shape)} ({reason}); pass another one, such as {example}."
+                f"the initializer makes no scores for {where} ({reason}); pass another one, such "
+                f"as {INITIALIZER}."
             ) from None
+        if getattr(scores, "shape", None) != leaf.shape:
+            raise ValueError(f"the initializer makes {shown(scores)} for {where}.")
+        return scores.astype(dtype_of(leaf))
 
     return jax.tree_util.tree_map_with_path(fill, leaf_keys(key, params), params, prunable)
 
