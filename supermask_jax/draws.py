@@ -38,6 +38,7 @@ from supermask_jax.checks import (
     widest,
 )
 from supermask_jax.paths import Path, PyTree, path_name
+from supermask_jax.shardings import sharded_as
 from supermask_jax.trees import Key, leaf_keys, num_prunable
 
 Number = float | jax.Array
@@ -367,7 +368,7 @@ def init_scores(
 
     def fill(path: Path, key: Key, leaf: Any, yes: bool) -> jax.Array:
         if not yes or not leaf.size:
-            return jnp.zeros(leaf.shape, dtype_of(leaf))
+            return jnp.zeros_like(leaf, dtype_of(leaf))
         where = f"leaf '{path_name(path)}' of shape {list(leaf.shape)}"
         try:
             scores = initializer(key, leaf.shape, widest([leaf]))
@@ -379,7 +380,7 @@ def init_scores(
             ) from None
         if getattr(scores, "shape", None) != leaf.shape:
             raise ValueError(f"the initializer makes {shown(scores)} for {where}.")
-        return scores.astype(dtype_of(leaf))
+        return sharded_as(scores.astype(dtype_of(leaf)), leaf)
 
     return jax.tree_util.tree_map_with_path(fill, leaf_keys(key, params), params, prunable)
 

@@ -69,6 +69,7 @@ TREES = {
     "ones": lambda w_i, w_f, mask: masks.ones(w_i),
     "init_logits": lambda w_i, w_f, mask: supermasks.init_logits(w_i, PRUNABLE, 1.0),
     "sample": lambda w_i, w_f, mask: supermasks.sample(KEY, w_i, PRUNABLE),
+    "init_scores": lambda w_i, w_f, mask: supermasks.init_scores(KEY, w_i, PRUNABLE),
     "top_k": lambda w_i, w_f, mask: supermasks.top_k(COUNTS)(KEY, w_i, PRUNABLE),
     "ternary": lambda w_i, w_f, mask: supermasks.ternary(0.5).evaluate(w_i, PRUNABLE),
     "hard_concrete": lambda w_i, w_f, mask: supermasks.hard_concrete()(KEY, w_i, PRUNABLE),
