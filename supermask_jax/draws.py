@@ -86,6 +86,10 @@ def top_k(num_keep: PyTree, by: str = "score") -> Draw:
       ValueError: if `by` is another word; from the draw, as `masks.prune`, and, outside `jit`, if
         the scores of a leaf of which a part is kept are all equal; names the leaf.
       TypeError: from the draw, as `masks.prune`.
+
+    Examples:
+      >>> top_k(1)(jax.random.key(0), jnp.array([0.3, -0.9, 0.1]), True).tolist()
+      [1.0, 0.0, 0.0]
     """
     rank = lookup("ranking", by, RANKINGS)
 

@@ -4,6 +4,7 @@ Source: Zhou et al. 2019, section 5. Each weight is kept with probability sigmoi
 anew in every step. The gradient passes through the sample as if it were the probability
 (straight-through estimator). The weights never change. Logits have the structure of the parameters,
 `[...]` per leaf. Leaves that are not prunable are kept whole; their logits are zeros and not used.
+Other papers make masks in other ways, for `loss_of_logits(..., draw=...)`: see `Draw`.
 
 Examples:
   Any network will do, with your own `loss(params, batch)`:
@@ -290,7 +291,6 @@ def loss_of_logits(
       >>> float(of_logits(jnp.full(4, 99.0), jax.random.key(0), 0.5))
       2.0
     """
-
     check_function("draw", draw, "supermasks.bernoulli()", ("key", "logits", "prunable"))
 
     def of_logits(logits: PyTree, key: Key, *arguments: Any) -> Any:
