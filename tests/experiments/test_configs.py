@@ -61,7 +61,7 @@ def test_tiny_form_of_every_config_on_convolutions(name, network, tmp_path):
 
 
 def test_a_convolutional_network_learns(tmp_path):
-    config = get_config("mask_criteria", "conv4,tiny")
+    config = get_config("mask_criteria", "conv2,tiny")
     config.update(variants=("large_final",), seeds=(0,), num_rounds=1, epochs=2)
     rows = run(config, tmp_path)
     assert min(row["test_accuracy"] for row in rows) > 0.5
