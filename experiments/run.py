@@ -14,7 +14,6 @@ if __name__ == "__main__":
     stopping.exit_on_signals()  # importing the packages below takes seconds
 
 import contextlib
-import dataclasses
 import os
 import shlex
 import sys
@@ -174,7 +173,7 @@ def _open_folder(plan: Plan) -> RunFolder:
         )
     return run_folder.open_workdir(
         WORKDIR.value,
-        dataclasses.asdict(plan.config),
+        plan.config.recorded(),
         SLICE.value,
         plan.problem.dataset.checksum(),
         code,

@@ -10,7 +10,6 @@ The table may be one that tools.collect wrote, or that of a run: --results=WORKD
 configuration brought code of its own, for example a criterion, needs that file: --config.
 """
 
-import dataclasses
 import sys
 import tempfile
 from pathlib import Path
@@ -138,7 +137,7 @@ def recompute(found: Found, plan: Plan, folder: str, code: Code) -> results.Row:
     """
     row = found.row
     names = results.columns_between(row, "dataset", "density")
-    workdir = run_folder.open_workdir(folder, dataclasses.asdict(plan.config), code=code)
+    workdir = run_folder.open_workdir(folder, plan.config.recorded(), code=code)
     rows = found.runner.run(plan, workdir, row["command"])
     return next(new for new in rows if all(new[name] == row[name] for name in names))
 

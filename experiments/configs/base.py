@@ -75,6 +75,7 @@ def learned(argument: str | None, *, experiment: str, variants: tuple[str, ...])
     config.num_draws = 10
     config.count_gradient = True
     config.retrain_epochs = 0  # above 0, the networks of the most probable masks are retrained
+    config.draw = "bernoulli"
     config.retrain_learning_rate = SCHEDULES[network]["learning_rate"]
     config.matmul_precision = "float32"
     config.members_at_once = 0

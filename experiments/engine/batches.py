@@ -18,7 +18,7 @@ EVAL_BYTES = 2**25
 
 
 def get_batch(data: PyTree, order: jax.Array, step: jax.Array) -> PyTree:
-    """Return the training images and labels of one step.
+    """Return the training images and labels of one step, and the step.
 
     Args:
       data: ``train``, and ``batches`` from `batch_table`.
@@ -26,7 +26,7 @@ def get_batch(data: PyTree, order: jax.Array, step: jax.Array) -> PyTree:
       step: the step, an integer `[]`.
     """
     chosen = data["batches"][order, step]
-    return jax.tree.map(lambda x: x[chosen], data["train"])
+    return jax.tree.map(lambda x: x[chosen], data["train"]) | {"step": step}
 
 
 def batch_table(

@@ -18,7 +18,7 @@ class Objective(NamedTuple):
     """The training loss and the evaluation metrics of a population.
 
     Attributes:
-      loss: the loss of a batch ``{"images", "labels"}``.
+      loss: the loss of a batch ``{"images", "labels", "step"}``; the step counts from 0.
       measure: ``(params, split, context) -> metrics``, with at least loss and accuracy, over a
         split from `eval_batches`.
     """

@@ -18,6 +18,7 @@ from experiments.plots import (
     mask_one_actions,
     mask_zero_actions,
     pruning_at_init,
+    supermask_methods,
 )
 from experiments.plots.styles import matplotlib_defaults
 from experiments.storage.files import replace_file
@@ -55,6 +56,7 @@ FIGURES: dict[str, Drawing] = {
     **_of_rounds("mask_criteria", mask_criteria.draw, "criterion"),
     **_of_rounds("mask_one_actions", mask_one_actions.draw, "mask_one"),
     **_of_rounds("mask_zero_actions", mask_zero_actions.draw, "mask_zero"),
+    "supermask_methods": Drawing(supermask_methods.draw, ("variant", "draw", "initial_logit")),
     "pruning_at_init": Drawing(pruning_at_init.draw, ("round", "variant", "empty_layers")),
 }
 

@@ -65,6 +65,14 @@ STYLES: dict[str, Style] = {
     "grasp": Style("#b03a00", "s"),
     "synflow": Style("#00664a", "D"),
     "magnitude": Style("#7a5200", "p", DASH_DOTTED),
+    # Draws of learned supermasks: dashed where masks are random.
+    "bernoulli": Style("#111111", "o", DASHED),
+    "top_k": Style("#0072b2", "^"),
+    "threshold": Style("#b03a00", "s"),
+    "ternary": Style("#00664a", "D"),
+    "gumbel": Style("#c2478b", "v", DASHED, filled=False),
+    "hard_concrete": Style("#7a5200", "p", DASHED, filled=False),
+    "continuous": Style("#5b2a86", "P"),
     # Mask-1 actions: solid where signs are kept, dashed where they are not.
     "rewind": Style("#111111", "o"),
     "reinit_keep_sign": Style("#0072b2", "^"),

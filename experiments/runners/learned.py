@@ -24,12 +24,13 @@ from ml_collections import ConfigDict
 from experiments import processes
 from experiments.engine.arrays import abstract
 from experiments.engine.forecast import Forecast, num_bytes
-from experiments.engine.objectives import Apply, Objective, make_loss, measure
+from experiments.engine.objectives import Objective, make_loss, measure
 from experiments.engine.progress import RoundProgress, announce_finished
 from experiments.engine.trainer import Advance, Schedule, Trained, Trainer
 from experiments.problems.problem import Problem, load_problem
-from experiments.problems.seeds import ADVANCE, BATCHES, DRAWS, INIT, LOSS, seed_keys
+from experiments.problems.seeds import ADVANCE, BATCHES, DRAWS, INIT, LOSS, SCORING, seed_keys
 from experiments.runners import settings
+from experiments.runners.draws import NamedDraw, Training, check_draw
 from experiments.runners.retraining import Retrainer
 from experiments.runners.rows import Origin, in_order, make_row
 from experiments.runners.settings import SWEEP, boolean, finite, integer, list_of, positive
@@ -40,7 +41,7 @@ from experiments.storage.autosave import SAVE_EVERY, Autosave
 from experiments.storage.checkpoints import Checkpoints
 from experiments.storage.identity import RunFolder
 from experiments.storage.records import RESULTS, Records
-from supermask_jax import supermasks
+from supermask_jax import masks, supermasks
 from supermask_jax.checks import lookup, shown
 from supermask_jax.training import Metrics, Stream
 
@@ -48,6 +49,7 @@ PyTree = Any
 
 LISTS = ("variants", "initial_logits", "seeds")
 PART = "learning"
+BERNOULLI = "bernoulli"  # the draw of Zhou et al. 2019
 CURVES = Path("curves") / f"{PART}.parquet"  # relative to the folder of a run
 
 COLUMNS: results.Columns = {
@@ -58,6 +60,7 @@ COLUMNS: results.Columns = {
     "variant": results.text,
     "weights": results.text,
     "rescale": results.boolean,
+    "draw": results.Younger(results.text, BERNOULLI),
     "initial_logit": results.number,
     "seed": results.integer,
     "density": results.number,
@@ -117,6 +120,7 @@ class Settings(settings.Settings):
     count_gradient: Annotated[bool, boolean]
     retrain_epochs: Annotated[int, integer(0)]
     retrain_learning_rate: Annotated[float, positive]
+    draw: Annotated[str, check_draw] = BERNOULLI
 
 
 class Plan(NamedTuple):
@@ -127,6 +131,11 @@ class Plan(NamedTuple):
     problem: Problem
     num_steps: int
     retrain_steps: int
+
+    @property
+    def draw(self) -> NamedDraw:
+        """The draw, by name."""
+        return NamedDraw.parse(self.config.draw)
 
     @property
     def seeds(self) -> list[int]:
@@ -241,7 +250,7 @@ class Learner:
             num_orders=len(plan.seeds),
             members_at_once=config.members_at_once,
             objective=masked_classification(
-                problem.network.apply, problem.prunable, config.num_draws, config.count_gradient
+                problem, plan.draw, plan.num_steps, config.num_draws, config.count_gradient
             ),
             keep_best=True,
         )
@@ -297,14 +306,11 @@ class Learner:
             },
         )
         starts = np.array([member.initial_logit for member in members], np.float32)
-        make = jax.vmap(
-            functools.partial(
-                supermasks.init_logits, self._plan.problem.params, self._plan.problem.prunable
-            )
-        )
+        keys = seed_keys(seeds, 0, SCORING)[orders]
+        make = jax.vmap(self.start_logits)
 
         def start_params(chosen: slice) -> PyTree:
-            return jax.device_get(make(jnp.asarray(starts[chosen])))
+            return jax.device_get(make(jnp.asarray(starts[chosen]), keys[chosen]))
 
         batch_keys = seed_keys(seeds, 0, BATCHES)
         keep_end = self._plan.config.retrain_epochs > 0
@@ -330,23 +336,35 @@ class Learner:
           Stopped: if a signal asked for a stop; the state is on disk.
           MemoryError: if even the smallest group of members does not fit.
         """
-        prunable = self._plan.problem.prunable
+        prunable, steps = self._plan.problem.prunable, self._plan.num_steps
         if not self._retrainer:
             raise ValueError("config.retrain_epochs is 0, expected 1 or more to retrain.")
 
+        draw = self._plan.draw.make(Training(self._plan.problem.params, prunable, steps, steps))
+
         def ticket(logits: PyTree, weights: PyTree, rescale: jax.Array) -> tuple[PyTree, PyTree]:
-            mask = supermasks.most_probable(logits, prunable)
-            return supermasks.masked_params(mask, weights, prunable, rescale=rescale), mask
+            mask = draw.evaluate(logits, prunable)
+            own = supermasks.masked_params(mask, weights, prunable, rescale=rescale)
+            return own, jax.tree.map(lambda m: m != 0, mask)
 
         rescale = np.array([member.variant.rescale for member in self._plan.members])
-        weights, masks = jax.jit(jax.vmap(ticket))(logits, self._weights(), rescale)
+        weights, kept = jax.jit(jax.vmap(ticket))(logits, self._weights(), rescale)
         seeds = [member.seed for member in self._plan.members]
-        trained = self._retrainer.train(weights, masks, seeds, max_memory, advance, autosave)
+        trained = self._retrainer.train(weights, kept, seeds, max_memory, advance, autosave)
         return trained.table["test_accuracy"]
 
     def abstract_logits(self) -> PyTree:
         """Return the shapes and types of all logits, as `Checkpoints.load` needs them."""
         return abstract(self._plan.problem.params, leading=(len(self._plan.members),))
+
+    def start_logits(self, value: jax.Array, key: jax.Array) -> PyTree:
+        """Return the logits of one member before the training."""
+        problem = self._plan.problem
+        logits = supermasks.init_logits(problem.params, problem.prunable, value)
+        if not self._plan.draw.is_unequal:
+            return logits
+        scores = supermasks.init_scores(key, problem.params, problem.prunable)
+        return jax.tree.map(jnp.add, logits, scores)
 
     def _weights(self) -> PyTree:
         """Return the frozen weights of all members, `[P, ...]` per leaf."""
@@ -373,54 +391,71 @@ class Learner:
 
 
 def masked_classification(
-    apply: Apply, prunable: PyTree, num_draws: int, count_gradient: bool
+    problem: Problem, draw: NamedDraw, num_steps: int, num_draws: int, count_gradient: bool
 ) -> Objective:
     """Return the objective of learned supermasks, whose parameters are the logits of a mask.
 
-    The loss is the cross-entropy of a network with one mask, drawn at every step. The metrics are
-    loss and accuracy averaged over `num_draws` masks, which are the same at every evaluation; the
-    accuracies of the most probable and of the expected mask; and the expected density.
+    The loss is the cross-entropy of a network with one mask, drawn at every step. For Bernoulli
+    draws, the metrics are loss and accuracy averaged over `num_draws` masks, which are the same at
+    every evaluation; the accuracies of the most probable and of the expected mask; and the expected
+    density. For all others, they are loss, accuracy and density of the mask to evaluate.
 
     The context of a member holds its frozen weights (``weights``), whether to rescale them
     (``rescale``, bool) and the key of the masks that measure it (``draws``).
 
     Args:
-      apply: the network, ``(params, images float32 [B, H, W, C]) -> logits``.
-      prunable: from `trees.prunable_leaves`.
+      problem: the network and the data set.
+      draw: how logits become masks.
+      num_steps: the steps of the training.
       num_draws: the number of masks drawn per evaluation.
       count_gradient: see `supermasks.loss_of_logits`.
     """
+    apply, prunable = problem.network.apply, problem.prunable
     plain = make_loss(apply)
+
+    def at(step: int | jax.Array) -> supermasks.Draw:
+        return draw.make(Training(problem.params, prunable, num_steps, step))
 
     def loss(logits: PyTree, batch: PyTree, key: jax.Array, context: Mapping[str, PyTree], /):
         of_logits = supermasks.loss_of_logits(
             plain,
             context["weights"],
             prunable,
+            draw=at(batch["step"]),
             rescale=context["rescale"],
             count_gradient=count_gradient,
         )
         return of_logits(logits, key, batch, key, {})
 
-    def measure_logits(logits: PyTree, split: PyTree, context: Mapping[str, PyTree]) -> Metrics:
-        def of_mask(mask: PyTree) -> Metrics:
-            params = supermasks.masked_params(
-                mask, context["weights"], prunable, rescale=context["rescale"]
-            )
-            return measure(apply, params, split)
+    def of_mask(mask: PyTree, split: PyTree, context: Mapping[str, PyTree]) -> Metrics:
+        params = supermasks.masked_params(
+            mask, context["weights"], prunable, rescale=context["rescale"]
+        )
+        return measure(apply, params, split)
 
+    def measure_draws(logits: PyTree, split: PyTree, context: Mapping[str, PyTree]) -> Metrics:
         def of_draw(key: jax.Array) -> Metrics:
-            return of_mask(supermasks.sample(key, logits, prunable))
+            return of_mask(supermasks.sample(key, logits, prunable), split, context)
 
         draws = lax.map(of_draw, jax.random.split(context["draws"], num_draws))
-        most_probable = of_mask(supermasks.most_probable(logits, prunable))
+        most_probable = of_mask(supermasks.most_probable(logits, prunable), split, context)
+        expected = of_mask(supermasks.expected(logits, prunable), split, context)
         return jax.tree.map(jnp.mean, draws) | {
             "most_probable_accuracy": most_probable["accuracy"],
-            "expected_accuracy": of_mask(supermasks.expected(logits, prunable))["accuracy"],
+            "expected_accuracy": expected["accuracy"],
             "density": supermasks.expected_density(logits, prunable),
         }
 
-    return Objective(loss, measure_logits)
+    def measure_mask(logits: PyTree, split: PyTree, context: Mapping[str, PyTree]) -> Metrics:
+        mask = at(num_steps).evaluate(logits, prunable)
+        found = of_mask(mask, split, context)
+        kept = jax.tree.map(lambda m: m != 0, mask)
+        return found | {
+            "most_probable_accuracy": found["accuracy"],
+            "density": masks.density(kept, prunable),
+        }
+
+    return Objective(loss, measure_draws if draw.name == BERNOULLI else measure_mask)
 
 
 def row_key(config: Mapping[str, Any]) -> Callable[[results.Row], tuple]:
@@ -441,12 +476,15 @@ def alone(config: ConfigDict, row: results.Row) -> ConfigDict:
 
 
 def _make_rows(plan: Plan, table: dict[str, np.ndarray], origin: Origin) -> list[results.Row]:
-    table = {"retrained_test_accuracy": np.full(len(plan.members), np.float32(np.nan)), **table}
+    unmeasured = np.full(len(plan.members), np.float32(np.nan))
+    some = "retrained_test_accuracy", "test_expected_accuracy"
+    table = dict.fromkeys(some, unmeasured) | table
     rows = []
     for i, member in enumerate(plan.members):
         own = {
             "weights": member.variant.weights,
             "rescale": member.variant.rescale,
+            "draw": plan.config.draw,
             "initial_logit": member.initial_logit,
             "seed": member.seed,
         }

@@ -38,6 +38,11 @@ class Runner(Protocol):
         ...
 
     @property
+    def Settings(self) -> type[Settings]:
+        """The settings of its configurations."""
+        ...
+
+    @property
     def LISTS(self) -> tuple[str, ...]:
         """The settings that list members; runs that differ only in these can be joined."""
         ...

@@ -162,10 +162,26 @@ class Settings:
     members_at_once: Annotated[int, integer(0)]
     chunk_evals: Annotated[int, integer(1), SWEEP]
 
-    def of_a_member(self) -> dict[str, Any]:
-        """Return the settings that a single member's numbers depend on, for `results.row_id`."""
+    def recorded(self) -> dict[str, Any]:
+        """Return the settings for ``config.json``: all but those that have their default.
+
+        A setting that is younger than a file has its default there, so the same settings are
+        recorded in the same way by any version.
+        """
+        values, younger = dataclasses.asdict(self), defaults(type(self))
         return {
-            name: getattr(self, name) for name, marks in _marks(type(self)) if SWEEP not in marks
+            name: value
+            for name, value in values.items()
+            if name not in younger or value != younger[name]
+        }
+
+    def of_a_member(self) -> dict[str, Any]:
+        """Return the recorded settings that a single member's numbers depend on, for its id."""
+        recorded = self.recorded()
+        return {
+            name: getattr(self, name)
+            for name, marks in _marks(type(self))
+            if SWEEP not in marks and name in recorded
         }
 
 
@@ -200,16 +216,26 @@ def pruning_rates(config: RateSettings, params: PyTree) -> PyTree:
     return tree
 
 
+def defaults(kind: type[Settings]) -> dict[str, Any]:
+    """Return the values of settings that a file may lack."""
+    return {
+        field.name: field.default
+        for field in dataclasses.fields(kind)
+        if field.default is not dataclasses.MISSING
+    }
+
+
 def read(kind: type[S], config: Mapping[str, Any]) -> S:
     """Check a configuration and return its settings, with floats where floats are declared.
 
     Args:
       kind: the subclass of `Settings` of a runner.
-      config: the values of its fields.
+      config: the values of its fields; those with a default may be missing.
 
     Raises:
       ValueError: if a setting is missing, unknown or wrong.
     """
+    config = defaults(kind) | dict(config)
     _check_names(config, [field.name for field in dataclasses.fields(kind)])
     for name, marks in _marks(kind):
         for check in marks:

@@ -17,7 +17,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -94,6 +94,22 @@ def boolean(cell: str) -> bool:
     if value not in (0, 1):
         raise ValueError(f"{shown(cell)} is neither True nor False.")
     return value == 1
+
+
+class Younger(NamedTuple):
+    """The reader of a column that older tables lack.
+
+    Attributes:
+      read: reads a cell.
+      default: the value in all rows of a table without the column.
+    """
+
+    read: Callable[[str], Any]
+    default: Any
+
+    def __call__(self, cell: str) -> Any:
+        """Read a cell."""
+        return self.read(cell)
 
 
 def _value(cell: str) -> float | None:
@@ -215,7 +231,11 @@ def _lines(table: str, path: Path) -> Iterator[tuple[int, list[str]]]:
 
 def _check_names(names: Sequence[str], columns: Columns, path: Path) -> None:
     unlike = {
-        "it lacks {}": [name for name in columns if name not in names],
+        "it lacks {}": [
+            name
+            for name, read in columns.items()
+            if name not in names and not isinstance(read, Younger)
+        ],
         "remove {} from it": [name for name in names if name not in columns],
         "it has {} more than once": [name for name in columns if names.count(name) > 1],
     }
@@ -228,6 +248,9 @@ def _parse_row(cells: Sequence[str], names: Sequence[str], columns: Columns, whe
         raise ValueError(f"{where}: it has {len(cells)} cells for {len(names)} columns.")
     texts, row = dict(zip(names, cells, strict=True)), {}
     for name, read in columns.items():
+        if isinstance(read, Younger) and name not in texts:
+            row[name] = read.default
+            continue
         try:
             row[name] = read(texts[name])
         except ValueError as error:

@@ -14,7 +14,7 @@ import numpy as np
 
 Row = Mapping[str, Any]
 DENSE = "dense"
-LINE = ("variant", "criterion", "weights", "initial_logit")  # columns that tell lines apart
+LINE = ("variant", "criterion", "weights", "draw", "initial_logit")  # columns that tell lines apart
 LONGEST_NAME = 33  # characters; longer ones take two lines
 
 

@@ -18,6 +18,7 @@ class SelectedMasks(NamedTuple):
       criterion: the criterion of heuristic masks; empty for learned ones.
       weights: the masked weights, a name of `experiments.runners.untrained_weights.WEIGHTS`.
       rescale: whether the weights are rescaled dynamically.
+      draw: how the masks of learned ones are drawn; empty for heuristic ones.
       setting: the power or the initial logit with the best mean validation accuracy.
       validation: that accuracy; minus infinity if it is not finite for all seeds.
       density: the weights kept at the setting, mean over seeds.
@@ -30,6 +31,7 @@ class SelectedMasks(NamedTuple):
     criterion: str
     weights: str
     rescale: bool
+    draw: str
     setting: float
     validation: float
     density: float
@@ -39,12 +41,15 @@ class SelectedMasks(NamedTuple):
 
 
 def select_masks(rows: Sequence[Row]) -> list[SelectedMasks]:
-    """Return one entry per criterion and weights, or per learned variant, in the table's order.
+    """Return one entry per criterion and weights, or per learned variant and draw, in table order.
 
     Args:
       rows: a table of `experiments.runners.one_shot` or `experiments.runners.learned`.
     """
-    names = [(row.get("criterion", ""), row["weights"], row.get("rescale", False)) for row in rows]
+    names = [
+        (row.get("criterion", ""), row["weights"], row.get("rescale", False), row.get("draw", ""))
+        for row in rows
+    ]
     groups = {name: [] for name in names}
     for name, row in zip(names, rows, strict=True):
         groups[name].append(row)
@@ -56,7 +61,9 @@ def is_heuristic(rows: Sequence[Row]) -> bool:
     return "power" in rows[0]
 
 
-def _best(criterion: str, weights: str, rescale: bool, rows: Sequence[Row]) -> SelectedMasks:
+def _best(
+    criterion: str, weights: str, rescale: bool, draw: str, rows: Sequence[Row]
+) -> SelectedMasks:
     finite = {row["seed"] for row in rows if math.isfinite(row["test_accuracy"])}
     rows = [row for row in rows if row["seed"] in finite] or rows
     by = "power" if is_heuristic(rows) else "initial_logit"
@@ -78,6 +85,7 @@ def _best(criterion: str, weights: str, rescale: bool, rows: Sequence[Row]) -> S
         criterion=criterion,
         weights=weights,
         rescale=rescale,
+        draw=draw,
         setting=setting,
         validation=validation(setting),
         density=100 * float(np.mean([row["density"] for row in at(setting)])),

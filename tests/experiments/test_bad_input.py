@@ -113,6 +113,12 @@ WRONG = [
     case("names", "iterative", "unknown criterion ''; known", variants=("",)),
     case("names", "learned", "unknown kind of weights 'innit'; did you", variants=("innit",)),
     case("names", "learned", "'init:scale', expected weights or weigh", variants=("init:scale",)),
+    case("names", "learned", "unknown draw 'topk'; did you mean 'top_k'", draw="topk"),
+    case("types", "learned", "config.draw is 3, expected the name of a draw", draw=3),
+    case("names", "learned", "'bernoulli:1', expected bernoulli alone: it", draw="bernoulli:1"),
+    *(case("ranges", "learned", f"draw '{draw}', expected .* after '", draw=draw)
+      for draw in ("top_k:0", "top_k:1.1", "top_k:x", "ternary:0", "gumbel:-1", "gumbel:inf",
+                   "hard_concrete:", "continuous:nan", "threshold:inf")),
     case("names", "one_shot", "unknown criterion 'randm'; did you mean", criteria=("randm",)),
     case("names", "one_shot", "unknown criterion 'random:reinit'", criteria=("random:reinit",)),
     case("names", "one_shot", "unknown kind of weights 'innit'; did you", weights=("innit",)),

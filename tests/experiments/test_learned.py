@@ -4,11 +4,15 @@ import optax
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ml_collections import ConfigDict
 
 from experiments.engine.batches import batch_table
-from experiments.problems.seeds import BATCHES, DRAWS, INIT, LOSS, seed_keys
+from experiments.problems.seeds import BATCHES, INIT, LOSS, SCORING, seed_keys
+from experiments.problems.seeds import DRAWS as DRAW_KEYS
 from experiments.runners import learned
+from experiments.runners.draws import DRAWS, NamedDraw, Training
 from experiments.runners.learned import Variant
+from experiments.runners.registry import read_table
 from experiments.runners.untrained_weights import WEIGHTS
 from experiments.storage import results, run_folder
 from experiments.storage.checkpoints import Checkpoints
@@ -80,7 +84,7 @@ def test_accuracies_are_those_of_the_masks(plan, rows, logits):
     prunable = plan.problem.prunable
     for place, (member, row) in enumerate(zip(plan.members, rows, strict=True)):
         own = jax.tree.map(lambda x, place=place: x[place], logits)
-        keys = jax.random.split(seed_keys([member.seed], 0, DRAWS)[0], 2)
+        keys = jax.random.split(seed_keys([member.seed], 0, DRAW_KEYS)[0], 2)
         drawn = [accuracy(plan, member, supermasks.sample(k, own, prunable)) for k in keys]
         np.testing.assert_allclose(row["test_accuracy"], np.mean(drawn), atol=0.004)
         for name in ("most_probable", "expected"):
@@ -207,3 +211,64 @@ def test_wrong_settings_are_named_before_any_training(changes, message):
     with pytest.raises(ValueError) as caught:
         learned.make_plan(tiny.learned(**changes))
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("name", sorted(DRAWS.keys() - {"bernoulli"}))
+def test_the_mask_to_evaluate_of_every_draw_is_measured(name, tmp_path):
+    config = tiny.learned(
+        variants=("init:rescale",), initial_logits=(0.5,), draw=name, learning_rate=1.0
+    )
+    plan = learned.make_plan(config)
+    rows = tiny.run(tmp_path, config)
+    logits = Checkpoints(run_folder.existing(tmp_path).below("checkpoints"), keep=1).load(
+        0, learned.Learner(plan).abstract_logits()
+    )
+    made = plan.draw.make(Training(plan.problem.params, plan.problem.prunable, 10, 10))
+    for place, (member, row) in enumerate(zip(plan.members, rows, strict=True)):
+        own = jax.tree.map(lambda x, place=place: x[place], logits)
+        mask = made.evaluate(own, plan.problem.prunable)
+        expected = accuracy(plan, member, mask)
+        for column in ("test_accuracy", "test_most_probable_accuracy"):
+            np.testing.assert_allclose(row[column], expected, atol=0.004)
+        kernels = np.concatenate([np.ravel(mask[layer]["kernel"]) for layer in mask])
+        np.testing.assert_allclose(row["density"], np.mean(kernels != 0), rtol=1e-6)
+        assert row["draw"] == name and np.isnan(row["test_expected_accuracy"])
+        assert np.isfinite(row["retrained_test_accuracy"])
+
+
+def test_the_temperature_of_continuous_masks_rises_over_the_training(plan):
+    draw = NamedDraw.parse("continuous:100")
+    logits = jax.tree.map(lambda x: np.full(x.shape, 0.1, x.dtype), plan.problem.params)
+    soft = []
+    for step in (0, 5, 10):
+        made = draw.make(Training(plan.problem.params, plan.problem.prunable, 10, step))
+        mask = made(jax.random.key(0), logits, plan.problem.prunable)
+        soft.append(float(mask["output"]["kernel"][0, 0]))
+    np.testing.assert_allclose(soft, 1 / (1 + np.exp(-0.1 * np.array([1, 10, 100]))), rtol=1e-5)
+
+
+def test_unequal_scores_start_where_the_seed_says(plan):
+    def start(draw, seed):
+        own = tiny.learned(draw=draw, variants=("init",), initial_logits=(1.0,), seeds=(seed,))
+        learner = learned.Learner(learned.make_plan(own))
+        return learner.start_logits(np.float32(1), seed_keys([seed], 0, SCORING)[0])
+
+    first, again, other = (start("top_k", seed)["dense1"]["kernel"] for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).mean() > 0.99 and abs(first - 1).max() <= 1 / 8  # fan-in of 64
+    assert set(np.ravel(start("gumbel", 0)["dense1"]["kernel"])) == {1.0}
+
+
+def test_tables_and_folders_without_a_draw_are_of_bernoulli_draws(tmp_path):
+    source = tiny.finished(tiny.learned)
+    rows = results.read_rows(source / "results.csv", learned.COLUMNS)
+    older = [{name: x for name, x in row.items() if name != "draw"} for row in rows]
+    results.write_rows(tmp_path / "old.csv", older, older[0])
+    assert repr(read_table(tmp_path / "old.csv")) == repr(rows)
+    config = tiny.learned().to_dict()
+    del config["draw"]
+    old = learned.make_plan(ConfigDict(config))
+    new = learned.make_plan(tiny.learned())
+    assert old.config == new.config and "draw" not in new.config.recorded()
+    assert old.config.of_a_member() == new.config.of_a_member()
+    assert learned.make_plan(tiny.learned(draw="gumbel")).config.recorded()["draw"] == "gumbel"

@@ -10,6 +10,7 @@ from experiments.plots import (
     heuristic_supermasks,
     learned_supermasks,
     learning_curves,
+    supermask_methods,
 )
 from experiments.runners import learned, one_shot
 from experiments.runners.untrained_weights import WEIGHTS
@@ -45,9 +46,10 @@ def peaked(criterion, weights, power, seed):
     }
 
 
-def learned_rows():
+def learned_rows(draw="bernoulli"):
     return [
         SETTING
+        | {"draw": draw}
         | {"variant": weights + ":rescale" * rescale, "weights": weights, "rescale": rescale}
         | {"initial_logit": logit, "seed": seed, "density": 0.5 + 0.1 * logit}
         | dict.fromkeys(("test_accuracy", "validation_accuracy"), 0.9 + 0.02 * logit + 0.01 * seed)
@@ -131,9 +133,25 @@ def test_the_report_has_both_numbers():
     assert f"| large_final | init | {cells} |" in lines
     lines = pages.markdown([accuracy_tables.table(learned_rows())]).splitlines()
     assert len(lines) == 2 + 4 * 2
-    [best] = [line for line in lines if line.startswith("| init, rescaled | 1 ")]
+    [best] = [line for line in lines if line.startswith("| init, rescaled | bernoulli | 1 ")]
     assert "(best on validation) | 60.00 | 92.50 (92.00 to 93.00; n = 2) |" in best
     assert best.endswith("| 80.00 (80.00 to 80.00; n = 2) | 80.00 (80.00 to 80.00; n = 2) |")
+
+
+def test_every_draw_has_its_line_in_the_report_and_its_point_in_the_figure():
+    nothing = {"test_expected_accuracy": float("nan"), "test_most_probable_accuracy": 0.7}
+    rows = learned_rows() + [row | nothing for row in learned_rows("top_k")]
+    table = pages.markdown([accuracy_tables.table(rows)]).splitlines()
+    assert len(table) == 2 + 2 * 4 * 2
+    [line] = [line for line in table if line.startswith("| init | top_k | -1 ")]
+    assert line.endswith("| 70.00 (70.00 to 70.00; n = 2) |  |")
+    drawn = supermask_methods.draw(rows)
+    assert [text.get_text() for text in drawn.legends[0].get_texts()] == ["bernoulli", "top k"]
+    titles = ["on initial weights", "init, rescale", "on signed constants"]
+    assert [axes.get_title() for axes in drawn.axes][:3] == titles
+    for axes in drawn.axes:
+        np.testing.assert_allclose(lines(axes)["bernoulli"], [[40, 60], [80, 80]])
+        np.testing.assert_allclose(lines(axes)["top k"], [[40, 60], [70, 70]])
 
 
 def lines(axes):

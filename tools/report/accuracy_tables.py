@@ -124,17 +124,20 @@ def _learned(title: str, rows: Sequence[results.Row]) -> Table:
     lines: list[list[Text]] = []
     for best in select_masks(rows):
         name = best.weights + ", rescaled" * best.rescale
-        own = [r for r in rows if (r["weights"], r["rescale"]) == (best.weights, best.rescale)]
+        columns = "weights", "rescale", "draw"
+        own = [r for r in rows if all(r.get(c, "") == getattr(best, c) for c in columns)]
         logits = dict.fromkeys(row["initial_logit"] for row in own)
         for logit in logits:
             at = [row for row in own if row["initial_logit"] == logit]
             note = " (best on validation)" if logit == best.setting and len(logits) > 1 else ""
             density = 100 * np.mean([row["density"] for row in at])
             cells = [_column(at, measure) for measure in LEARNED_MEASURES]
-            lines.append([name, f"{logit:g}{note}", f"{density:.2f}", *cells])
-    head = [f"{title}: weights", "initial logit", "% of weights left"]
+            lines.append([name, best.draw, f"{logit:g}{note}", f"{density:.2f}", *cells])
+    head = [f"{title}: weights", "draw", "initial logit", "% of weights left"]
     return Table([*head, *LEARNED_MEASURES.values()], lines)
 
 
 def _column(rows: Sequence[results.Row], measure: str) -> str:
-    return values(100 * np.array([row[measure] for row in rows]))
+    """Return the values of a measure; empty if the draw does not have it."""
+    percents = 100 * np.array([row[measure] for row in rows])
+    return values(percents) if np.isfinite(percents).any() else ""

@@ -10,6 +10,7 @@ import jax
 from experiments.configs import base
 from experiments.problems.networks import make_network
 from experiments.runners.registry import RUNNERS
+from experiments.runners.settings import defaults
 from experiments.storage import run_folder
 from supermask_jax import rates, trees
 from tools.report.claims import MAY_DEVIATE, NETWORKS
@@ -38,7 +39,8 @@ def deviations(config: Mapping[str, Any]) -> dict[str, str]:
     paper = settings(config["experiment"], config["network"])
     members = set(RUNNERS[paper["runner"]].LISTS) - {"initial_logits"}
     aside = (*members, *run_folder.MAY_CHANGE, *OF_NO_INFLUENCE)
-    config = run_folder.settings(config)
+    younger = defaults(RUNNERS[paper["runner"]].Settings)
+    config = younger | run_folder.settings(config)
     return {
         name: _differing(name, config.get(name), paper.get(name))
         for name in sorted(paper.keys() | config.keys())
