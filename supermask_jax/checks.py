@@ -11,6 +11,7 @@ import operator
 import sys
 import warnings
 from collections.abc import Iterable, Mapping
+from fractions import Fraction
 from typing import Any, TypeVar
 
 import jax
@@ -139,6 +140,44 @@ def check_number(what: str, value: Any, positive: bool = False) -> np.ndarray | 
         above = " above 0" if positive else ""
         raise ValueError(f"{what} is {shown(value)}, expected a finite number{above}.")
     return known
+
+
+def check_share(kind: str, number: Any, where: str) -> Any:
+    """Return a number that is a rate, in [0, 1), or of another kind, in [0, 1].
+
+    Raises:
+      ValueError: if it is anything else.
+
+    Examples:
+      >>> check_share("rate", 1, "leaf 'a'")
+      Traceback (most recent call last):
+      ValueError: the rate of leaf 'a' is 1, expected a number in [0, 1).
+    """
+    is_rate = kind == "rate"
+    try:
+        valid = (
+            not isinstance(number, bool | str)
+            and np.shape(number) == ()
+            and (0 <= number < 1 or (number == 1 and not is_rate))
+        )
+    except (TypeError, ArithmeticError):  # decimal's NaN raises an ArithmeticError
+        valid = False
+    if not valid:
+        interval = "[0, 1)" if is_rate else "[0, 1]"
+        raise ValueError(
+            f"the {kind} of {where} is {shown(number)}, expected a number in {interval}."
+        )
+    return number
+
+
+def exact(kind: str, number: Any, where: str) -> Fraction:
+    """Check a number as `check_share` does, and take it as it is written: 0.1 is 1/10.
+
+    Examples:
+      >>> exact("density", 0.1, "event 0")
+      Fraction(1, 10)
+    """
+    return Fraction(str(check_share(kind, number, where)))
 
 
 def check_structure(**trees: PyTree) -> None:

@@ -302,3 +302,6 @@ CRITERIA: dict[str, Criterion] = {
     "magnitude_increase_diff_sign": magnitude_increase_diff_sign,
 }
 """Criteria by name."""
+
+OF_FINAL_WEIGHTS: tuple[Criterion, ...] = (large_final, small_final, random)
+"""Criteria that do not look at the start weights, which then need not be kept."""

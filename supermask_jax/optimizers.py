@@ -28,6 +28,7 @@ SCHEDULES = {
 UNTOLD = (
     *("MultiStepsState", "ScheduleFreeState", "ProdigyState", "DAdaptAdamWState", "MomoState"),
     *("MomoAdamState", "MadgradState", "ScaleByAdemamixState", "ScaleBySimplifiedAdEMAMixState"),
+    *("GradualState", "RegrowState"),  # of this library: the mask goes with the step
 )
 
 

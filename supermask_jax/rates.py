@@ -32,8 +32,10 @@ from supermask_jax.checks import (
     check_masks,
     check_prunable,
     check_shaped,
+    check_share,
     check_structure,
     concrete,
+    exact,
     lookup,
     shown,
 )
@@ -87,7 +89,7 @@ def rates_by_path(
       {'hidden': 0.2, 'output': 0.1}
     """
     prunable = _prunable(params, prunable)
-    default = _check_number("rate", default, "default")
+    default = check_share("rate", default, "default")
     by_rule = _match(params, prunable, rules, "rate", idle=0)
     found = [
         rate if rate is not None else default if yes else 0.0
@@ -153,7 +155,7 @@ def keep_counts(
         begun = jax.tree_util.tree_map_with_path(_count_known, start)
 
     def count(path: Any, kept: int, rate: Any) -> int:
-        fraction = _exact("rate", rate, f"leaf '{path_name(path)}'")
+        fraction = exact("rate", rate, f"leaf '{path_name(path)}'")
         for _ in range(number if fraction else 0):
             gone = num_removed(fraction, kept)
             if not gone:
@@ -299,19 +301,19 @@ class Schedule:
             raise ValueError(
                 f"densities is {shown(self.densities)}, expected a list of one number or more."
             )
-        exact = tuple(
-            _exact("density", density, f"event {event}")
+        densities = tuple(
+            exact("density", density, f"event {event}")
             for event, density in enumerate(self.densities)
         )
-        for event in range(1, len(exact)):
-            if exact[event] > exact[event - 1]:
+        for event in range(1, len(densities)):
+            if densities[event] > densities[event - 1]:
                 raise ValueError(
                     f"the density of event {event} is {self.densities[event]}, more than "
                     f"{self.densities[event - 1]} before it, but a pruned weight never returns."
                 )
         object.__setattr__(self, "begin", check_integer("begin", self.begin, 0))
         object.__setattr__(self, "every", check_integer("every", self.every, 1))
-        object.__setattr__(self, "densities", exact)
+        object.__setattr__(self, "densities", densities)
 
     def __call__(self, step: int) -> Fraction:
         """Return the density after the event of a step, if it has one; 1 before the first."""
@@ -388,7 +390,7 @@ def exponential(
       >>> [float(density) for density in exponential(0.25, begin=0, every=10, number=2).densities]
       [1.0, 0.5, 0.25]
     """
-    if not _exact("density", final, "final"):
+    if not exact("density", final, "final"):
         raise ValueError(f"final is {shown(final)}, but an exponential schedule never reaches 0.")
     return _interpolated(lambda a, b, x: a * _power(b / a, x), final, begin, every, number, initial)
 
@@ -464,7 +466,7 @@ def _interpolated(
     initial: Number,
 ) -> Schedule:
     """Make a schedule from a formula of the initial and the final density and of `i / number`."""
-    first, last = _exact("density", initial, "initial"), _exact("density", final, "final")
+    first, last = exact("density", initial, "initial"), exact("density", final, "final")
     if last > first:
         raise ValueError(
             f"final is {shown(final)}, more than initial, which is {shown(initial)}, but a pruned "
@@ -514,7 +516,7 @@ def _plan(
     share_of = lookup("distribution", distribution, DISTRIBUTIONS)
     prunable = _prunable(params, prunable)
     num_prunable(params, prunable)
-    total = _exact("density", density, "all weights")
+    total = exact("density", density, "all weights")
     by_rule = _match(params, prunable, rules, "density", idle=1)
     leaves, treedef = jax.tree_util.tree_flatten_with_path(params)
     chosen = [i for i, yes in enumerate(jax.tree.leaves(prunable)) if yes]
@@ -634,30 +636,6 @@ def _count_known(path: Any, mask: Any) -> int:
     return int(np.count_nonzero(known))
 
 
-def _exact(kind: str, number: Any, where: str) -> Fraction:
-    """Check a number, and take it as it is written: 0.1 is 1/10."""
-    return Fraction(str(_check_number(kind, number, where)))
-
-
-def _check_number(kind: str, number: Any, where: str) -> Any:
-    """Check a rate, in [0, 1), or a density, in [0, 1]."""
-    is_rate = kind == "rate"
-    try:
-        valid = (
-            not isinstance(number, bool | str)
-            and np.shape(number) == ()
-            and (0 <= number < 1 or (number == 1 and not is_rate))
-        )
-    except (TypeError, ArithmeticError):  # decimal's NaN raises an ArithmeticError
-        valid = False
-    if not valid:
-        interval = "[0, 1)" if is_rate else "[0, 1]"
-        raise ValueError(
-            f"the {kind} of {where} is {shown(number)}, expected a number in {interval}."
-        )
-    return number
-
-
 def _compile_rule(rule: Any, kind: str) -> tuple[re.Pattern[str], Any]:
     if not isinstance(rule, Sequence) or isinstance(rule, str) or len(rule) != 2:
         raise ValueError(f"rule {shown(rule)} is not a pair (pattern, {kind}).")
@@ -669,4 +647,4 @@ def _compile_rule(rule: Any, kind: str) -> tuple[re.Pattern[str], Any]:
     except (re.error, TypeError, OverflowError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"rule {shown(pattern)} is not a regular expression: {reason}.") from None
-    return compiled, _check_number(kind, number, f"rule {shown(compiled.pattern)}")
+    return compiled, check_share(kind, number, f"rule {shown(compiled.pattern)}")

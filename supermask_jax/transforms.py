@@ -1,15 +1,24 @@
-"""Gradient transformations that respect a mask."""
+"""Gradient transformations that respect a mask, or change it while a network trains.
 
-import functools
-from typing import Any, NamedTuple
+`freeze_pruned` holds a mask that is given. `prune_gradually` prunes by a schedule, and `regrow`
+drops and grows weights; both are described in modules of their own. `mask_of` reads the mask in a
+state, and `set_mask` replaces it.
+"""
+
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from supermask_jax.checks import check_mask, check_masks
+from supermask_jax.checks import check_masks
+from supermask_jax.gradual import GradualState as GradualState
+from supermask_jax.gradual import prune_gradually as prune_gradually
+from supermask_jax.masking import check_fits, cut_to, is_hidden, step_kept
 from supermask_jax.optimizers import taking_extra_arguments
 from supermask_jax.paths import PyTree, leaf_names
+from supermask_jax.regrowth import RegrowState as RegrowState
+from supermask_jax.regrowth import regrow as regrow
 
 
 class FrozenState(NamedTuple):
@@ -90,9 +99,9 @@ def freeze_pruned(
         state = inner.init(params)
         if not keeps_mask:
             return state
-        own = _cut_to(params, mask)
+        own = cut_to(params, mask)
         if jax.tree.leaves(params):  # optax.tree.map_params passes an empty tree
-            _check(own, params=params)
+            check_fits("freeze_pruned", own, params=params)
         return FrozenState(jax.tree.map(jnp.array, own), state)
 
     def update(
@@ -117,13 +126,10 @@ def freeze_pruned(
                 "the mask that freeze_pruned keeps is no longer bool: something does arithmetic on "
                 "the state; optax.lookahead does so with reset_state=True, use False."
             )
-        own = _cut_to(updates, kept_mask if mask is None else mask)
-        _check(own, updates=updates)
-        new, inner_state = inner.update(
-            _zero_pruned(own, updates), inner_state, params, **_masked(extra_args, own, params)
+        own = cut_to(updates, kept_mask if mask is None else mask)
+        new, inner_state = step_kept(
+            "freeze_pruned", inner, own, updates, inner_state, params, extra_args
         )
-        if jax.tree.structure(new) != jax.tree.structure(updates):
-            raise TypeError(_OF_ANOTHER_STRUCTURE)
         # -0.0 is the float that adds nothing: 0.0 would turn a weight of -0.0 into 0.0.
         new = jax.tree.map(lambda m, u: jnp.where(m, u, -jnp.zeros_like(u)), own, new)
         return new, FrozenState(kept_mask, inner_state) if keeps_mask else inner_state
@@ -131,12 +137,40 @@ def freeze_pruned(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def set_mask(opt_state: PyTree, mask: PyTree) -> PyTree:
-    """Replace the mask that every `freeze_pruned` keeps in an optimizer's state.
+def mask_of(opt_state: PyTree) -> PyTree:
+    """Return the mask that an optimizer's state keeps.
 
     Args:
-      opt_state: the state of an optimizer with `freeze_pruned(inner, mask)` anywhere in it, or of a
-        population of members, `[P, ...]`.
+      opt_state: the state of an optimizer with `prune_gradually`, `regrow` or
+        `freeze_pruned(inner, mask)` anywhere in it, or of a population of members, `[P, ...]`.
+
+    Returns:
+      Bool `[...]` per leaf (`[P, ...]` for a population), a mask that `set_mask` takes. Parts that
+      `optax.partition` keeps apart are put together; a leaf that no part masks is an
+      `optax.MaskedNode`.
+
+    Raises:
+      ValueError: if the state keeps no mask.
+
+    Examples:
+      >>> optimizer = freeze_pruned(optax.sgd(1.0), mask=jnp.array([True, False]))
+      >>> mask_of(optimizer.init(jnp.ones(2))).tolist()
+      [True, False]
+    """
+    nodes = jax.tree.leaves(opt_state, is_leaf=_keeps_mask)
+    found, *others = [node.mask for node in nodes if _keeps_mask(node)] or _refuse()
+    for other in others:
+        found = jax.tree.map(
+            lambda mask, part: part if is_hidden(mask) else mask, found, other, is_leaf=is_hidden
+        )
+    return found
+
+
+def set_mask(opt_state: PyTree, mask: PyTree) -> PyTree:
+    """Replace every mask that an optimizer's state keeps.
+
+    Args:
+      opt_state: as `mask_of` takes it.
       mask: bool `[...]` per leaf (`[P, ...]` for a population), copied. Always the mask of the
         whole network, even inside `optax.partition`.
 
@@ -158,86 +192,26 @@ def set_mask(opt_state: PyTree, mask: PyTree) -> PyTree:
     found = []
 
     def replace(node: PyTree) -> PyTree:
-        if not isinstance(node, FrozenState):
+        if not _keeps_mask(node):
             return node
         found.append(node)
-        new = _cut_to(node.mask, mask)
+        new = cut_to(node.mask, mask)
         if leaf_names(new) == leaf_names(node.mask):  # flax nnx wraps leaves in its own types
             new = jax.tree.unflatten(jax.tree.structure(node.mask), jax.tree.leaves(new))
         check_masks(kept=node.mask, mask=new)
-        inner_state = jax.tree.map(replace, node.inner_state, is_leaf=_is_frozen)
-        return FrozenState(jax.tree.map(jnp.array, new), inner_state)
+        inner_state = jax.tree.map(replace, node.inner_state, is_leaf=_keeps_mask)
+        return node._replace(mask=jax.tree.map(jnp.array, new), inner_state=inner_state)
 
-    state = jax.tree.map(replace, opt_state, is_leaf=_is_frozen)
-    if not found:
-        raise ValueError(
-            "the optimizer's state keeps no mask; give freeze_pruned the mask: "
-            "freeze_pruned(optimizer, mask)."
-        )
-    return state
+    state = jax.tree.map(replace, opt_state, is_leaf=_keeps_mask)
+    return state if found else _refuse()
 
 
-_OF_ANOTHER_STRUCTURE = (
-    "the inner optimizer of freeze_pruned returns updates of another structure than the gradients; "
-    "if it is optax.lookahead, freeze the fast weights: "
-    "optax.lookahead(freeze_pruned(fast_optimizer, mask), ...)."
-)
+def _keeps_mask(node: PyTree) -> bool:
+    return isinstance(node, FrozenState | GradualState | RegrowState)
 
 
-def _is_frozen(node: PyTree) -> bool:
-    return isinstance(node, FrozenState)
-
-
-def _is_hidden(node: PyTree) -> bool:
-    return isinstance(node, optax.MaskedNode)
-
-
-def _hides(tree: PyTree) -> bool:
-    return any(map(_is_hidden, jax.tree.leaves(tree, is_leaf=_is_hidden)))
-
-
-def _cut_to(tree: PyTree, whole: PyTree) -> PyTree:
-    """Return the parts of a whole tree that optax has not hidden in another tree."""
-    if not _hides(tree):
-        return whole
-    try:
-        return jax.tree.map(
-            lambda node, part: node if _is_hidden(node) else part, tree, whole, is_leaf=_is_hidden
-        )
-    except ValueError:  # another network; the check that follows says where it differs
-        return whole
-
-
-def _check(mask: PyTree, **trees: PyTree) -> None:
-    """Check a mask, with hints on frequent causes of a wrong one."""
-    ((_, tree),) = trees.items()
-    if isinstance(tree, optax.LookaheadParams):
-        raise TypeError(_OF_ANOTHER_STRUCTURE)
-    alone = jax.tree.structure(0)
-    if jax.tree.structure(tree) == alone != jax.tree.structure(mask) and tree.ndim == 1:
-        raise ValueError(
-            "freeze_pruned gets one array and the mask of a tree; put what changes the tree "
-            "inside: freeze_pruned(optax.flatten(optimizer))."
-        )
-    check_mask(mask, **trees)
-
-
-def _zero_pruned(mask: PyTree, tree: PyTree) -> PyTree:
-    return jax.tree.map(lambda m, x: jnp.where(m, x, jnp.zeros_like(x)), mask, tree)
-
-
-def _masked(extra_args: dict[str, Any], mask: PyTree, params: PyTree | None) -> dict[str, Any]:
-    """Mask the extra arguments, so that they do not depend on pruned weights."""
-    masked = dict(extra_args)
-    grad = _cut_to(mask, extra_args.get("grad"))
-    if grad is not None and jax.tree.structure(grad) == jax.tree.structure(mask):
-        masked["grad"] = _zero_pruned(mask, grad)
-    value_fn = extra_args.get("value_fn")
-    if value_fn is not None and not _hides(mask) and params is not None:
-
-        @functools.wraps(value_fn)
-        def of_kept(new: PyTree, *args: Any, **kwargs: Any) -> Any:
-            return value_fn(jax.tree.map(jnp.where, mask, new, params), *args, **kwargs)
-
-        masked["value_fn"] = of_kept
-    return masked
+def _refuse() -> NoReturn:
+    raise ValueError(
+        "the optimizer's state keeps no mask; give freeze_pruned the mask: "
+        "freeze_pruned(optimizer, mask)."
+    )

@@ -15,9 +15,12 @@ PACKAGE = Path(sm.__file__).parent
 INTERNAL = {  # the private parts of the public modules
     "checks",
     "draws",
+    "gradual",
+    "masking",
     "optimizers",
     "paths",
     "random_bits",
+    "regrowth",
     "selection",
     "shardings",
     "structured",
