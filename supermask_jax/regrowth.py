@@ -87,14 +87,15 @@ def regrow(
     A weight that was pruned and grows starts at 0, and so do its moments: the entries of the parts
     of the inner state that have the structure and the shape of the weights. A weight that is
     dropped and grows at once stays as it is. As in RigL, an event takes the place of a gradient
-    step: it moves no kept weight, and the inner optimizer does not count it. (The papers of SET
-    change the mask between epochs.) All other updates are those of `prune_gradually`: the inner
+    step: it moves no kept weight, and the inner optimizer does not count it. (The paper of SET
+    changes the mask between epochs.) All other updates are those of `prune_gradually`: the inner
     optimizer steps on the kept weights alone, and pruned weights are exactly 0 after every update,
     also those that were not 0 at the start.
 
     The gradients must be those of all weights, pruned ones included. `update(grads, state, params)`
-    needs no other argument. Put this optimizer outermost. What a step without an event costs, and
-    what `vmap` adds, is as in `prune_gradually`.
+    needs no other argument. Put this optimizer outermost. A step without an event does not look
+    at scores, but it must be able to undo what the inner optimizer did, which takes further passes
+    over its state. What `vmap` adds is as in `prune_gradually`.
 
     Args:
       inner: any optax optimizer whose updates have the structure of the gradients.
