@@ -1,5 +1,6 @@
 """Trainings that stop at a chunk boundary and resume."""
 
+import itertools
 import signal
 
 import jax
@@ -115,44 +116,43 @@ def test_nothing_is_saved_before_the_interval_is_over(laboratory, uninterrupted,
     assert not (tmp_path / "under_way").exists()
 
 
-@pytest.mark.parametrize("make_config", [tiny.config, tiny.learned, tiny.one_shot])
-def test_a_stopped_run_resumes_to_the_same_table(make_config, tmp_path, monkeypatch, capsys):
-    whole = tiny.finished(make_config) / "results.csv"
-    config = make_config(chunk_evals=1)
-    save, left = Autosave.save_if_due, [3]
+def stop_a_run(workdir, config, is_time):
+    """Run an experiment that is asked to stop.
+
+    Args:
+      workdir: its folder.
+      config: its settings.
+      is_time: called with the name of the training at every chunk boundary; whether to stop there.
+    """
+    save = Autosave.save_if_due
 
     def save_and_stop(self, *arguments, **options):
-        left[0] -= 1
-        monkeypatch.setattr(stopping, "_asked_to_stop", left[0] == 0)
+        patch.setattr(stopping, "_asked_to_stop", is_time(self._folder.path.name))
         save(self, *arguments, **options)
 
-    monkeypatch.setattr(Autosave, "save_if_due", save_and_stop)
-    with pytest.raises(Stopped):
-        tiny.run(tmp_path, config)
-    monkeypatch.setattr(stopping, "_asked_to_stop", False)
-    monkeypatch.setattr(Autosave, "save_if_due", save)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Autosave, "save_if_due", save_and_stop)
+        with pytest.raises(Stopped):
+            tiny.run(workdir, config)
+    assert not (workdir / "results.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("make_config", "retraining", "resumed"),
+    [
+        (tiny.config, None, {"round_00"}),
+        (tiny.learned, "retraining", {"learning", "retraining"}),
+        (tiny.one_shot, "seed_0", {"seed_0"}),
+    ],
+)
+def test_a_run_stopped_in_every_training_resumes_to_the_same_files(
+    make_config, retraining, resumed, tmp_path, monkeypatch, capsys
+):
+    whole, config, boundaries = tiny.finished(make_config), make_config(), itertools.count(1)
+    stop_a_run(tmp_path, config, lambda name: next(boundaries) == 3)
     assert "resuming" not in capsys.readouterr().out
-    tiny.run(tmp_path, config)
-    assert "resuming the training in progress\n" in capsys.readouterr().out
-    assert (tmp_path / "results.csv").read_bytes() == whole.read_bytes()
-    assert not (tmp_path / "under_way").exists()
-
-
-@pytest.mark.parametrize("make_config", [tiny.learned, tiny.one_shot])
-def test_a_run_stopped_while_retraining_resumes(make_config, tmp_path, monkeypatch):
-    config, save = make_config(), Autosave.save_if_due
-
-    def save_and_stop(self, *arguments, **options):
-        again = not self._folder.path.name.startswith(("learning", "round"))
-        monkeypatch.setattr(stopping, "_asked_to_stop", again)
-        save(self, *arguments, **options)
-
-    monkeypatch.setattr(Autosave, "save_if_due", save_and_stop)
-    with pytest.raises(Stopped):
-        tiny.run(tmp_path, config)
-    assert not (tmp_path / "results.csv").exists()
-    monkeypatch.setattr(stopping, "_asked_to_stop", False)
-    monkeypatch.setattr(Autosave, "save_if_due", save)
+    if retraining:
+        stop_a_run(tmp_path, config, lambda name: name == retraining)
     loaded = []
     load = Autosave.load
 
@@ -162,33 +162,24 @@ def test_a_run_stopped_while_retraining_resumes(make_config, tmp_path, monkeypat
 
     monkeypatch.setattr(Autosave, "load", noting)
     tiny.run(tmp_path, config)
-    whole = tiny.finished(make_config) / "results.csv"
-    assert (tmp_path / "results.csv").read_bytes() == whole.read_bytes()
-    resumed = {name for name, state in loaded if state}
-    assert resumed == ({"learning", "retraining"} if make_config is tiny.learned else {"seed_0"})
+    assert "resuming the training in progress\n" in capsys.readouterr().out
+    assert {name for name, state in loaded if state} == resumed
+    for file in ("results.csv", *([learned.CURVES] if make_config is tiny.learned else [])):
+        assert (tmp_path / file).read_bytes() == (whole / file).read_bytes()
+    assert not (tmp_path / "under_way").exists()
 
 
-def test_a_learned_run_that_was_stopped_keeps_its_curves(tmp_path, monkeypatch):
-    monkeypatch.setattr(stopping, "_asked_to_stop", True)
-    with pytest.raises(Stopped):
-        tiny.run(tmp_path, tiny.learned(chunk_evals=2))
-    monkeypatch.setattr(stopping, "_asked_to_stop", False)
-    tiny.run(tmp_path, tiny.learned(chunk_evals=2))
-    whole = tiny.finished(tiny.learned) / learned.CURVES
-    assert (tmp_path / learned.CURVES).read_bytes() == whole.read_bytes()
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_stops_a_run_and_the_same_command_resumes_it(number, tmp_path):
+def test_signals_stop_a_run_and_the_same_command_resumes_it(tmp_path):
     flags = [
         f"--workdir={tmp_path}", "--checkpoint_minutes=0",
         "--config=experiments/configs/mask_criteria.py:lenet300,tiny",
         f"--config.variants={tiny.VARIANTS}", "--config.chunk_evals=1",
     ]  # fmt: skip
-    run = command_lines.fork("run", str(int(number)), *flags, code=command_lines.SIGNALLED)
-    assert run.returncode == stopping.EXIT_CODE
-    assert (tmp_path / "under_way").exists()
-    assert run.stderr.splitlines()[-1] == "stopped; run the same command to continue"
+    for number in (signal.SIGTERM, signal.SIGINT):
+        run = command_lines.fork("run", str(int(number)), *flags, code=command_lines.SIGNALLED)
+        assert run.returncode == stopping.EXIT_CODE
+        assert (tmp_path / "under_way").exists()
+        assert run.stderr.splitlines()[-1] == "stopped; run the same command to continue"
     again = command_lines.fork("experiments.run", *flags)
     assert again.returncode == 0
     assert not again.stderr

@@ -134,7 +134,7 @@ def test_programs_are_compiled_once_for_a_whole_run(compilations, tmp_path, monk
         after[number] = list(compilations)
 
     monkeypatch.setattr(iterative.RoundProgress, "finish_round", finish_round)
-    config = tiny.config(num_rounds=4, chunk_evals=1)
+    config = tiny.config(num_rounds=4)
     config.variants = ("large_final", "random")
     tiny.run(tmp_path, config)
     assert after[4].count("jit(run_chunk)") == 2, "of S and of P members"

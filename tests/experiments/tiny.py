@@ -28,7 +28,7 @@ VARIANTS = ("large_final", "random:reshuffle:freeze")
 def config(**changes) -> ConfigDict:
     """Iterative pruning of two variants and two seeds, for two rounds of a few steps on digits."""
     tiny = mask_criteria.get_config("lenet300,tiny")
-    tiny.update(variants=VARIANTS)
+    tiny.update(variants=VARIANTS, chunk_evals=1)
     tiny.update(**changes)
     return tiny
 
@@ -47,7 +47,7 @@ def one_shot(**changes) -> ConfigDict:
     tiny = heuristic_supermasks.get_config("lenet300,tiny")
     tiny.update(criteria=("large_final_same_sign", "random"), powers=(0, 2))
     tiny.update(weights=("init", "signed_constant", "reinit", "reshuffle"))
-    tiny.update(retrain_power=2, retrain_epochs=1)
+    tiny.update(retrain_power=2, retrain_epochs=1, chunk_evals=1)
     tiny.update(**changes)
     return tiny
 
