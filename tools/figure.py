@@ -62,10 +62,10 @@ def _draw_rows(name: str, paths: Sequence[Path]) -> Figure:
 
 
 def _about(curves: Path) -> str:
-    """The network and the data set of learning curves; the file's name without its settings."""
+    """What learning curves are of; the file's name without its settings."""
     try:
         config = read_json(config_of_curves(curves))
-        return f"{config['network']} on {config['dataset']}"
+        return learning_curves.about(config)
     except (OSError, ValueError, KeyError, TypeError):
         return curves.name
 

@@ -68,7 +68,9 @@ def draw(rows: Sequence[Row]) -> Figure:
 
 def _note(rows: Sequence[Row], num_panels: int) -> str:
     """Return the sentences that explain the points, bars, lines and panels of this figure."""
-    sentences = [range_note(num_seeds(rows)), "Accuracies are means over drawn masks."]
+    is_drawn = {row["draw"] for row in rows} == {"bernoulli"}
+    of_what = "means over drawn masks" if is_drawn else "of the mask to evaluate"
+    sentences = [range_note(num_seeds(rows)), f"Accuracies are {of_what}."]
     logits = sorted({row["initial_logit"] for row in rows})
     if len(logits) > 1:
         listed = ", ".join(f"{logit:g}" for logit in logits)

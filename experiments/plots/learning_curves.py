@@ -1,6 +1,7 @@
 """Learned supermasks over their training: validation accuracy and density."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -27,7 +28,7 @@ def draw(curves: Mapping[str, np.ndarray], about: str) -> Figure:
 
     Args:
       curves: columns with one entry per member and evaluation.
-      about: the network and the data set, or the name of the file; it goes into the title.
+      about: from `about`, or the name of the file; it goes into the title.
     """
     members = _members(curves)
     seeds = num_seeds(members)
@@ -59,6 +60,16 @@ def draw(curves: Mapping[str, np.ndarray], about: str) -> Figure:
     return figure
 
 
+def about(config: Mapping[str, Any]) -> str:
+    """Return the network and the data set of curves, and the draw if the settings name one.
+
+    Args:
+      config: the settings of the run.
+    """
+    draw = f", {config['draw']}" if "draw" in config else ""
+    return f"{config['network']} on {config['dataset']}{draw}"
+
+
 def _members(curves: Mapping[str, np.ndarray]) -> list[Row]:
     """Return the members, each once."""
     names = ("variant", "initial_logit", "seed")
@@ -71,7 +82,7 @@ def _note(members: list[Row], seeds: str) -> str:
     logits = sorted({row["initial_logit"] for row in members})
     listed = ", ".join(f"{logit:g}" for logit in logits)
     each = f"A line per initial logit: {listed}" if len(logits) > 1 else f"Initial logit: {listed}"
-    sentences = [f"{each}; the density starts at its sigmoid."]
+    sentences = [f"{each}."]
     if seeds != "1 seed":
         sentences.append(f"Lines: mean over {seeds}; bands: minimum to maximum.")
     return "\n".join([" ".join(sentences), "Upper panel: enlarged near the best accuracy."])

@@ -241,7 +241,7 @@ def test_curves_are_drawn_over_the_steps():
     assert drawn.legends[0].get_title().get_text() == (
         "learned supermasks, lenet300 on digits, 2 seeds"
     )
-    assert drawn.get_supxlabel().startswith("A line per initial logit: 0, 1; ")
+    assert drawn.get_supxlabel().startswith("A line per initial logit: 0, 1. ")
     assert [len(axes.get_lines()) for axes in (accuracy, density)] == [4, 4]
     assert all(x.tolist() == [0, 3, 6, 9, 10] for x, _ in lines(density).values())
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from experiments.plots import FIGURES, learning_curves, mask_analysis
 from experiments.runners.registry import read_table
 from experiments.storage import results
-from tools.report import accuracy_tables, claims
+from tools.report import accuracy_tables, claims, reported
 from tools.report.pages import (
     Block,
     Bullets,
@@ -26,7 +26,8 @@ from tools.report.pages import (
 from tools.report.tables import Table, pool
 
 BASELINE = "large_final"  # what mask actions are compared with, run once for all experiments
-LEARNED_ON_TOP = "heuristic_supermasks"  # the figure that shows learned masks too
+# Figures that also show the rows of another experiment.
+SHOWN_TOO = {"heuristic_supermasks": "learned_supermasks", "pruning_at_init": "mask_criteria"}
 
 
 class Experiment(NamedTuple):
@@ -82,13 +83,13 @@ def _experiment(experiment: Experiment, others: Sequence[Experiment]) -> list[Bl
     """Return its figures, its table, and the commands and machines of each file."""
     first = experiment.tables[0]
     rows = list(experiment.rows)
-    if first.config["figure"] == LEARNED_ON_TOP:
-        rows += [
-            row
-            for other in others
-            if other.name == "learned_supermasks" and other[1:4] == experiment[1:4]
-            for row in other.rows
-        ]
+    shown_too = SHOWN_TOO.get(first.config["figure"])
+    rows += [
+        row
+        for other in others
+        if other.name == shown_too and other[1:4] == experiment[1:4]
+        for row in other.rows
+    ]
 
     def draw() -> Figure:
         return FIGURES[first.config["figure"]](rows)
@@ -97,6 +98,7 @@ def _experiment(experiment: Experiment, others: Sequence[Experiment]) -> list[Bl
         Heading(3, experiment.title),
         Picture(draw, anchor(f"{experiment.title} figure"), _caption(experiment)),
         accuracy_tables.table(experiment.rows),
+        *reported.beside(experiment.name, experiment.network),
         *_convergence(experiment),
         *_learning_curves(experiment),
         *_mask_analysis(experiment),
@@ -123,16 +125,16 @@ def _convergence(experiment: Experiment) -> list[Block]:
 
 def _learning_curves(experiment: Experiment) -> list[Block]:
     """Return a figure per table that has curves beside it."""
-    about = f"{experiment.network} on {experiment.dataset}"
 
-    def draw(file: Path) -> Figure:
-        return learning_curves.draw(results.read_curves(file), about)
+    def draw(table: Table) -> Figure:
+        curves = results.read_curves(table.files.curves)
+        return learning_curves.draw(curves, learning_curves.about(table.config))
 
     return [
         Picture(
-            functools.partial(draw, table.files.curves),
+            functools.partial(draw, table),
             anchor(f"{table.name} curves"),
-            f"Learning curves of {table.files.rows.name}, {about}.",
+            f"Learning curves of {table.files.rows.name}, {learning_curves.about(table.config)}.",
         )
         for table in experiment.tables
         if table.files.curves.exists()
