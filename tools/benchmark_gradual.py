@@ -2,10 +2,10 @@
 
     python -m tools.benchmark_gradual --table=results/benchmark_gradual
 
-A step is the gradient of a dense network on a batch of 60 and an update by Adam: alone, as one
-compiled step that is called from Python, or for members one after the other in one compiled loop.
-The ways take turns; the milliseconds are the median, and ratios are computed within each turn.
-Lines are printed as Markdown.
+A step is the gradient of a dense network on a batch of 60 and an update by Adam: one compiled step
+that is called from Python, or a compiled loop of steps, for one member or for several, one after
+the other. The ways take turns; the milliseconds are the median, and ratios are computed within each
+turn. Lines are printed as Markdown.
 """
 
 import argparse
@@ -35,28 +35,32 @@ BASE = "freeze_pruned"  # what ratios compare with
 class Row(NamedTuple):
     """One line of the table.
 
-    `bytes_per_weight` is the state of the optimizer. `ratio` is the time of this way by that of
-    `freeze_pruned` in the same turns.
+    `steps` are those of one compiled call. `bytes_per_weight` is the state of the optimizer.
+    `ratio` is the time of this way by that of `freeze_pruned` in the same turns.
     """
 
     network: str
     weights: int
     members: int
+    steps: int
     way: str
     milliseconds: float
     bytes_per_weight: float
     ratio: float
 
 
-HEAD = ["network", "weights", "members", "way", "ms per step", "state bytes per weight", "time"]
+HEAD = [
+    "network", "weights", "members", "steps per call", "way", "ms per step",
+    "state bytes per weight", "time",
+]  # fmt: skip
 
 
 def lines(rows: Sequence[Row]) -> list[list[str]]:
     """Return the cells below `HEAD`."""
     return [
         [
-            row.network, str(row.weights), str(row.members), row.way, f"{row.milliseconds:.3g}",
-            f"{row.bytes_per_weight:.1f}", f"{row.ratio:.2f}",
+            row.network, str(row.weights), str(row.members), str(row.steps), row.way,
+            f"{row.milliseconds:.3g}", f"{row.bytes_per_weight:.1f}", f"{row.ratio:.2f}",
         ]
         for row in rows
     ]  # fmt: skip
@@ -93,29 +97,29 @@ class Timed:
       bytes_per_weight: of the state of its optimizer.
     """
 
-    def __init__(self, network: str, members: int, way: str, steps: int) -> None:
-        """Make weights, data and states, and compile."""
+    def __init__(self, network: str, members: int, way: str, steps: int, calls: int) -> None:
+        """Make weights, data and states, and compile `steps` steps; a turn has `calls` calls."""
         params = _make_params(network)
         optimizer = WAYS[way](params, trees.prunable_leaves(params))
         opt_state = optimizer.init(params)
         held = sum(leaf.nbytes for leaf in jax.tree.leaves(opt_state))
         self.bytes_per_weight = held / num_weights(network)
-        self._steps, self._members = steps, members
+        self._calls, self._member_steps = calls, calls * steps * members
         sizes = NETWORKS[network]
         images = jax.random.normal(jax.random.key(1), (BATCH_SIZE, sizes[0]))
         self._data = images, jnp.arange(BATCH_SIZE) % sizes[-1]
         state = jax.tree.map(jnp.copy, (params, opt_state))
-        self._state = state if members == 1 else population.stack([state] * members)
-        self._run = _alone(optimizer) if members == 1 else _together(optimizer, steps)
+        self._state = state if steps == 1 else population.stack([state] * members)
+        self._run = _alone(optimizer) if steps == 1 else _together(optimizer, steps)
         self.turn()  # compiles, and warms caches
 
     def turn(self) -> float:
         """Train for some steps, and return the milliseconds of one step of one member."""
         begin = time.perf_counter()
-        for _ in range(self._steps if self._members == 1 else 1):
+        for _ in range(self._calls):
             self._state = self._run(self._state, self._data)
         jax.block_until_ready(self._state)
-        return 1e3 * (time.perf_counter() - begin) / self._steps / self._members
+        return 1e3 * (time.perf_counter() - begin) / self._member_steps
 
 
 def num_weights(network: str) -> int:
@@ -123,15 +127,15 @@ def num_weights(network: str) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(_make_params(network)))
 
 
-def measure(network: str, members: int, steps: int, turns: int) -> list[Row]:
+def measure(network: str, members: int, steps: int, calls: int, turns: int) -> list[Row]:
     """Measure all ways on one network, in turn."""
-    timed = {way: Timed(network, members, way, steps) for way in WAYS}
+    timed = {way: Timed(network, members, way, steps, calls) for way in WAYS}
     taken: dict[str, list[float]] = {way: [] for way in WAYS}
     for _, way in itertools.product(range(turns), WAYS):
         taken[way].append(timed[way].turn())
     return [
         Row(
-            network, num_weights(network), members, way, statistics.median(times),
+            network, num_weights(network), members, steps, way, statistics.median(times),
             timed[way].bytes_per_weight,
             statistics.median(a / b for a, b in zip(times, taken[BASE], strict=True)),
         )
@@ -179,21 +183,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         networks = [name for name in flags.networks.split(",") if lookup("network", name, NETWORKS)]
         members = [_number("--members", text) for text in flags.members.split(",")]
-        steps, turns = _number("--steps", flags.steps), _number("--turns", flags.turns)
+        steps, turns = _number("--steps", flags.steps, 2), _number("--turns", flags.turns)
     except ValueError as error:
         sys.exit(f"error: {error}")
     rows: list[Row] = []
     print(measurements.markdown(HEAD, []))
-    for network, number in itertools.product(networks, members):
-        rows += measure(network, number, steps, turns)
+    layouts = [(1, 1, steps), *((number, steps, 1) for number in members)]
+    for network, layout in itertools.product(networks, layouts):
+        rows += measure(network, *layout, turns)
         print("\n".join(map(measurements.markdown_line, lines(rows[-len(WAYS) :]))), flush=True)
     if flags.table:
         measurements.write(Path(f"{flags.table}.csv"), rows)
         measurements.write_machine(Path(f"{flags.table}.csv"))
 
 
-def _number(flag: str, text: str) -> int:
-    return check_integer(flag, int(text) if text.isdecimal() else text, 1)
+def _number(flag: str, text: str, least: int = 1) -> int:
+    return check_integer(flag, int(text) if text.isdecimal() else text, least)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -201,7 +206,7 @@ def _parser() -> argparse.ArgumentParser:
         description=(__doc__ or "").partition("\n")[0], allow_abbrev=False
     )
     parser.add_argument("--networks", default="lenet300,wide", help="networks")
-    parser.add_argument("--members", default="1,8", help="numbers of members")
+    parser.add_argument("--members", default="1,8", help="numbers of members of a compiled loop")
     parser.add_argument("--steps", default="30", help="steps of a turn")
     parser.add_argument("--turns", default="15", help="turns of each way")
     parser.add_argument("--table", help="path without suffix for a .csv")

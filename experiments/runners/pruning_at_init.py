@@ -43,6 +43,7 @@ PyTree = Any
 
 LISTS = ("variants", "ticket_rounds", "seeds")
 PART = "training"
+MOST = 10_000  # rounds of one pruning
 CURVES = Path("curves") / f"{PART}.parquet"  # relative to the folder of a run
 COLUMNS: results.Columns = {
     "id": results.identifier,
@@ -88,9 +89,6 @@ class Variant(NamedTuple):
     def __str__(self) -> str:
         """Return the text that `parse` reads as this variant."""
         return self.score if self.rounds == 1 else f"{self.score}:{self.rounds}"
-
-
-MOST = 10_000  # rounds of one pruning
 
 
 class Member(NamedTuple):
@@ -259,7 +257,8 @@ def prune_members(plan: Plan) -> tuple[PyTree, PyTree]:
         "key": seed_keys(plan.seeds, 0, ADVANCE),
     }
     found, order = [], []
-    for rounds in dict.fromkeys(member.variant.rounds for member in plan.members):  # one program
+    # Members that prune in equally many rounds share a program.
+    for rounds in dict.fromkeys(member.variant.rounds for member in plan.members):
         own = [i for i, member in enumerate(plan.members) if member.variant.rounds == rounds]
         found.append(_prune(plan, own, population.take(of_seeds, places[own])))
         order += own
@@ -300,7 +299,12 @@ def _counts(plan: Plan, variant: Variant, round: int) -> list[int]:
 
 
 def examples(plan: Plan, seed: int) -> dict[str, np.ndarray]:
-    """Return as many training examples of each class as configured, drawn with a seed."""
+    """Return as many training examples of each class as configured, drawn with a seed.
+
+    Args:
+      plan: from `make_plan`.
+      seed: one of its seeds.
+    """
     images, labels = plan.problem.dataset.train
     order = np.asarray(jax.random.permutation(seed_keys([seed], 0, SCORING)[0], len(labels)))
     classes = range(plan.problem.dataset.num_classes)

@@ -8,9 +8,15 @@ from tools.benchmark_gradual import WAYS, Row
 def test_a_small_benchmark_writes_its_table(tmp_path, capsys):
     small = ["--networks=tiny", "--members=1,2", "--steps=2", "--turns=1"]
     benchmark_gradual.main([*small, f"--table={tmp_path / 'small'}"])
-    assert benchmark_gradual.markdown(tmp_path / "small.csv") in capsys.readouterr().out
+    printed, written = (
+        [line.split(" | ")[:5] for line in text.splitlines()]
+        for text in (capsys.readouterr().out, benchmark_gradual.markdown(tmp_path / "small.csv"))
+    )
+    assert printed == written and len(written) == 2 + 3 * len(WAYS)
     rows = measurements.read(tmp_path / "small.csv", Row)
-    assert [(row.members, row.way) for row in rows] == [(n, way) for n in (1, 2) for way in WAYS]
+    layouts = [(1, 1), (1, 2), (2, 2)]  # members and steps
+    ways = [(*layout, way) for layout in layouts for way in WAYS]
+    assert [(row.members, row.steps, row.way) for row in rows] == ways
     assert all(row.milliseconds > 0 for row in rows)
     assert {row.weights for row in rows} == {8 * 6 + 6 + 6 * 4 + 4}
     held = {row.way: row.bytes_per_weight for row in rows}
@@ -23,6 +29,7 @@ def test_a_small_benchmark_writes_its_table(tmp_path, capsys):
     [
         ("--networks=wid", "error: unknown network 'wid'; did you mean 'wide'? known: lenet300"),
         ("--members=0", "error: --members is 0, expected an integer of 1 or more."),
+        ("--steps=1", "error: --steps is 1, expected an integer of 2 or more."),
         ("--turns=many", "error: --turns is 'many', expected an integer of 1 or more."),
     ],
 )
