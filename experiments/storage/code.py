@@ -33,7 +33,8 @@ class Code(NamedTuple):
     Attributes:
       version: the version of the package, ``+s`` and ten hexadecimal digits of the SHA-256 of the
         sources of `supermask_jax` and `experiments` and of the versions of `NUMERICAL`; if a
-        configuration brings code of its own, also ``.c`` and eight digits of that code's.
+        configuration brings code of its own, or names functions elsewhere, also ``.c`` and eight
+        digits of that code's.
       commit: the commit of the checkout; None outside git.
       uncommitted: sources with changes that are not committed.
     """
@@ -43,19 +44,23 @@ class Code(NamedTuple):
     uncommitted: tuple[str, ...]
 
 
-def identify(config: Path | None = None) -> Code:
+def identify(config: Path | None = None, modules: Sequence[str] = ()) -> Code:
     """Identify the code of this process.
 
     Args:
       config: the file of ``--config`` if it brings code of its own: that file and the modules that
         it imports are part of the identity, local ones by their sources, installed packages by
         name and version.
+      modules: the names of imported modules whose functions its settings name; they count in the
+        same way, unless they are of `NUMERICAL`.
     """
     version = f"{supermask_jax.__version__}{LOCAL}{_package_digest()[:10]}"
     commit, uncommitted = _committed(_root())
-    if config:
-        version += f".c{_digest(_brought(config))[:8]}"
-        uncommitted += tuple(_changes(config.parent, [config]))
+    others = [name for name in dict.fromkeys(modules) if name.partition(".")[0] not in NUMERICAL]
+    if (config or others) and (brought := _brought(config, others)):
+        version += f".c{_digest(brought)[:8]}"
+    for file in filter(None, (config, *map(_local_file, others))):
+        uncommitted += tuple(_changes(file.parent, [file]))
     return Code(version, commit, uncommitted)
 
 
@@ -161,29 +166,38 @@ def _plain(node: Any) -> Any:
     return [_plain(entry) for entry in node] if isinstance(node, list) else repr(node)
 
 
-def _brought(config: Path) -> dict[str, str]:
-    """Return what a configuration and the modules that it imports say, by name.
+def _brought(config: Path | None, modules: Iterable[str]) -> dict[str, str]:
+    """Return what a configuration, modules, and the modules that these import say, by name.
 
     Other configurations count; all else in the standard library and in this package is left out.
     Installed packages stand with their versions.
     """
     configs = _root() / "experiments" / "configs"
-    found, todo = {config.name: _said(config)}, [(config.resolve(), "")]
+    found, todo = {}, [iter(modules)]
     seen = {path for path in _all_files(_root()) if configs not in path.parents}
-    seen.add(config.resolve())
+    if config:
+        found[config.name] = _said(config)
+        todo.append(_imported(config.resolve(), ""))
+        seen.add(config.resolve())
     distributions = metadata.packages_distributions()
     while todo:
-        for name in _imported(*todo.pop()):
+        for name in todo.pop():
             path = _file_of(name)
             if path is None or path in seen:
                 continue
             seen.add(path)
             if INSTALLED.isdisjoint(path.parts):
                 found[name] = _said(path)
-                todo.append((path, sys.modules[name].__package__ or ""))
+                todo.append(_imported(path, sys.modules[name].__package__ or ""))
             else:
                 found |= versions_of(distributions.get(name.partition(".")[0], []))
     return found
+
+
+def _local_file(module: str) -> Path | None:
+    """Return the source of an imported module that is not installed; None if it has none."""
+    path = _file_of(module)
+    return path if path and INSTALLED.isdisjoint(path.parts) else None
 
 
 def _imported(path: Path, package: str) -> Iterator[str]:

@@ -141,7 +141,7 @@ def test_a_configuration_that_brings_code_is_part_of_the_identity(own):
     plain, found = code.identify(), code.identify(own)
     assert re.fullmatch(VERSION + r"\.c[0-9a-f]{8}", found.version)
     assert code.of_package(found.version) == code.of_package(plain.version) == plain.version
-    assert set(code._brought(own)) == {
+    assert set(code._brought(own, ())) == {
         "own.py", "numpy", "own_package", "own_package.helper", "own_package.deeper"
     }  # fmt: skip
 
@@ -156,6 +156,34 @@ def test_what_a_configuration_imports_counts(own, file, counts):
     path = own.parent / file
     path.write_text(path.read_text() + "x = 1\n")
     assert (code.identify(own).version != before.version) == counts
+
+
+def test_a_module_whose_function_a_setting_names_counts_with_what_it_imports(own):
+    names, plain = ["own_package.helper"], code.identify()
+    found = code.identify(modules=names)
+    assert re.fullmatch(VERSION + r"\.c[0-9a-f]{8}", found.version)
+    assert code.of_package(found.version) == plain.version
+    assert set(code._brought(None, names)) == {
+        "own_package.helper", "own_package", "own_package.deeper"
+    }  # fmt: skip
+    (own.parent / "own_package" / "deeper.py").write_text(SOURCE + "x = 1\n")
+    changed = code.identify(modules=names).version
+    assert changed != found.version
+    assert code.identify(own, names).version == code.identify(own).version  # it imports the module
+    (own.parent / "own_package" / "unused.py").write_text("x = 1\n")
+    assert code.identify(modules=names).version == changed
+
+
+def test_functions_of_packages_that_always_count_bring_no_code():
+    assert code.identify(modules=["optax.contrib", "optax"]) == code.identify()
+
+
+def test_an_uncommitted_module_is_named(own):
+    git(own.parent, "init")
+    assert "helper.py" in code.identify(modules=["own_package.helper"]).uncommitted
+    git(own.parent, "add", "own_package")
+    git(own.parent, "commit", "-m", "own")
+    assert "helper.py" not in code.identify(modules=["own_package.helper"]).uncommitted
 
 
 def test_an_uncommitted_configuration_is_named(own):
