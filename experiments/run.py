@@ -41,6 +41,7 @@ from experiments.plots import FIGURES, find_figure, learning_curves, save
 from experiments.plots import mask_analysis as mask_figure
 from experiments.runners import learned, mask_analysis
 from experiments.runners.registry import Plan, find_runner
+from experiments.runners.settings import modules_of
 from experiments.storage import locks, results, run_folder
 from experiments.storage.autosave import SAVE_EVERY
 from experiments.storage.code import identify
@@ -164,7 +165,8 @@ def main(arguments: list[str]) -> None:
 def _open_folder(plan: Plan) -> RunFolder:
     """Open the folder of the run, and say if other people will not find its code."""
     file = config_file(CONFIG)
-    code = identify(file if file and brings_code(file) else None)
+    config = plan.config.recorded()
+    code = identify(file if file and brings_code(file) else None, modules_of(config))
     if code.uncommitted:
         files = ", ".join(code.uncommitted[:3]) + ", ..." * (len(code.uncommitted) > 3)
         processes.say(
@@ -173,7 +175,7 @@ def _open_folder(plan: Plan) -> RunFolder:
         )
     return run_folder.open_workdir(
         WORKDIR.value,
-        plan.config.recorded(),
+        config,
         SLICE.value,
         plan.problem.dataset.checksum(),
         code,

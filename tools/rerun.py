@@ -7,11 +7,13 @@ table. With the code and on the processor that made the row, every number must b
 digit. Elsewhere floating-point results may differ, and the differences are shown.
 
 The table may be one that tools.collect wrote, or that of a run: --results=WORKDIR. A row whose
-configuration brought code of its own, for example a criterion, needs that file: --config.
+configuration brought code of its own, for example a criterion, needs that file: --config. A row
+whose settings name functions of a local module needs that module in the folder where one stands.
 """
 
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +30,7 @@ from experiments.command_line import (
     run_program,
 )
 from experiments.runners.registry import RUNNERS, Plan, Runner, read_table
+from experiments.runners.settings import modules_of
 from experiments.storage import results, run_folder
 from experiments.storage.code import Code, identify, of_package
 from experiments.storage.environment import processor, read_environments
@@ -68,9 +71,10 @@ def main(arguments: list[str]) -> None:
         if len(arguments) != 2:
             raise ValueError("name the id of one row.")
         found = find(arguments[1], Path(RESULTS.value))
-        code = identify(own)
-        _check_config(found.row, own)
+        modules = modules_of(found.config.to_dict())
+        _check_config(found.row, own, modules)
         plan = found.runner.make_plan(found.config, DATA_DIR.value)
+        code = identify(own, modules)
         _check_data(found, plan)
     except (ValueError, TypeError, OSError) as error:
         fail(error)
@@ -109,8 +113,9 @@ def find(row_id: str, folder: Path) -> Found:
     raise ValueError(f"no table in {folder} has a row {row_id!r}.")
 
 
-def _check_config(row: results.Row, own: Path | None) -> None:
-    if of_package(row["code_version"]) != row["code_version"] and own is None:
+def _check_config(row: results.Row, own: Path | None, modules: Sequence[str]) -> None:
+    brought = of_package(row["code_version"]) != row["code_version"]
+    if brought and own is None and not modules:
         raise ValueError(
             f"row {row['id']} needs the code that its configuration brought: add --config=FILE.py "
             f"(it was made by: {row['command']})."

@@ -36,6 +36,19 @@ def parse(argument: str | None) -> tuple[str, bool]:
     return network, form == "tiny"
 
 
+# How weights are trained in the paper, and logits, whose optimizer is SGD with momentum.
+TRAINING = {
+    "optimizer": "adam",  # or adamw, lamb, sgd, or module:function
+    "momentum": 0.0,
+    "nesterov": False,
+    "weight_decay": 0.0,
+    "clip_norm": 0.0,
+    "schedule": "constant",  # or cosine, step
+    "warmup_steps": 0,
+    "drop_steps": (),
+    "drop_factor": 0.1,
+}
+
 # Learned supermasks: SGD's learning rate on the logits, and epochs. Those of lenet300 are the
 # paper's, except that it trains for 2000 epochs; for the convolutions they are not known.
 LEARNING = {
@@ -60,7 +73,7 @@ def learned(argument: str | None, *, experiment: str, variants: tuple[str, ...])
             f"{network} has no learning rate and epochs for learned masks; add it to LEARNING of "
             "experiments/configs/base.py."
         )
-    config = ConfigDict(LEARNING[network])
+    config = ConfigDict({**TRAINING, **LEARNING[network]})
     config.runner = "learned"
     config.experiment = experiment
     config.figure = "learned_supermasks"
@@ -69,6 +82,7 @@ def learned(argument: str | None, *, experiment: str, variants: tuple[str, ...])
     config.variants = variants
     config.initial_logits = (1.0,)  # the best on validation among those of supermask_densities
     config.seeds = (0, 1, 2, 3, 4)
+    config.optimizer = "sgd"
     config.momentum = 0.9
     config.batch_size = 250
     config.eval_every = 2200  # ten epochs of MNIST; an evaluation (ten draws) costs half an epoch
@@ -140,7 +154,7 @@ def iterative(
       rate_factor: multiplies the pruning rates of the paper.
     """
     network, tiny = parse(argument)
-    config = ConfigDict(SCHEDULES[network])
+    config = ConfigDict({**TRAINING, **SCHEDULES[network]})
     config.runner = "iterative"
     config.experiment = experiment
     config.figure = experiment

@@ -32,6 +32,7 @@ from experiments.engine.trainer import Advance, Schedule, Trained, Trainer
 from experiments.problems.problem import Problem, load_problem
 from experiments.problems.seeds import ADVANCE, BATCHES, INIT, LOSS, seed_keys
 from experiments.runners import mask_analysis, settings
+from experiments.runners.optimizers import make_optimizer
 from experiments.runners.rows import Origin, in_order, make_row
 from experiments.runners.settings import SWEEP, integer, list_of
 from experiments.runners.sweeps import parse_variants, seed_places, seeds_of, take_part
@@ -134,6 +135,7 @@ class Plan(NamedTuple):
     problem: Problem
     rates: PyTree
     num_steps: int
+    optimizer: optax.GradientTransformation
 
     @property
     def seeds(self) -> list[int]:
@@ -187,12 +189,14 @@ def plan_from(config: Settings, data_dir: str | None = None, part: str | None = 
     variants = parse_variants(Variant.parse, config.variants)
     members = [Member(variant, seed) for variant in variants for seed in config.seeds]
     problem = load_problem(config.network, config.dataset, config.batch_size, data_dir)
+    steps = settings.count_steps("epochs", config.epochs, problem)
     return Plan(
         config=config,
         pruned=take_part(part, members),
         problem=problem,
         rates=settings.pruning_rates(config, problem.params),
-        num_steps=settings.count_steps("epochs", config.epochs, problem),
+        num_steps=steps,
+        optimizer=make_optimizer(config, problem, config.learning_rate, steps),
     )
 
 
@@ -335,7 +339,7 @@ class Laboratory:
         self._plan = plan
         self._trainer = Trainer(
             plan.problem,
-            freeze_pruned(optax.adam(config.learning_rate)),
+            freeze_pruned(plan.optimizer),
             Schedule(plan.num_steps, config.eval_every, config.chunk_evals),
             context={"mask": abstract(plan.problem.params, dtype=bool)},
             num_orders=len(plan.seeds),

@@ -31,6 +31,7 @@ from experiments.problems.problem import Problem, load_problem
 from experiments.problems.seeds import ADVANCE, BATCHES, DRAWS, INIT, LOSS, SCORING, seed_keys
 from experiments.runners import settings
 from experiments.runners.draws import NamedDraw, Training, check_draw
+from experiments.runners.optimizers import make_optimizer
 from experiments.runners.retraining import Retrainer
 from experiments.runners.rows import Origin, in_order, make_row
 from experiments.runners.settings import SWEEP, boolean, finite, integer, list_of, positive
@@ -111,11 +112,12 @@ class Member(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings(settings.Settings):
-    """The settings of learned supermasks."""
+    """The settings of learned supermasks; the optimizer is that of the logits."""
 
     variants: Annotated[Sequence[str], list_of(), SWEEP]
     initial_logits: Annotated[Sequence[float], list_of(finite), SWEEP]
-    momentum: Annotated[float, settings.fraction]
+    optimizer: Annotated[str, settings.optimizer_name] = "sgd"
+    momentum: Annotated[float, settings.fraction] = dataclasses.field()  # every file has it
     num_draws: Annotated[int, integer(1)]
     count_gradient: Annotated[bool, boolean]
     retrain_epochs: Annotated[int, integer(0)]
@@ -131,6 +133,7 @@ class Plan(NamedTuple):
     problem: Problem
     num_steps: int
     retrain_steps: int
+    optimizer: optax.GradientTransformation
 
     @property
     def draw(self) -> NamedDraw:
@@ -164,11 +167,18 @@ def make_plan(config: ConfigDict, data_dir: str | None = None, part: str | None 
         for seed in checked.seeds
     ]
     problem = load_problem(checked.network, checked.dataset, checked.batch_size, data_dir)
-    steps = (
+    num_steps, retrain_steps = (
         settings.count_steps(name, getattr(checked, name), problem)
         for name in ("epochs", "retrain_epochs")
     )
-    return Plan(checked, take_part(part, members), problem, *steps)
+    return Plan(
+        config=checked,
+        members=take_part(part, members),
+        problem=problem,
+        num_steps=num_steps,
+        retrain_steps=retrain_steps,
+        optimizer=make_optimizer(checked, problem, checked.learning_rate, num_steps),
+    )
 
 
 def run(
@@ -240,7 +250,7 @@ class Learner:
         key = jax.eval_shape(jax.random.key, 0)
         self._trainer = Trainer(
             problem,
-            optax.sgd(config.learning_rate, momentum=config.momentum),
+            plan.optimizer,
             Schedule(plan.num_steps, config.eval_every, config.chunk_evals),
             context={
                 "weights": problem.params,
@@ -259,7 +269,7 @@ class Learner:
             self._retrainer = Retrainer(
                 problem,
                 num_seeds=len(plan.seeds),
-                learning_rate=config.retrain_learning_rate,
+                optimizer=optax.adam(config.retrain_learning_rate),
                 epochs=config.retrain_epochs,
                 eval_every=config.eval_every,
                 members_at_once=config.members_at_once,

@@ -17,6 +17,7 @@ from typing import Annotated, Any, NamedTuple
 
 import jax
 import numpy as np
+import optax
 from jax import lax
 from ml_collections import ConfigDict
 
@@ -27,6 +28,7 @@ from experiments.problems.problem import Problem
 from experiments.problems.seeds import ADVANCE, seed_keys
 from experiments.runners import iterative, settings
 from experiments.runners.iterative import abstract_outcome
+from experiments.runners.optimizers import make_optimizer
 from experiments.runners.retraining import Retrainer
 from experiments.runners.rows import Origin, in_order, make_row
 from experiments.runners.settings import SWEEP, integer, list_of, one_of
@@ -81,10 +83,17 @@ class Settings(iterative.PruningSettings):
 
 
 class Plan(NamedTuple):
-    """A checked configuration, with the plan of the dense networks."""
+    """A checked configuration, with the plan of the dense networks.
+
+    Attributes:
+      config: the settings.
+      dense: the plan of the dense networks.
+      retraining: the optimizer of masked networks; its schedule has the length of their training.
+    """
 
     config: Settings
     dense: iterative.Plan
+    retraining: optax.GradientTransformation
 
     @property
     def problem(self) -> Problem:
@@ -113,9 +122,10 @@ def make_plan(config: ConfigDict, data_dir: str | None = None, part: str | None 
         raise ValueError(
             f"config.retrain_power is {checked.retrain_power}, expected -1 or one of the powers."
         )
-    plan = Plan(checked, iterative.plan_from(checked.of_dense(), data_dir, part))
-    settings.count_steps("retrain_epochs", checked.retrain_epochs, plan.problem)
-    return plan
+    dense = iterative.plan_from(checked.of_dense(), data_dir, part)
+    steps = settings.count_steps("retrain_epochs", checked.retrain_epochs, dense.problem)
+    retraining = make_optimizer(checked, dense.problem, checked.learning_rate, steps)
+    return Plan(checked, dense, retraining)
 
 
 def run(
@@ -345,7 +355,7 @@ def make_retrainer(plan: Plan) -> Retrainer:
     return Retrainer(
         plan.problem,
         num_seeds=1,
-        learning_rate=plan.config.learning_rate,
+        optimizer=plan.retraining,
         epochs=plan.config.retrain_epochs,
         eval_every=plan.config.eval_every,
         members_at_once=plan.config.members_at_once,

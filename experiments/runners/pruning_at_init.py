@@ -17,6 +17,7 @@ from typing import Annotated, Any, NamedTuple
 
 import jax
 import numpy as np
+import optax
 from jax import lax
 from ml_collections import ConfigDict
 
@@ -27,6 +28,7 @@ from experiments.problems.problem import Problem, load_problem
 from experiments.problems.seeds import ADVANCE, INIT, SCORING, seed_keys
 from experiments.runners import settings
 from experiments.runners.initial_scores import SCORES
+from experiments.runners.optimizers import make_optimizer
 from experiments.runners.retraining import Retrainer
 from experiments.runners.rows import Origin, in_order, make_row
 from experiments.runners.settings import SWEEP, integer, list_of
@@ -117,6 +119,7 @@ class Plan(NamedTuple):
       problem: the network and the data set.
       num_keep: the prunable weights that the ticket of each round keeps.
       num_steps: the steps of a training.
+      optimizer: trains the kept weights.
     """
 
     config: Settings
@@ -124,6 +127,7 @@ class Plan(NamedTuple):
     problem: Problem
     num_keep: Mapping[int, int]
     num_steps: int
+    optimizer: optax.GradientTransformation
 
     @property
     def seeds(self) -> list[int]:
@@ -149,12 +153,14 @@ def make_plan(config: ConfigDict, data_dir: str | None = None, part: str | None 
     members = list(itertools.starmap(Member, sweep))
     problem = load_problem(checked.network, checked.dataset, checked.batch_size, data_dir)
     _check_examples(checked.examples_per_class, problem)
+    steps = settings.count_steps("epochs", checked.epochs, problem)
     return Plan(
         config=checked,
         members=take_part(part, members),
         problem=problem,
         num_keep=_num_keep(checked, problem),
-        num_steps=settings.count_steps("epochs", checked.epochs, problem),
+        num_steps=steps,
+        optimizer=make_optimizer(checked, problem, checked.learning_rate, steps),
     )
 
 
@@ -236,7 +242,7 @@ def make_retrainer(plan: Plan) -> Retrainer:
     return Retrainer(
         plan.problem,
         num_seeds=len(plan.seeds),
-        learning_rate=plan.config.learning_rate,
+        optimizer=plan.optimizer,
         epochs=plan.config.epochs,
         eval_every=plan.config.eval_every,
         members_at_once=plan.config.members_at_once,

@@ -28,7 +28,7 @@ class Retrainer:
     Args:
       problem: the network and the data set.
       num_seeds: the number of distinct seeds of a population.
-      learning_rate: the learning rate of Adam.
+      optimizer: trains the kept weights.
       epochs: the number of epochs.
       eval_every: steps between validations.
       members_at_once: see `Trainer`.
@@ -39,7 +39,7 @@ class Retrainer:
         problem: Problem,
         *,
         num_seeds: int,
-        learning_rate: float,
+        optimizer: optax.GradientTransformation,
         epochs: int,
         eval_every: int,
         members_at_once: int,
@@ -50,7 +50,7 @@ class Retrainer:
         self._start_params = jax.jit(jax.vmap(rounds.start_params))
         self._trainer = Trainer(
             problem,
-            freeze_pruned(optax.adam(learning_rate)),
+            freeze_pruned(optimizer),
             Schedule(epochs * problem.steps_per_epoch, eval_every, chunk_evals=1),
             context={"mask": mask},
             num_orders=num_seeds,

@@ -11,12 +11,16 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
+from experiments.functions import find_function, is_function, module_of
 from experiments.problems.problem import Problem, PyTree
 from supermask_jax import rates
-from supermask_jax.checks import lookup, shown
+from supermask_jax.checks import lookup, shown, unknown_name
 
 MOST = 10**9  # of any count: programs count in int32, and add two counts
 PRECISIONS = ("default", "bfloat16", "tensorfloat32", "float32")
+OPTIMIZERS = {name: f"optax.{name}" for name in ("adam", "adamw", "lamb", "sgd")}
+SCHEDULES = ("constant", "cosine", "step")
+FUNCTIONS = ("optimizer",)  # settings that may name a function, as module:function
 Check = Callable[[str, Any], None]
 S = TypeVar("S", bound="Settings")
 
@@ -106,6 +110,27 @@ def one_of(kind: str, registry: Mapping[str, Any]) -> Check:
     return lambda name, value: lookup(kind, value, registry) and None
 
 
+def function_or_one_of(kind: str, registry: Mapping[str, Any]) -> Check:
+    """Return a check for a name in a registry, or ``module:function``.
+
+    Args:
+      kind: what the registry holds, for the message.
+      registry: its names are the keys.
+    """
+
+    def check(name: str, value: Any) -> None:
+        if is_function(value):
+            find_function(name, value)
+        elif not isinstance(value, str) or value not in registry:
+            unknown = unknown_name(kind, value, registry)
+            raise ValueError(f"{unknown}, or a function of your own, module:function")
+
+    return check
+
+
+optimizer_name = function_or_one_of("optimizer", OPTIMIZERS)
+
+
 def list_of(*checks: Check) -> Check:
     """Return a check for a non-empty list without repetitions, whose entries pass all `checks`."""
 
@@ -136,6 +161,22 @@ def seed(name: str, value: Any) -> None:
     integer(0, 2**32 - 1)(name, value)
 
 
+def at_least_0(name: str, value: Any) -> None:
+    """Check that a value is a finite number of 0 or more."""
+    if not (_is_finite(value) and value >= 0):
+        raise ValueError(f"config.{name} is {shown(value)}, expected a finite number of 0 or more.")
+
+
+def steps(name: str, values: Any) -> None:
+    """Check that a value is a list, which may be empty, of growing integers of 1 or more."""
+    if not isinstance(values, Sequence) or isinstance(values, str | bytes):
+        raise ValueError(f"config.{name} is {shown(values)}, expected a list of steps.")
+    for value in values:
+        integer(1)(name, value)
+    if list(values) != sorted(set(values)):
+        raise ValueError(f"config.{name} is {shown(values)}, expected steps that grow.")
+
+
 def precision(name: str, value: Any) -> None:
     """Check that a value is one of `PRECISIONS`."""
     if value not in PRECISIONS:
@@ -161,6 +202,15 @@ class Settings:
     matmul_precision: Annotated[str, precision]
     members_at_once: Annotated[int, integer(0)]
     chunk_evals: Annotated[int, integer(1), SWEEP]
+    optimizer: Annotated[str, optimizer_name] = "adam"
+    momentum: Annotated[float, fraction] = 0.0
+    nesterov: Annotated[bool, boolean] = False
+    weight_decay: Annotated[float, at_least_0] = 0.0
+    clip_norm: Annotated[float, at_least_0] = 0.0  # of all gradients together; 0: no clipping
+    schedule: Annotated[str, one_of("schedule", dict.fromkeys(SCHEDULES))] = "constant"
+    warmup_steps: Annotated[int, integer(0)] = 0
+    drop_steps: Annotated[Sequence[int], steps] = ()  # of schedule "step"
+    drop_factor: Annotated[float, positive] = 0.1
 
     def recorded(self) -> dict[str, Any]:
         """Return the settings for ``config.json``: all but those that have their default.
@@ -223,6 +273,11 @@ def defaults(kind: type[Settings]) -> dict[str, Any]:
         for field in dataclasses.fields(kind)
         if field.default is not dataclasses.MISSING
     }
+
+
+def modules_of(config: Mapping[str, Any]) -> list[str]:
+    """Return the names of the modules whose functions the settings of a run name."""
+    return [module_of(config[name]) for name in FUNCTIONS if is_function(config.get(name))]
 
 
 def read(kind: type[S], config: Mapping[str, Any]) -> S:

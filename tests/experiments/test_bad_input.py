@@ -27,6 +27,7 @@ CONFIGS = {
 }
 LISTED = "expected a non-empty list"
 AT_MOST = "expected at most 1000000000"
+OWN = "tests.experiments.functions"
 TWICE = "more than once"
 
 
@@ -181,6 +182,61 @@ WRONG = [
          examples_per_class=1000),
     case("ranges", "pruning_at_init", r"config.rates: .*, expected a number in \[0, 1\)",
          rates=(("output/kernel", 1.0),)),
+    # Optimizers and schedules
+    *in_all("names", "unknown optimizer 'adm'; did you mean 'adam'.*, or a function of your own, m",
+            optimizer="adm"),
+    *in_all("names", "unknown schedule 'cosin'; did you mean 'cosine'", schedule="cosin"),
+    *(case("names", "iterative", f"config.{name} is '{text}', expected module:function",
+           **{name: text})
+      for name in ("optimizer",) for text in ("a:", ":b", "..", "a:b c")),
+    *(case("names", "iterative", f"config.{name}: importing nowhere fails: .*: no module nowhere",
+           **{name: "nowhere:f"}) for name in ("optimizer",)),
+    *(case("names", "iterative", f"config.{name} is .*, but the module {OWN} has no function",
+           **{name: f"{OWN}:{own}"}) for name in ("optimizer",) for own in ("no", "number")),
+    case("names", "iterative", "scale_by_adam has no argument learning_rate, expected a function",
+         optimizer="optax.scale_by_adam"),
+    *(case("types", "iterative", rf"config.optimizer: {OWN}:{own} {pattern}",
+           optimizer=f"{OWN}:{own}") for own, pattern in (
+               ("no_optimizer", "fails: TypeError: the optimizer is 3, expected one of optax"),
+               ("failing", "fails: RuntimeError: no$"))),
+    *(case("shapes", "iterative", rf"config.optimizer: a step of {OWN}:{own} returns {pattern}",
+           optimizer=f"{OWN}:{own}") for own, pattern in (
+               ("growing", "a state of other shapes or types"),
+               ("summing", "updates of other shapes or types, expected those of the weights"))),
+    *(c for name in ("optimizer",) for v in (3, None, ["adam"])
+      for c in in_all("types", f"unknown {name} .* known: ", **{name: v})),
+    *(c for name in ("nesterov",)
+      for c in in_all("types", f"config.{name} is 1, expected a bool", **{name: 1})),
+    *(c for name in ("weight_decay", "clip_norm") for v in (-0.1, NAN, INF, "0.1", True)
+      for c in in_all("ranges", f"config.{name} is .*, expected a finite number of 0 or more",
+                      **{name: v})),
+    *(c for name in ("warmup_steps",) for v in (-1, 0.5)
+      for c in in_all("ranges", integer(name, v, 0), **{name: v})),
+    *in_all("ranges", "config.warmup_steps is 500, expected less than the [0-9]+ steps of a tr",
+            warmup_steps=500),
+    *in_all("types", "config.drop_steps is 3, expected a list of steps", drop_steps=3),
+    *(c for v in ((3, 2), (2, 2))
+      for c in in_all("ranges", r"config.drop_steps is \(.*\), expected steps that grow",
+                      drop_steps=v)),
+    *in_all("ranges", integer("drop_steps", 0), drop_steps=(0,)),
+    *(case("ranges", "iterative", f"config.drop_factor is {v}, expected a finite number above 0",
+           drop_factor=v) for v in (0, -1.0)),
+    *(case("ranges", "iterative", f"config.drop_steps has {wrong}, expected more than the 4 of "
+           "config.warmup_steps and less than 21, the steps of a training", schedule="step",
+           warmup_steps=4, drop_steps=steps)
+      for wrong, steps in ((4, (4, 8)), (21, (8, 21)))),
+    case("ranges", "one_shot", "config.drop_steps has 30, .* less than 21, the steps of a training",
+         schedule="step", drop_steps=(30,), epochs=2),
+    *in_all("empty lists", "config.drop_steps is empty, expected a step or more with schedule=step",
+            schedule="step"),
+    *in_all("names", "config.drop_steps is set, but config.schedule is cosine, expected step",
+            schedule="cosine", drop_steps=(3,)),
+    *in_all("names", "config.drop_factor is set, but config.schedule is constant, expected step",
+            drop_factor=0.5),
+    *in_all("names", "config.momentum is 0.5, but adam has no argument momentum, expected 0",
+            optimizer="adam", momentum=0.5),
+    *(case("names", "iterative", "config.nesterov is True, but .* has no Nesterov momentum here, ",
+           optimizer=name, nesterov=True) for name in ("adam", "sgd", "optax.contrib.muon")),
     # Paths
     *in_all("paths", "README.md is a file, expected a folder; remove it", NotADirectoryError,
             dataset="mnist", data_dir=str(ROOT / "README.md")),
@@ -326,6 +382,8 @@ TYPED = [
     ("names", (*START, "--config.runner=one_shot"), "config has no criteria, weights, powers, ret"),
     ("names", (*START, "--config.runner=learned"), "config has no initial_logits, momentum"),
     ("names", (*START, "--config.variants=random,small"), "unknown criterion 'small'"),
+    ("names", (*START, "--config.optimizer=sdg"), "unknown optimizer 'sdg'; did you mean 'sgd'"),
+    ("types", (*START, "--config.drop_steps=a"), "config.drop_steps has 'a', expected an integer"),
     ("names", (*START, "--config.variants=random:reinit,small"), "unknown criterion 'small'"),
     ("names", (RUN, ONE_SHOT, NEW, "--config.criteria=random,small"), "unknown criterion 'small'"),
     ("names", (RUN, ONE_SHOT, NEW, "--config.weights=init,x"), "unknown kind of weights 'x'"),

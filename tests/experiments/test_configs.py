@@ -13,6 +13,7 @@ from experiments import datasets, plots
 from experiments.configs import base
 from experiments.problems.networks import NETWORKS
 from experiments.runners.registry import RUNNERS, read_table
+from experiments.runners.settings import defaults
 from experiments.storage import run_folder
 from experiments.tables.summary import summary
 from tests.bad_input import check_one_line
@@ -72,6 +73,13 @@ def test_a_convolutional_network_learns(tmp_path):
 def test_every_config_opens_with_its_command_and_what_to_expect(name):
     text = importlib.import_module(f"experiments.configs.{name}").__doc__ or ""
     assert "Command:" in text and "Run time:" in text and "Expect" in text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_config_has_the_settings_that_older_files_lack(name):
+    config = get_config(name, "lenet300,tiny").to_dict()
+    younger = defaults(RUNNERS[config["runner"]].Settings)
+    assert {name: config[name] for name in younger} == younger
 
 
 @pytest.mark.parametrize("name", NAMES)
