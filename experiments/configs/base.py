@@ -47,6 +47,9 @@ TRAINING = {
     "warmup_steps": 0,
     "drop_steps": (),
     "drop_factor": 0.1,
+    "loss": "cross_entropy",  # or module:function
+    "augment_shift": 0,
+    "augment_flip": False,
 }
 
 # Learned supermasks: SGD's learning rate on the logits, and epochs. Those of lenet300 are the

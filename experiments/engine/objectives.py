@@ -5,9 +5,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax import lax
 
+from experiments.problems.losses import Losses, cross_entropy
+from experiments.problems.problem import Problem
+from experiments.problems.seeds import AUGMENTATION
 from supermask_jax.training import Loss, Metrics
 
 PyTree = Any
@@ -27,41 +29,66 @@ class Objective(NamedTuple):
     measure: Callable[[PyTree, PyTree, Mapping[str, PyTree]], Metrics]
 
 
-def classification(apply: Apply) -> Objective:
-    """Return the objective of an ordinary classifier: mean softmax cross-entropy and accuracy.
+def classification(problem: Problem) -> Objective:
+    """Return the objective of an ordinary classifier: its mean loss and accuracy.
 
     Args:
-      apply: the network, ``(params, images float32 [B, H, W, C]) -> logits``.
+      problem: the network, the data set and the loss.
     """
-    return Objective(make_loss(apply), lambda params, split, context: measure(apply, params, split))
+    apply, losses = problem.network.apply, problem.losses
+    return Objective(
+        training_loss(problem),
+        lambda params, split, context: measure(apply, params, split, losses),
+    )
 
 
-def make_loss(apply: Apply) -> Loss:
-    """Return the loss of a batch ``{"images", "labels"}``: mean softmax cross-entropy, in nats.
+def training_loss(problem: Problem) -> Loss:
+    """Return the loss of a step: that of `make_loss`, of augmented images.
+
+    The key of a step augments its images, so members with one seed see the same ones.
+
+    Args:
+      problem: the network, the loss and the augmentation.
+    """
+    plain, augment = make_loss(problem.network.apply, problem.losses), problem.augment
+    if augment is None:
+        return plain
+
+    def loss(params: PyTree, batch: PyTree, key: jax.Array, context: Any, /):
+        images = augment(jax.random.fold_in(key, AUGMENTATION), batch["images"])
+        return plain(params, {**batch, "images": images}, key, context)
+
+    return loss
+
+
+def make_loss(apply: Apply, losses: Losses = cross_entropy) -> Loss:
+    """Return the mean loss of a batch ``{"images", "labels"}``, in nats.
 
     The accuracy, a fraction, is its metric.
 
     Args:
       apply: the network, ``(params, images float32 [B, H, W, C]) -> logits``.
+      losses: the loss of every image, by default the softmax cross-entropy.
     """
 
     def loss(params: PyTree, batch: PyTree, key: jax.Array, context: Any, /):
         logits = apply(params, normalise(batch["images"]))
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["labels"])
-        return jnp.mean(losses), {"accuracy": _accuracy(logits, batch["labels"])}
+        value = jnp.mean(losses(logits, batch["labels"]))
+        return value, {"accuracy": _accuracy(logits, batch["labels"])}
 
     return loss
 
 
-def measure(apply: Apply, params: PyTree, split: PyTree) -> Metrics:
+def measure(apply: Apply, params: PyTree, split: PyTree, losses: Losses = cross_entropy) -> Metrics:
     """Return the mean loss and accuracy over a split.
 
     Args:
       apply: the network, ``(params, images float32 [B, H, W, C]) -> logits``.
       params: its parameters.
       split: from `eval_batches`.
+      losses: the loss of every image, by default the softmax cross-entropy.
     """
-    loss = make_loss(apply)
+    loss = make_loss(apply, losses)
     unused = jax.random.key(0)
 
     def add(total: Metrics, batch: PyTree) -> tuple[Metrics, None]:

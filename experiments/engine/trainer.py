@@ -106,7 +106,7 @@ class Trainer:
         keep_best: bool = False,
     ) -> None:
         apply, dataset, params = problem.network.apply, problem.dataset, problem.params
-        objective = objective or classification(apply)
+        objective = objective or classification(problem)
         self._keep_best = keep_best
         self._training = _make_training(objective, optimizer, schedule)
         self._data = {"train": dataset.train._asdict(), **eval_data(apply, params, dataset)}

@@ -1,18 +1,21 @@
 """The pairing of a network with a data set."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 
 from experiments import datasets
+from experiments.problems.losses import Losses, cross_entropy
 from experiments.problems.networks import Network, make_network
 from supermask_jax import trees
 
 PyTree = Any
+Augment = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 class Problem(NamedTuple):
-    """A network and the data set that it learns.
+    """A network, the data set that it learns, and how.
 
     Attributes:
       dataset: the training, validation and test splits.
@@ -20,6 +23,8 @@ class Problem(NamedTuple):
       params: the shapes and types of the parameters of one network.
       prunable: from `trees.prunable_leaves`.
       batch_size: images per step.
+      losses: the loss of every image, which is trained and validated.
+      augment: (key, images `[B, H, W, C]`) -> images of a training step; None leaves them alone.
     """
 
     dataset: datasets.Dataset
@@ -27,6 +32,8 @@ class Problem(NamedTuple):
     params: PyTree
     prunable: PyTree
     batch_size: int
+    losses: Losses = cross_entropy
+    augment: Augment | None = None
 
     @property
     def steps_per_epoch(self) -> int:

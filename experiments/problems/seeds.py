@@ -8,6 +8,8 @@ import numpy as np
 
 # The purposes of keys, folded into the key of a seed and a round.
 INIT, BATCHES, ADVANCE, LOSS, DRAWS, SCORING = range(6)
+# Folded into the key that the loss gets at a step, where small numbers are those of leaves.
+AUGMENTATION = 2**31
 
 
 def places(seeds: Sequence[int], distinct: Sequence[int]) -> np.ndarray:

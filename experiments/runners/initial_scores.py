@@ -17,13 +17,13 @@ InitialScore = Callable[[Problem, Key, PyTree, PyTree, PyTree], PyTree]
 
 
 def _snip(problem: Problem, key: Key, w_i: PyTree, batch: PyTree, mask: PyTree) -> PyTree:
-    return saliency.snip(_loss(problem.network.apply), w_i, batch, mask=mask)
+    return saliency.snip(_loss(problem, problem.network.apply), w_i, batch, mask=mask)
 
 
 def _grasp(problem: Problem, key: Key, w_i: PyTree, batch: PyTree, mask: PyTree) -> PyTree:
     # Over logits that are not small, one large step of pruning leaves networks that predict one
     # class with certainty; the authors' code divides logits by this temperature.
-    cooled = _loss(lambda params, images: problem.network.apply(params, images) / TEMPERATURE)
+    cooled = _loss(problem, lambda w, images: problem.network.apply(w, images) / TEMPERATURE)
     return saliency.grasp(cooled, w_i, batch, mask=mask)
 
 
@@ -49,6 +49,6 @@ SCORES: dict[str, InitialScore] = {
 }
 
 
-def _loss(apply: Apply) -> Callable[[PyTree, PyTree], jax.Array]:
-    loss, unused = make_loss(apply), jax.random.key(0)
+def _loss(problem: Problem, apply: Apply) -> Callable[[PyTree, PyTree], jax.Array]:
+    loss, unused = make_loss(apply, problem.losses), jax.random.key(0)
     return lambda params, batch: loss(params, batch, unused, {})[0]

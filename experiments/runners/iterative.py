@@ -29,10 +29,11 @@ from experiments.engine.arrays import abstract, empty, write
 from experiments.engine.forecast import Forecast, check_fits, main_memory_limit, num_bytes
 from experiments.engine.progress import RoundProgress, announce_finished
 from experiments.engine.trainer import Advance, Schedule, Trained, Trainer
-from experiments.problems.problem import Problem, load_problem
+from experiments.problems.problem import Problem
 from experiments.problems.seeds import ADVANCE, BATCHES, INIT, LOSS, seed_keys
 from experiments.runners import mask_analysis, settings
 from experiments.runners.optimizers import make_optimizer
+from experiments.runners.problems import make_problem
 from experiments.runners.rows import Origin, in_order, make_row
 from experiments.runners.settings import SWEEP, integer, list_of
 from experiments.runners.sweeps import parse_variants, seed_places, seeds_of, take_part
@@ -188,7 +189,7 @@ def plan_from(config: Settings, data_dir: str | None = None, part: str | None = 
     """Return the plan of settings that have been checked; see `make_plan`."""
     variants = parse_variants(Variant.parse, config.variants)
     members = [Member(variant, seed) for variant in variants for seed in config.seeds]
-    problem = load_problem(config.network, config.dataset, config.batch_size, data_dir)
+    problem = make_problem(config, data_dir)
     steps = settings.count_steps("epochs", config.epochs, problem)
     return Plan(
         config=config,

@@ -24,14 +24,15 @@ from ml_collections import ConfigDict
 from experiments import processes
 from experiments.engine.arrays import abstract
 from experiments.engine.forecast import Forecast, num_bytes
-from experiments.engine.objectives import Objective, make_loss, measure
+from experiments.engine.objectives import Objective, measure, training_loss
 from experiments.engine.progress import RoundProgress, announce_finished
 from experiments.engine.trainer import Advance, Schedule, Trained, Trainer
-from experiments.problems.problem import Problem, load_problem
+from experiments.problems.problem import Problem
 from experiments.problems.seeds import ADVANCE, BATCHES, DRAWS, INIT, LOSS, SCORING, seed_keys
 from experiments.runners import settings
 from experiments.runners.draws import NamedDraw, Training, check_draw
 from experiments.runners.optimizers import make_optimizer
+from experiments.runners.problems import make_problem
 from experiments.runners.retraining import Retrainer
 from experiments.runners.rows import Origin, in_order, make_row
 from experiments.runners.settings import SWEEP, boolean, finite, integer, list_of, positive
@@ -166,7 +167,7 @@ def make_plan(config: ConfigDict, data_dir: str | None = None, part: str | None 
         for logit in checked.initial_logits
         for seed in checked.seeds
     ]
-    problem = load_problem(checked.network, checked.dataset, checked.batch_size, data_dir)
+    problem = make_problem(checked, data_dir)
     num_steps, retrain_steps = (
         settings.count_steps(name, getattr(checked, name), problem)
         for name in ("epochs", "retrain_epochs")
@@ -405,9 +406,9 @@ def masked_classification(
 ) -> Objective:
     """Return the objective of learned supermasks, whose parameters are the logits of a mask.
 
-    The loss is the cross-entropy of a network with one mask, drawn at every step. For Bernoulli
-    draws, the metrics are loss and accuracy averaged over `num_draws` masks, which are the same at
-    every evaluation; the accuracies of the most probable and of the expected mask; and the expected
+    The loss is that of a network with one mask, drawn at every step. For Bernoulli draws, the
+    metrics are loss and accuracy averaged over `num_draws` masks, which are the same at every
+    evaluation; the accuracies of the most probable and of the expected mask; and the expected
     density. For all others, they are loss, accuracy and density of the mask to evaluate.
 
     The context of a member holds its frozen weights (``weights``), whether to rescale them
@@ -421,7 +422,7 @@ def masked_classification(
       count_gradient: see `supermasks.loss_of_logits`.
     """
     apply, prunable = problem.network.apply, problem.prunable
-    plain = make_loss(apply)
+    plain = training_loss(problem)
 
     def at(step: int | jax.Array) -> supermasks.Draw:
         return draw.make(Training(problem.params, prunable, num_steps, step))
@@ -441,7 +442,7 @@ def masked_classification(
         params = supermasks.masked_params(
             mask, context["weights"], prunable, rescale=context["rescale"]
         )
-        return measure(apply, params, split)
+        return measure(apply, params, split, problem.losses)
 
     def measure_draws(logits: PyTree, split: PyTree, context: Mapping[str, PyTree]) -> Metrics:
         def of_draw(key: jax.Array) -> Metrics:

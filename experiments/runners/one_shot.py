@@ -267,11 +267,12 @@ class Bench:
         data: PyTree,
     ) -> tuple[tuple, tuple[jax.Array, jax.Array]]:  # fmt: skip
         """Return the validation and test accuracies of one criterion's masks, both `[N, K]`."""
-        apply = self._plan.problem.network.apply
+        apply, losses = self._plan.problem.network.apply, self._plan.problem.losses
 
         def of_network(params: PyTree) -> tuple[jax.Array, jax.Array]:
             validation, test = (
-                measure(apply, params, data[split])["accuracy"] for split in ("validation", "test")
+                measure(apply, params, data[split], losses)["accuracy"]
+                for split in ("validation", "test")
             )
             return validation, test
 

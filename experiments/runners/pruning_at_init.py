@@ -24,11 +24,12 @@ from ml_collections import ConfigDict
 from experiments import processes
 from experiments.engine.progress import RoundProgress, announce_finished
 from experiments.engine.trainer import Trained
-from experiments.problems.problem import Problem, load_problem
+from experiments.problems.problem import Problem
 from experiments.problems.seeds import ADVANCE, INIT, SCORING, seed_keys
 from experiments.runners import settings
 from experiments.runners.initial_scores import SCORES
 from experiments.runners.optimizers import make_optimizer
+from experiments.runners.problems import make_problem
 from experiments.runners.retraining import Retrainer
 from experiments.runners.rows import Origin, in_order, make_row
 from experiments.runners.settings import SWEEP, integer, list_of
@@ -151,7 +152,7 @@ def make_plan(config: ConfigDict, data_dir: str | None = None, part: str | None 
     variants = parse_variants(Variant.parse, checked.variants)
     sweep = itertools.product(variants, checked.ticket_rounds, checked.seeds)
     members = list(itertools.starmap(Member, sweep))
-    problem = load_problem(checked.network, checked.dataset, checked.batch_size, data_dir)
+    problem = make_problem(checked, data_dir)
     _check_examples(checked.examples_per_class, problem)
     steps = settings.count_steps("epochs", checked.epochs, problem)
     return Plan(

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from experiments.functions import find_function, is_function, module_of
+from experiments.problems.losses import LOSSES
 from experiments.problems.problem import Problem, PyTree
 from supermask_jax import rates
 from supermask_jax.checks import lookup, shown, unknown_name
@@ -20,7 +21,7 @@ MOST = 10**9  # of any count: programs count in int32, and add two counts
 PRECISIONS = ("default", "bfloat16", "tensorfloat32", "float32")
 OPTIMIZERS = {name: f"optax.{name}" for name in ("adam", "adamw", "lamb", "sgd")}
 SCHEDULES = ("constant", "cosine", "step")
-FUNCTIONS = ("optimizer",)  # settings that may name a function, as module:function
+FUNCTIONS = ("optimizer", "loss")  # settings that may name a function, as module:function
 Check = Callable[[str, Any], None]
 S = TypeVar("S", bound="Settings")
 
@@ -211,6 +212,9 @@ class Settings:
     warmup_steps: Annotated[int, integer(0)] = 0
     drop_steps: Annotated[Sequence[int], steps] = ()  # of schedule "step"
     drop_factor: Annotated[float, positive] = 0.1
+    loss: Annotated[str, function_or_one_of("loss", LOSSES)] = "cross_entropy"
+    augment_shift: Annotated[int, integer(0)] = 0  # pixels
+    augment_flip: Annotated[bool, boolean] = False
 
     def recorded(self) -> dict[str, Any]:
         """Return the settings for ``config.json``: all but those that have their default.

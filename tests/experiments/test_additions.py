@@ -81,6 +81,50 @@ def test_one_of_each_kind_is_added_by_a_file_outside_the_repository(tmp_path):
     assert (run / "figures" / "accuracies.png").read_bytes().startswith(b"\x89PNG")
 
 
+FUNCTIONS = """\
+import jax.numpy as jnp
+import optax
+
+
+def smooth(logits, labels):
+    targets = optax.smooth_labels(jnp.eye(10)[labels], 0.1)
+    return optax.softmax_cross_entropy(logits, targets)
+
+
+def slow_adam(learning_rate):
+    return optax.adam(learning_rate, b1=0.99)
+"""
+
+# Runs a module as if started in the folder that follows its name.
+STANDING_IN = """
+import runpy, sys
+sys.path.insert(0, sys.argv.pop(1))
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+
+
+def test_a_loss_and_an_optimizer_come_from_a_module_of_the_folder_where_one_stands(tmp_path):
+    (tmp_path / "own_functions.py").write_text(FUNCTIONS)
+    command = [
+        "experiments.run", str(tmp_path), f"--workdir={tmp_path}/run",
+        "--config=experiments/configs/quickstart.py:lenet300,tiny",
+        "--config.variants=random", "--config.seeds=0",
+        "--config.num_rounds=0", "--config.loss=own_functions:smooth",
+        "--config.optimizer=own_functions.slow_adam", "--config.drop_steps=3,5",
+        "--config.schedule=step",
+    ]  # fmt: skip
+    done = command_lines.fork(*command, code=STANDING_IN)
+    assert done.returncode == 0, done.stdout + done.stderr
+    [row] = read_table(tmp_path / "run" / "results.csv")
+    assert re.search(r"\.c[0-9a-f]{8}$", row["code_version"])
+    again = [row["id"], f"--results={tmp_path}/run"]
+    elsewhere = command_lines.fork("tools.rerun", *again)
+    assert elsewhere.returncode == 1 and len(elsewhere.stderr.splitlines()) == 1
+    assert "importing own_functions fails: ModuleNotFoundError" in elsewhere.stderr
+    here = command_lines.fork("tools.rerun", str(tmp_path), *again, code=STANDING_IN)
+    assert here.stdout.endswith("every number is equal\n"), here.stdout + here.stderr
+
+
 def test_a_claim_is_judged_by_being_listed():
     left, right = (Pruned(variant, 0.1, 0.3) for variant in ("movement", "random"))
     text, why = "movement does better than random", "any difference counts"

@@ -27,6 +27,7 @@ CONFIGS = {
 }
 LISTED = "expected a non-empty list"
 AT_MOST = "expected at most 1000000000"
+EXPECTED = r"expected the losses float32\[11\] of logits \[11, 10\]"
 OWN = "tests.experiments.functions"
 TWICE = "more than once"
 
@@ -182,17 +183,18 @@ WRONG = [
          examples_per_class=1000),
     case("ranges", "pruning_at_init", r"config.rates: .*, expected a number in \[0, 1\)",
          rates=(("output/kernel", 1.0),)),
-    # Optimizers and schedules
+    # Optimizers, schedules, losses and augmentation
     *in_all("names", "unknown optimizer 'adm'; did you mean 'adam'.*, or a function of your own, m",
             optimizer="adm"),
+    *in_all("names", "unknown loss 'entropy'; did you mean 'cross_entropy'", loss="entropy"),
     *in_all("names", "unknown schedule 'cosin'; did you mean 'cosine'", schedule="cosin"),
     *(case("names", "iterative", f"config.{name} is '{text}', expected module:function",
            **{name: text})
-      for name in ("optimizer",) for text in ("a:", ":b", "..", "a:b c")),
+      for name in ("optimizer", "loss") for text in ("a:", ":b", "..", "a:b c")),
     *(case("names", "iterative", f"config.{name}: importing nowhere fails: .*: no module nowhere",
-           **{name: "nowhere:f"}) for name in ("optimizer",)),
+           **{name: "nowhere:f"}) for name in ("optimizer", "loss")),
     *(case("names", "iterative", f"config.{name} is .*, but the module {OWN} has no function",
-           **{name: f"{OWN}:{own}"}) for name in ("optimizer",) for own in ("no", "number")),
+           **{name: f"{OWN}:{own}"}) for name in ("optimizer", "loss") for own in ("no", "number")),
     case("names", "iterative", "scale_by_adam has no argument learning_rate, expected a function",
          optimizer="optax.scale_by_adam"),
     *(case("types", "iterative", rf"config.optimizer: {OWN}:{own} {pattern}",
@@ -203,14 +205,25 @@ WRONG = [
            optimizer=f"{OWN}:{own}") for own, pattern in (
                ("growing", "a state of other shapes or types"),
                ("summing", "updates of other shapes or types, expected those of the weights"))),
-    *(c for name in ("optimizer",) for v in (3, None, ["adam"])
+    *in_all("shapes", rf"mean_hinge returns float32\[\], {EXPECTED}", loss=f"{OWN}:mean_hinge"),
+    *(case("shapes", "learned", f"config.loss: {OWN}:{own} {pattern}", loss=f"{OWN}:{own}")
+      for own, pattern in (
+          ("per_class", rf"returns float32\[11, 10\], {EXPECTED}"),
+          ("two", rf"returns \(.*\), {EXPECTED}"),
+          ("one_hot_only", "fails: ValueError: Incompatible shapes for broadcasting"))),
+    case("dtypes", "iterative", rf"errors returns int32\[11\], {EXPECTED}", loss=f"{OWN}:errors"),
+    case("types", "iterative", "branching fails: TracerBoolConversionError: Attempted boolean",
+         loss=f"{OWN}:branching"),
+    case("types", "iterative", "the gradient of .*of_numpy fails: ValueError: Pure callbacks do",
+         loss=f"{OWN}:of_numpy"),
+    *(c for name in ("optimizer", "loss") for v in (3, None, ["adam"])
       for c in in_all("types", f"unknown {name} .* known: ", **{name: v})),
-    *(c for name in ("nesterov",)
+    *(c for name in ("nesterov", "augment_flip")
       for c in in_all("types", f"config.{name} is 1, expected a bool", **{name: 1})),
     *(c for name in ("weight_decay", "clip_norm") for v in (-0.1, NAN, INF, "0.1", True)
       for c in in_all("ranges", f"config.{name} is .*, expected a finite number of 0 or more",
                       **{name: v})),
-    *(c for name in ("warmup_steps",) for v in (-1, 0.5)
+    *(c for name in ("warmup_steps", "augment_shift") for v in (-1, 0.5)
       for c in in_all("ranges", integer(name, v, 0), **{name: v})),
     *in_all("ranges", "config.warmup_steps is 500, expected less than the [0-9]+ steps of a tr",
             warmup_steps=500),
@@ -237,6 +250,10 @@ WRONG = [
             optimizer="adam", momentum=0.5),
     *(case("names", "iterative", "config.nesterov is True, but .* has no Nesterov momentum here, ",
            optimizer=name, nesterov=True) for name in ("adam", "sgd", "optax.contrib.muon")),
+    *in_all("ranges", "config.augment_shift is 8, expected less than 8, the height or width of the",
+            augment_shift=8),
+    *in_all("names", "config.augment_flip is True, expected False for the gray images of digits",
+            augment_flip=True),
     # Paths
     *in_all("paths", "README.md is a file, expected a folder; remove it", NotADirectoryError,
             dataset="mnist", data_dir=str(ROOT / "README.md")),
@@ -383,6 +400,7 @@ TYPED = [
     ("names", (*START, "--config.runner=learned"), "config has no initial_logits, momentum"),
     ("names", (*START, "--config.variants=random,small"), "unknown criterion 'small'"),
     ("names", (*START, "--config.optimizer=sdg"), "unknown optimizer 'sdg'; did you mean 'sgd'"),
+    ("names", (*START, "--config.loss=README:f"), "config.loss: importing README fails: Module"),
     ("types", (*START, "--config.drop_steps=a"), "config.drop_steps has 'a', expected an integer"),
     ("names", (*START, "--config.variants=random:reinit,small"), "unknown criterion 'small'"),
     ("names", (RUN, ONE_SHOT, NEW, "--config.criteria=random,small"), "unknown criterion 'small'"),

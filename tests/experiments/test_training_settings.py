@@ -1,0 +1,55 @@
+"""Every runner trains by the optimizer, schedule, loss and augmentation of its settings."""
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from tests.experiments import tiny
+
+ONE_STEP = {  # after which the learning rate is next to zero
+    "optimizer": "sgd",
+    "momentum": 0.5,
+    "nesterov": True,
+    "weight_decay": 0.01,
+    "clip_norm": 1.0,
+    "schedule": "step",
+    "drop_steps": (1,),
+    "drop_factor": 1e-30,
+    "loss": "tests.experiments.functions:hinge",
+    "augment_shift": 1,
+    "seeds": (0,),
+    "epochs": 1,
+}
+RUNS = {
+    # Nothing is pruned, so both variants are the same network.
+    "iterative": lambda: tiny.config(
+        variants=("large_final", "random"), num_rounds=1, default_rate=0.0, rates=(), **ONE_STEP
+    ),
+    "learned": lambda: tiny.learned(
+        variants=("init",), initial_logits=(1.0,), retrain_epochs=1, **ONE_STEP
+    ),
+    "one_shot": lambda: tiny.one_shot(
+        criteria=("random",), weights=("init",), powers=(2,), learning_rate=0.1, **ONE_STEP
+    ),
+    "pruning_at_init": lambda: tiny.at_init(
+        variants=("snip",), ticket_rounds=(2,), learning_rate=0.1, **ONE_STEP
+    ),
+}
+
+
+@pytest.mark.parametrize("runner", RUNS)
+def test_after_a_step_whose_rate_is_not_zero_nothing_changes(runner, tmp_path):
+    rows = tiny.run(tmp_path, RUNS[runner]())
+    assert all(np.isfinite(row["test_accuracy"]) for row in rows)
+    if runner in ("learned", "one_shot"):
+        assert all(row["retrained_test_accuracy"] > 0.05 for row in rows)
+    folder = tmp_path / ("dense/curves" if runner == "one_shot" else "curves")
+    curves = pq.read_table(folder).to_pandas()
+    members = [name for name in ("variant", "round") if name in curves]
+    losses = [own.sort_values("step")["validation_loss"] for _, own in curves.groupby(members)]
+    for loss in losses:
+        assert 4 < loss.iloc[0] < 14, "nine classes are about 1 too near in an untrained network"
+        assert loss.iloc[0] != loss.iloc[1] and set(loss.iloc[1:]) == {loss.iloc[1]}
+    if runner == "iterative":  # the variants of a seed see the same images
+        dense, *others = losses
+        assert len(others) == 2 and others[0].tolist() == others[1].tolist() != dense.tolist()
