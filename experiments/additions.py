@@ -1,14 +1,16 @@
-"""What a configuration adds to the laboratory besides its settings."""
+"""What a run adds to the laboratory besides settings: code and data of its own."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from experiments import configs
-from experiments.datasets import LOADERS
+from experiments.datasets import LOADERS, Dataset, is_own
 from experiments.problems.networks import NETWORKS
 from experiments.runners.registry import RUNNERS
+from experiments.runners.settings import modules_of
 from experiments.runners.untrained_weights import WEIGHTS
+from experiments.storage.code import Code, identify
 from supermask_jax.actions import MASK_ONE, MASK_ZERO
 from supermask_jax.criteria import CRITERIA
 
@@ -29,3 +31,20 @@ def brings_code(config: Path) -> bool:
     ours = Path(configs.__file__).resolve().parent
     added = any(now != own for now, own in zip(REGISTRIES, _OWN, strict=True))
     return added or config.resolve().parent != ours
+
+
+def identify_with(config: Path | None, settings: Mapping[str, Any], dataset: Dataset) -> Code:
+    """Identify the code of a run with all that it brings of its own.
+
+    Args:
+      config: the file of ``--config`` if it brings code.
+      settings: the settings of the run.
+      dataset: its data set, loaded by its name.
+    """
+    data = dataset.checksum() if is_own(dataset.name) else None
+    return identify(config, modules_of(settings), data)
+
+
+def brings_own(settings: Mapping[str, Any]) -> bool:
+    """Return whether settings name a function or a file of one's own."""
+    return bool(modules_of(settings)) or is_own(settings["dataset"])

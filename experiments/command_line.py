@@ -15,6 +15,7 @@ from ml_collections import config_flags
 
 from supermask_jax.checks import shown
 
+PACKAGE = Path(__file__).resolve().parent
 CONFIG_MODULE = "config_config"  # the module name that ml_collections gives the file of --config
 
 flags.disclaim_key_flags()  # --help shows flags in the module that calls a function of this one
@@ -101,7 +102,7 @@ def config_file(flag: flags.FlagHolder[Any]) -> Path | None:
     if flag.value is None:
         return None
     name = config_flags.get_config_filename(flags.FLAGS[flag.name])
-    return path_of(name.partition(":")[0])
+    return _path_of_config(name.partition(":")[0])
 
 
 @functools.cache  # several programs may be imported in one process
@@ -203,6 +204,14 @@ class _PathParser(flags.ArgumentParser[str]):
         return "path"
 
 
+def _path_of_config(text: str) -> Path:
+    """Return the path of a configuration; outside a checkout, its own stand in the package."""
+    path = path_of(text)
+    ours = PACKAGE.parent / path
+    is_ours = ours.is_relative_to(PACKAGE / "configs") and ours.is_file()
+    return ours if is_ours and not path.exists() else path
+
+
 class _ConfigParser(flags.ArgumentParser):
     """Checks the path in ``FILE.py:ARGUMENT``, and tells errors in the file in one line."""
 
@@ -211,7 +220,7 @@ class _ConfigParser(flags.ArgumentParser):
 
     def parse(self, argument: str) -> Any:
         name, *rest = argument.split(":", 1)
-        file = path_of(name)
+        file = _path_of_config(name)
         if not file.is_file():
             kind = "a folder" if file.is_dir() else "not there"
             raise ValueError(f"{file} is {kind}, expected a file of Python.")

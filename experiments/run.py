@@ -26,7 +26,7 @@ from absl import flags, logging
 from rich.console import Console
 
 from experiments import processes, stopping
-from experiments.additions import brings_code
+from experiments.additions import brings_code, identify_with
 from experiments.command_line import (
     config_file,
     define_allow_code_change,
@@ -41,18 +41,17 @@ from experiments.plots import FIGURES, find_figure, learning_curves, save
 from experiments.plots import mask_analysis as mask_figure
 from experiments.runners import learned, mask_analysis
 from experiments.runners.registry import Plan, find_runner
-from experiments.runners.settings import modules_of
 from experiments.storage import locks, results, run_folder
 from experiments.storage.autosave import SAVE_EVERY
-from experiments.storage.code import identify
 from experiments.storage.identity import RunFolder
 from experiments.tables.curves import setting
 from experiments.tables.summary import summary
 
 CONFIG = define_config(
     "config",
-    "FILE.py:NETWORK or FILE.py:NETWORK,tiny, from experiments/configs. --config.NAME=VALUE "
-    "changes a setting; lists are a,b or ('a','b').",
+    "FILE.py:NETWORK or FILE.py:NETWORK,tiny, from experiments/configs; NETWORK may be "
+    "MODULE:FUNCTION of your own. --config.NAME=VALUE changes a setting; lists are a,b or "
+    "('a','b').",
 )
 WORKDIR = define_folder(
     "workdir",
@@ -165,8 +164,9 @@ def main(arguments: list[str]) -> None:
 def _open_folder(plan: Plan) -> RunFolder:
     """Open the folder of the run, and say if other people will not find its code."""
     file = config_file(CONFIG)
+    own = file if file and brings_code(file) else None
     config = plan.config.recorded()
-    code = identify(file if file and brings_code(file) else None, modules_of(config))
+    code = identify_with(own, config, plan.problem.dataset)
     if code.uncommitted:
         files = ", ".join(code.uncommitted[:3]) + ", ..." * (len(code.uncommitted) > 3)
         processes.say(

@@ -13,7 +13,6 @@ whose settings name functions of a local module needs that module in the folder 
 
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +21,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
+from experiments.additions import brings_own, identify_with
 from experiments.command_line import (
     config_file,
     define_config,
@@ -30,9 +30,8 @@ from experiments.command_line import (
     run_program,
 )
 from experiments.runners.registry import RUNNERS, Plan, Runner, read_table
-from experiments.runners.settings import modules_of
 from experiments.storage import results, run_folder
-from experiments.storage.code import Code, identify, of_package
+from experiments.storage.code import Code, of_package
 from experiments.storage.environment import processor, read_environments
 from experiments.storage.files import read_json
 from supermask_jax.checks import lookup
@@ -71,10 +70,9 @@ def main(arguments: list[str]) -> None:
         if len(arguments) != 2:
             raise ValueError("name the id of one row.")
         found = find(arguments[1], Path(RESULTS.value))
-        modules = modules_of(found.config.to_dict())
-        _check_config(found.row, own, modules)
+        _check_config(found, own)
         plan = found.runner.make_plan(found.config, DATA_DIR.value)
-        code = identify(own, modules)
+        code = identify_with(own, plan.config.recorded(), plan.problem.dataset)
         _check_data(found, plan)
     except (ValueError, TypeError, OSError) as error:
         fail(error)
@@ -113,9 +111,10 @@ def find(row_id: str, folder: Path) -> Found:
     raise ValueError(f"no table in {folder} has a row {row_id!r}.")
 
 
-def _check_config(row: results.Row, own: Path | None, modules: Sequence[str]) -> None:
-    brought = of_package(row["code_version"]) != row["code_version"]
-    if brought and own is None and not modules:
+def _check_config(found: Found, own: Path | None) -> None:
+    row, config = found.row, found.config
+    is_told = own or brings_own(config.to_dict())  # by --config, or by the settings
+    if of_package(row["code_version"]) != row["code_version"] and not is_told:
         raise ValueError(
             f"row {row['id']} needs the code that its configuration brought: add --config=FILE.py "
             f"(it was made by: {row['command']})."

@@ -1,7 +1,12 @@
 """The parts that configurations share: the paper's networks, schedules and pruning rates."""
 
+import re
+
 from ml_collections import ConfigDict
 
+from experiments import by_name
+from experiments.problems import own_networks
+from experiments.problems.own_networks import Schedule
 from supermask_jax.checks import shown
 
 # Zhou et al. 2019. Data set, Adam's learning rate and epochs depend on the network.
@@ -18,7 +23,8 @@ def parse(argument: str | None) -> tuple[str, bool]:
     """Parse the text after the colon of ``--config``.
 
     Args:
-      argument: ``NETWORK`` or ``NETWORK,tiny``; None for lenet300.
+      argument: ``NETWORK`` or ``NETWORK,tiny``, where NETWORK may be ``MODULE:FUNCTION``, a network
+        of one's own; None for lenet300.
 
     Returns:
       The network, and whether the tiny form is asked for.
@@ -27,11 +33,12 @@ def parse(argument: str | None) -> tuple[str, bool]:
       ValueError: for any other text.
     """
     network, _, form = (argument or "lenet300").partition(",")
-    if network not in SCHEDULES or form not in ("", "tiny"):
+    is_own = re.fullmatch(by_name.PATTERN, network)
+    if not (is_own or network in SCHEDULES) or form not in ("", "tiny"):
         raise ValueError(
             f"{shown(argument)} after the colon of --config is not understood; write "
             f"FILE.py:NETWORK or FILE.py:NETWORK,tiny with NETWORK one of {', '.join(SCHEDULES)} "
-            "(SCHEDULES of experiments/configs/base.py)."
+            f"(SCHEDULES of experiments/configs/base.py), or {by_name.FORM} of your own."
         )
     return network, form == "tiny"
 
@@ -52,6 +59,22 @@ TRAINING = {
     "augment_flip": False,
 }
 
+
+def schedule(network: str) -> Schedule:
+    """Return the schedule and the pruning rates of a network of the paper, or of one's own.
+
+    Raises:
+      ValueError: if a network of one's own cannot be imported, or brings none.
+      TypeError: if it is not a function that makes a network.
+    """
+    if network not in SCHEDULES:
+        return own_networks.schedule_of(network)
+    rates = [("output/kernel", 0.1)]
+    if network in CONVOLUTION_RATES:
+        rates.append(("conv[0-9]/kernel", CONVOLUTION_RATES[network]))
+    return Schedule(**SCHEDULES[network], rates=rates)
+
+
 # Learned supermasks: SGD's learning rate on the logits, and epochs. Those of lenet300 are the
 # paper's, except that it trains for 2000 epochs; for the convolutions they are not known.
 LEARNING = {
@@ -71,17 +94,20 @@ def learned(argument: str | None, *, experiment: str, variants: tuple[str, ...])
       variants: ``weights[:rescale]``, see `learned.Variant`.
     """
     network, tiny = parse(argument)
-    if network not in LEARNING:
+    brought = schedule(network)
+    if network in SCHEDULES and network not in LEARNING:
         raise ValueError(
             f"{network} has no learning rate and epochs for learned masks; add it to LEARNING of "
             "experiments/configs/base.py."
         )
-    config = ConfigDict({**TRAINING, **LEARNING[network]})
+    own = {"learning_rate": brought.mask_learning_rate, "epochs": brought.mask_epochs}
+    config = ConfigDict({**TRAINING, **LEARNING.get(network, own)})
     config.runner = "learned"
     config.experiment = experiment
     config.figure = "learned_supermasks"
     config.network = network
-    config.dataset = SCHEDULES[network]["dataset"]
+    config.dataset = brought.dataset
+    config.num_validation = 0  # as the data set has it, or else a tenth of the training images
     config.variants = variants
     config.initial_logits = (1.0,)  # the best on validation among those of supermask_densities
     config.seeds = (0, 1, 2, 3, 4)
@@ -93,7 +119,7 @@ def learned(argument: str | None, *, experiment: str, variants: tuple[str, ...])
     config.count_gradient = True
     config.retrain_epochs = 0  # above 0, the networks of the most probable masks are retrained
     config.draw = "bernoulli"
-    config.retrain_learning_rate = SCHEDULES[network]["learning_rate"]
+    config.retrain_learning_rate = brought.learning_rate
     config.matmul_precision = "float32"
     config.members_at_once = 0
     config.chunk_evals = 1
@@ -157,26 +183,27 @@ def iterative(
       rate_factor: multiplies the pruning rates of the paper.
     """
     network, tiny = parse(argument)
-    config = ConfigDict({**TRAINING, **SCHEDULES[network]})
+    brought = schedule(network)
+    own = {name: getattr(brought, name) for name in SCHEDULES["lenet300"]}
+    config = ConfigDict({**TRAINING, **own})
     config.runner = "iterative"
     config.experiment = experiment
     config.figure = experiment
     config.network = network
+    config.num_validation = 0  # as the data set has it, or else a tenth of the training images
     config.variants = variants
     config.seeds = (0, 1, 2, 3, 4)
     config.num_rounds = 24
     config.batch_size = 60
     config.eval_every = 100
     config.default_rate = 0.2 * rate_factor
-    config.rates = (("output/kernel", 0.1 * rate_factor),)
-    if network in CONVOLUTION_RATES:
-        config.rates += (("conv[0-9]/kernel", CONVOLUTION_RATES[network] * rate_factor),)
+    config.rates = tuple((pattern, rate * rate_factor) for pattern, rate in brought.rates)
     config.matmul_precision = "float32"
     config.members_at_once = 0  # in turn on a CPU, all members of a device by vmap elsewhere
     # Evaluations between two chunk boundaries: a few seconds of training.
-    config.chunk_evals = 1 if network in CONVOLUTION_RATES else 20
+    config.chunk_evals = 20 if network == "lenet300" else 1
     config.keep_checkpoints = 2
     if tiny:
         config.update(dataset="digits", epochs=1, eval_every=10, seeds=(0, 1))
-        config.num_rounds = 1 if network in CONVOLUTION_RATES else 2
+        config.num_rounds = 2 if network == "lenet300" else 1
     return config

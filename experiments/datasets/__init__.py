@@ -1,80 +1,83 @@
-"""Named data sets as NumPy arrays in memory, split in the same way in every run.
+"""Data sets as NumPy arrays in memory, split in the same way in every run.
 
-`digits` comes with scikit-learn. `mnist` and `cifar10` are read, without TensorFlow, from a
-folder of TensorFlow Datasets: `--data_dir`, or else the environment variable `TFDS_DATA_DIR`,
-or else `~/tensorflow_datasets`. This command downloads a data set into such a folder:
+A setting names a data set in one of four ways:
+
+* `digits`, which comes with scikit-learn, or another name that a configuration added to `LOADERS`;
+* the name of an image classification data set of TensorFlow Datasets, such as `mnist`, `cifar10`,
+  `fashion_mnist` or `emnist/letters`. It is read, without TensorFlow, from a folder of
+  TensorFlow Datasets in the format array_record: `--data_dir`, or else the environment variable
+  `TFDS_DATA_DIR`, or else `~/tensorflow_datasets`;
+* the path of a file of NumPy, `FILE.npz`, see `numpy_files`;
+* a function of one's own, `MODULE:FUNCTION`. It gets the folder of TensorFlow Datasets, a
+  `pathlib.Path`, and returns a `Dataset`.
+
+This command downloads `mnist` or `cifar10`:
 
     python -m experiments.datasets mnist --data_dir=DIR
 
 In `[N, H, W, C]`, the axes are images, height, width and channels.
 """
 
-import functools
-import hashlib
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from experiments.datasets import prepared
-from supermask_jax.checks import lookup
+from experiments import by_name
+from experiments.datasets import numpy_files, prepared
+from experiments.datasets.splits import (
+    Dataset,
+    Split,
+    checked,
+    cut,
+    shuffled,
+    tenth,
+    without_validation,
+)
+from supermask_jax.checks import unknown_name
 
-NUM_VALIDATION = {"mnist": 5_000, "cifar10": 5_000}  # images taken from the training set
+# Images that are taken from the training set where `num_validation` is 0; of others a tenth. An
+# entry here changes the data of runs that were made before it.
+NUM_VALIDATION = {"mnist": 5_000, "cifar10": 5_000}
 NUM_DIGITS_VALIDATION, NUM_DIGITS_TEST = 200, 300
-SPLIT_SEED = 2019
+OF_TFDS = r"[A-Za-z_]\w*(?:/\w[\w.+-]*)?"  # NAME or NAME/CONFIGURATION
 
 
-class Split(NamedTuple):
-    """Images, uint8 `[N, H, W, C]` in [0, 255], and their labels, int32 `[N]`."""
-
-    images: np.ndarray
-    labels: np.ndarray
-
-
-class Dataset(NamedTuple):
-    """A data set: `train` for training, `validation` for choosing, `test` for reporting."""
-
-    name: str
-    train: Split
-    validation: Split
-    test: Split
-    num_classes: int
-
-    @property
-    def image_shape(self) -> tuple[int, ...]:
-        """The shape `[H, W, C]` of one image."""
-        return self.train.images.shape[1:]
-
-    def checksum(self) -> str:
-        """Return sixteen hexadecimal digits of the SHA-256 of all splits."""
-        digest = hashlib.sha256()
-        for split in (self.train, self.validation, self.test):
-            for array in split:
-                digest.update(f"{array.dtype}{array.shape}".encode())
-                digest.update(np.ascontiguousarray(array).data)
-        return digest.hexdigest()[:16]
-
-
-def load(name: str, data_dir: str | None = None) -> Dataset:
+def load(name: str, data_dir: str | None = None, num_validation: int = 0) -> Dataset:
     """Load a data set from disk, without a network connection.
 
     The splits are the same in every run. They do not depend on the order of the records on disk,
     which differs between prepared copies.
 
     Args:
-      name: `digits`, `mnist` or `cifar10`.
+      name: see the top of this module.
       data_dir: a folder of TensorFlow Datasets; None means `TFDS_DATA_DIR`, or else
-        `~/tensorflow_datasets`. `digits` does not need one.
+        `~/tensorflow_datasets`.
+      num_validation: how many training images are for validation. 0 takes what `NUM_VALIDATION`
+        says, or else a tenth. Only for data sets that come without validation images: those of
+        TensorFlow Datasets and files of NumPy.
 
     Raises:
-      ValueError: if the name is unknown, or if the data set is damaged or of another kind (see
-        `prepared`).
-      FileNotFoundError: if the folder does not contain the data set.
+      ValueError: if the name is unknown, if the data set is damaged or of another kind (see
+        `prepared`, `numpy_files` and `splits`), or if `num_validation` does not fit it.
+      TypeError: if a name is that of something that is not a function of one folder.
+      FileNotFoundError: if the folder does not contain the data set, or if there is no file.
       OSError: if the folder is none, or if a file may not be read.
     """
-    return lookup("data set", name, LOADERS)(data_root(data_dir))
+    if isinstance(name, str) and name.endswith(numpy_files.SUFFIX):
+        return numpy_files.load(name, num_validation)
+    root = data_root(data_dir)
+    if by_name.is_named(name) or (isinstance(name, str) and name in LOADERS):
+        return _load_own(name, root, num_validation)
+    return _load_prepared(name, root, num_validation)
+
+
+def is_own(name: str) -> bool:
+    """Return whether a data set is not known by its name alone: a file, or a function."""
+    return by_name.is_named(name) or name.endswith(numpy_files.SUFFIX)
 
 
 def data_root(data_dir: str | None) -> Path:
@@ -91,42 +94,55 @@ def data_root(data_dir: str | None) -> Path:
         raise ValueError(f"the folder {named!r} names a user without a home directory") from error
 
 
+def _load_own(name: str, root: Path, num_validation: int) -> Dataset:
+    if num_validation:
+        raise ValueError(
+            f"config.num_validation is {num_validation}, but {name} has validation images of its "
+            "own, expected 0."
+        )
+    if not by_name.is_named(name):
+        return checked(name, LOADERS[name](root))
+    function = by_name.find("data set", name, ("data_dir",))
+    with by_name.explained(f"the data set {name}", by_name.module_of(name)):
+        made = function(root)
+    return checked(name, made)
+
+
 def _load_digits(root: Path) -> Dataset:
     from sklearn.datasets import load_digits
 
     digits: Any = load_digits()
     images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., None]
-    shuffled = _shuffled(Split(images, digits.target.astype(np.int32)))
-    validation, rest = _cut(shuffled, NUM_DIGITS_VALIDATION)
-    test, train = _cut(rest, NUM_DIGITS_TEST)
+    order = shuffled(Split(images, digits.target.astype(np.int32)))
+    validation, rest = cut(order, NUM_DIGITS_VALIDATION)
+    test, train = cut(rest, NUM_DIGITS_TEST)
     return Dataset("digits", train, validation, test, num_classes=10)
 
 
-def _load_prepared(name: str, root: Path) -> Dataset:
-    folder = prepared.find(name, root)
-    if folder is None:
-        raise prepared.missing(name, root)
-    data = prepared.open_folder(folder)
+def _load_prepared(name: Any, root: Path, num_validation: int) -> Dataset:
+    is_name = isinstance(name, str) and re.fullmatch(OF_TFDS, name)
+    place = prepared.find(name, root) if is_name else None
+    if place is None:
+        raise _not_found(name, root)
+    data = prepared.open_folder(place)
     train, test = (Split(*prepared.read(data, split)) for split in prepared.SPLITS)
-    prepared.check_training(data, train.labels, NUM_VALIDATION[name])
-    validation, train = _cut(_shuffled(train), NUM_VALIDATION[name])
+    by_rule = NUM_VALIDATION.get(name) or tenth(train)
+    prepared.check_training(data, train.labels, 0 if num_validation else by_rule)
+    train, validation = without_validation(name, train, num_validation or by_rule)
     return Dataset(name, train, validation, test, data.num_classes)
 
 
-def _shuffled(split: Split) -> Split:
-    # Sort by pixels first, so that the split does not depend on the order of the records.
-    pixels = split.images.reshape(len(split.images), -1)
-    canonical = np.argsort(pixels.view(f"V{pixels.shape[1]}").ravel(), kind="stable")
-    order = np.random.default_rng(SPLIT_SEED).permutation(canonical)
-    return Split(split.images[order], split.labels[order])
-
-
-def _cut(split: Split, num: int) -> tuple[Split, Split]:
-    return Split(*(a[:num] for a in split)), Split(*(a[num:] for a in split))
+def _not_found(name: Any, root: Path) -> Exception:
+    if isinstance(name, str) and name in NUM_VALIDATION:
+        return prepared.missing(name, root)
+    there = prepared.configurations(name, root) if isinstance(name, str) else []
+    named = f" ({root} has {', '.join(there)})" if there else ""
+    forms = dict.fromkeys([*LOADERS, *NUM_VALIDATION, f"FILE{numpy_files.SUFFIX}", by_name.FORM])
+    return ValueError(
+        f"{unknown_name('data set', name, forms)}, or what `{prepared.command('NAME', root)}` "
+        f"prepares{named}."
+    )
 
 
 # Every loader gets the folder of TensorFlow Datasets, even one that does not need it.
-LOADERS: dict[str, Callable[[Path], Dataset]] = {
-    "digits": _load_digits,
-    **{name: functools.partial(_load_prepared, name) for name in NUM_VALIDATION},
-}
+LOADERS: dict[str, Callable[[Path], Dataset]] = {"digits": _load_digits}

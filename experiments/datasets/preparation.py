@@ -46,10 +46,10 @@ def prepare(name: str, data_dir: str | None = None) -> Path:
     """
     original = lookup("data set to prepare", name, ORIGINALS)
     root = data_root(data_dir)
-    folder = prepared.find(name, root)
-    if folder:
-        prepared.open_folder(folder)
-        return folder
+    place = prepared.find(name, root)
+    if place:
+        prepared.open_folder(place)
+        return place.folder
     _check_connection(original.url)
     return _download_and_prepare(name, root)
 

@@ -17,21 +17,25 @@ import jax.numpy as jnp
 from experiments.problems.convolutions import convolve, max_pool
 from supermask_jax.checks import lookup
 
-Params = dict[str, dict[str, jax.Array]]
+PyTree = Any
 
 
 class Network(NamedTuple):
-    """A network as two pure functions of a nested dict of parameters.
+    """A network as two pure functions of its parameters.
 
     Attributes:
-      init: key -> parameters, `{"conv1": {"kernel", "bias"}, ..., "dense1", "dense2", "output"}`.
+      init: typed key -> parameters, any pytree of float32 arrays. The paper's networks have
+        `{"conv1": {"kernel", "bias"}, ..., "dense1", "dense2", "output"}`.
       apply: (parameters, images float32 `[B, H, W, C]` in [0, 1]) -> logits `[B, num_classes]`.
       input_shape: `(H, W, C)`.
+      has_state: whether it has state beside its parameters, such as the means of BatchNorm. No
+        runner trains such a network yet.
     """
 
-    init: Callable[[jax.Array], Params]
-    apply: Callable[[Params, jax.Array], jax.Array]
+    init: Callable[[jax.Array], PyTree]
+    apply: Callable[[PyTree, jax.Array], jax.Array]
     input_shape: tuple[int, ...]
+    has_state: bool = False
 
 
 class Widths(NamedTuple):
@@ -76,19 +80,23 @@ def as_network(module: nn.Module, input_shape: tuple[int, ...]) -> Network:
     """Wrap a linen module as a `Network`.
 
     Args:
-      module: maps `[B, H, W, C]` to logits `[B, num_classes]`; its only variables are parameters.
+      module: maps `[B, H, W, C]` to logits `[B, num_classes]`. If it has variables that are no
+        parameters, the network has state.
       input_shape: `(H, W, C)`.
     """
 
-    def init(key: jax.Array) -> Params:
-        variables: Any = module.init(key, jnp.zeros((1, *input_shape)))
-        return variables["params"]
+    def variables(key: jax.Array) -> Any:
+        return module.init(key, jnp.zeros((1, *input_shape)))
 
-    def apply(params: Params, images: jax.Array) -> jax.Array:
+    def init(key: jax.Array) -> PyTree:
+        return variables(key)["params"]
+
+    def apply(params: PyTree, images: jax.Array) -> jax.Array:
         logits: Any = module.apply({"params": params}, images)
         return logits
 
-    return Network(init, apply, input_shape)
+    has_state = jax.eval_shape(variables, jax.random.key(0)).keys() != {"params"}
+    return Network(init, apply, input_shape, has_state)
 
 
 class Classifier(nn.Module):

@@ -5,10 +5,12 @@ from typing import Any, NamedTuple
 
 import jax
 
-from experiments import datasets
+from experiments import by_name, datasets
+from experiments.problems import own_networks
 from experiments.problems.losses import Losses, cross_entropy
-from experiments.problems.networks import Network, make_network
+from experiments.problems.networks import NETWORKS, Network, make_network
 from supermask_jax import trees
+from supermask_jax.checks import lookup
 
 PyTree = Any
 Augment = Callable[[jax.Array, jax.Array], jax.Array]
@@ -41,27 +43,34 @@ class Problem(NamedTuple):
         return len(self.dataset.train.labels) // self.batch_size
 
 
-def load_problem(network: str, dataset: str, batch_size: int, data_dir: str | None) -> Problem:
+def load_problem(
+    network: str, dataset: str, batch_size: int, data_dir: str | None, num_validation: int
+) -> Problem:
     """Load a data set and make the network for it.
 
     Args:
-      network: a key of `NETWORKS`.
-      dataset: a key of `datasets.LOADERS`.
+      network: a key of `NETWORKS`, or ``MODULE:FUNCTION``, see `own_networks`.
+      dataset: see `datasets`.
       batch_size: images per step.
       data_dir: see `datasets.load`.
+      num_validation: see `datasets.load`.
 
     Raises:
-      ValueError: if a name is unknown, the images are too small for the network, or a batch is
-        larger than the training set.
+      ValueError: if a name is unknown, the network does not fit the data set, or a batch is larger
+        than the training set.
+      TypeError: if a name is that of something that is not such a function.
       FileNotFoundError: if the data set is missing; the message says how to get it.
     """
-    data = datasets.load(dataset, data_dir)
+    if not by_name.is_named(network):
+        lookup("network", network, {**NETWORKS, by_name.FORM: None})
+    data = datasets.load(dataset, data_dir, num_validation)
     num_train = len(data.train.labels)
     if batch_size > num_train:
         raise ValueError(
             f"config.batch_size is {batch_size}, expected at most the {num_train} training images."
         )
     height, width, channels = data.image_shape
-    made = make_network(network, (height, width, channels), data.num_classes)
+    make = own_networks.make if by_name.is_named(network) else make_network
+    made = make(network, (height, width, channels), data.num_classes)
     params = jax.eval_shape(made.init, jax.random.key(0))
     return Problem(data, made, params, trees.prunable_leaves(params), batch_size)

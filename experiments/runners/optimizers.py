@@ -8,12 +8,13 @@ not biases. What freezes pruned weights goes around all of this.
 
 import inspect
 from collections.abc import Set
+from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
 import optax
 
-from experiments.functions import errors_in_one_line, find_function
+from experiments import by_name
 from experiments.problems.problem import Problem, PyTree
 from experiments.runners.settings import OPTIMIZERS, Settings
 from supermask_jax.optimizers import taking_extra_arguments, update
@@ -36,13 +37,14 @@ def make_optimizer(
       ValueError: if settings contradict each other, or if the optimizer does not take them or
         fails on the parameters; the message names the setting.
     """
-    function = find_function("optimizer", OPTIMIZERS.get(config.optimizer, config.optimizer))
-    with errors_in_one_line("optimizer", config.optimizer):
+    name = by_name.with_colon(OPTIMIZERS.get(config.optimizer, config.optimizer))
+    function = by_name.find("optimizer", name)
+    with _explained(name):
         takes = inspect.signature(function).parameters.keys()
     _check_combination(config, takes)
     options = _options(config, problem, takes)
     rates = learning_rates(config, learning_rate, num_steps)
-    with errors_in_one_line("optimizer", config.optimizer):
+    with _explained(name):
         optimizer = taking_extra_arguments(function(learning_rate=rates, **options))
     before = []
     if config.clip_norm:
@@ -50,7 +52,7 @@ def make_optimizer(
     if config.weight_decay and "weight_decay" not in options:
         before.append(optax.add_decayed_weights(config.weight_decay, problem.prunable))
     whole = optax.chain(*before, optimizer) if before else optimizer
-    _check_step(config.optimizer, whole, problem.params)
+    _check_step(name, whole, problem.params)
     return whole
 
 
@@ -144,7 +146,7 @@ def _check_step(name: str, optimizer: optax.GradientTransformation, params: PyTr
         state, known = optimizer.init(params), taking_extra_arguments(optimizer)
         return state, *update(known, params, state, params, loss(params), loss, {})
 
-    with errors_in_one_line("optimizer", name):
+    with _explained(name):
         state, updates, new = jax.eval_shape(step, params)
     for what, here, expected in (("updates", updates, params), ("a state", new, state)):
         if not _are_alike(here, expected):
@@ -152,6 +154,10 @@ def _check_step(name: str, optimizer: optax.GradientTransformation, params: PyTr
                 f"config.optimizer: a step of {name} returns {what} of other shapes or types, "
                 f"expected those of {'the weights' if what == 'updates' else 'the state before'}."
             )
+
+
+def _explained(name: str) -> AbstractContextManager[None]:
+    return by_name.explained(f"the optimizer {name}", by_name.module_of(name))
 
 
 def _are_alike(tree: PyTree, other: PyTree) -> bool:

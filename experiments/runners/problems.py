@@ -19,7 +19,8 @@ def make_problem(config: Settings, data_dir: str | None) -> Problem:
       ValueError: if a setting does not fit the data or the network; the message names it.
       FileNotFoundError: if the data set is missing; the message says how to get it.
     """
-    problem = load_problem(config.network, config.dataset, config.batch_size, data_dir)
+    names = config.network, config.dataset
+    problem = load_problem(*names, config.batch_size, data_dir, config.num_validation)
     return problem._replace(
         losses=find_losses(config.loss, problem.dataset.num_classes),
         augment=_augmentation(config, problem),

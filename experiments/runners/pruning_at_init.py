@@ -179,11 +179,11 @@ def _num_keep(config: Settings, problem: Problem) -> dict[int, int]:
 
 def _check_examples(number: int, problem: Problem) -> None:
     labels = problem.dataset.train.labels
-    counts = np.bincount(labels, minlength=problem.dataset.num_classes)
+    classes, counts = np.unique(labels, return_counts=True)  # of emnist/letters some are unused
     if number > counts.min():
         raise ValueError(
             f"config.examples_per_class is {number}, expected at most {counts.min()}, the training "
-            f"images of class {counts.argmin()}."
+            f"images of class {classes[counts.argmin()]}."
         )
 
 

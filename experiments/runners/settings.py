@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
-from experiments.functions import find_function, is_function, module_of
+from experiments import by_name
 from experiments.problems.losses import LOSSES
 from experiments.problems.problem import Problem, PyTree
 from supermask_jax import rates
@@ -21,7 +21,7 @@ MOST = 10**9  # of any count: programs count in int32, and add two counts
 PRECISIONS = ("default", "bfloat16", "tensorfloat32", "float32")
 OPTIMIZERS = {name: f"optax.{name}" for name in ("adam", "adamw", "lamb", "sgd")}
 SCHEDULES = ("constant", "cosine", "step")
-FUNCTIONS = ("optimizer", "loss")  # settings that may name a function, as module:function
+FUNCTIONS = ("optimizer", "loss")  # settings that may also name a function with a dot
 Check = Callable[[str, Any], None]
 S = TypeVar("S", bound="Settings")
 
@@ -120,8 +120,8 @@ def function_or_one_of(kind: str, registry: Mapping[str, Any]) -> Check:
     """
 
     def check(name: str, value: Any) -> None:
-        if is_function(value):
-            find_function(name, value)
+        if isinstance(value, str) and by_name.is_named(by_name.with_colon(value)):
+            by_name.find(kind, by_name.with_colon(value))
         elif not isinstance(value, str) or value not in registry:
             unknown = unknown_name(kind, value, registry)
             raise ValueError(f"{unknown}, or a function of your own, module:function")
@@ -215,6 +215,7 @@ class Settings:
     loss: Annotated[str, function_or_one_of("loss", LOSSES)] = "cross_entropy"
     augment_shift: Annotated[int, integer(0)] = 0  # pixels
     augment_flip: Annotated[bool, boolean] = False
+    num_validation: Annotated[int, integer(0)] = 0  # as the data set has it, see `datasets.load`
 
     def recorded(self) -> dict[str, Any]:
         """Return the settings for ``config.json``: all but those that have their default.
@@ -257,11 +258,13 @@ def pruning_rates(config: RateSettings, params: PyTree) -> PyTree:
     Raises:
       ValueError: if a rule is wrong or matches no leaf, or if none is for convolutions.
     """
+    own = by_name.is_named(config.network)
     try:
         tree = rates.rates_by_path(params, config.rates, config.default_rate)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"config.rates: {error}") from None
-    if "conv1" in params and not any("conv" in pattern for pattern, _ in config.rates):
+        hint = " Its own rates come with --config=FILE.py:" + config.network if own else ""
+        raise ValueError(f"config.rates: {error}{hint}") from None
+    if not own and "conv1" in params and not any("conv" in pattern for pattern, _ in config.rates):
         raise ValueError(
             f"config.rates has no rule for the convolutions of {config.network}; choose the "
             f"network after the colon: --config=FILE.py:{config.network}, or add it to "
@@ -281,7 +284,9 @@ def defaults(kind: type[Settings]) -> dict[str, Any]:
 
 def modules_of(config: Mapping[str, Any]) -> list[str]:
     """Return the names of the modules whose functions the settings of a run name."""
-    return [module_of(config[name]) for name in FUNCTIONS if is_function(config.get(name))]
+    names = [config[name] for name in ("network", "dataset")]
+    names += [by_name.with_colon(config[name]) for name in FUNCTIONS if name in config]
+    return [by_name.module_of(name) for name in names if by_name.is_named(name)]
 
 
 def read(kind: type[S], config: Mapping[str, Any]) -> S:

@@ -32,9 +32,8 @@ class Code(NamedTuple):
 
     Attributes:
       version: the version of the package, ``+s`` and ten hexadecimal digits of the SHA-256 of the
-        sources of `supermask_jax` and `experiments` and of the versions of `NUMERICAL`; if a
-        configuration brings code of its own, or names functions elsewhere, also ``.c`` and eight
-        digits of that code's.
+        sources of `supermask_jax` and `experiments` and of the versions of `NUMERICAL`; if a run
+        brings code or data of its own, also ``.c`` and eight digits of the SHA-256 of these.
       commit: the commit of the checkout; None outside git.
       uncommitted: sources with changes that are not committed.
     """
@@ -44,21 +43,25 @@ class Code(NamedTuple):
     uncommitted: tuple[str, ...]
 
 
-def identify(config: Path | None = None, modules: Sequence[str] = ()) -> Code:
-    """Identify the code of this process.
+def identify(
+    config: Path | None = None, modules: Sequence[str] = (), data: str | None = None
+) -> Code:
+    """Identify the code of this process, and what a run brings of its own.
+
+    Files and modules, with the modules that they import, are part of the identity: local ones by
+    their sources, installed packages by name and version.
 
     Args:
-      config: the file of ``--config`` if it brings code of its own: that file and the modules that
-        it imports are part of the identity, local ones by their sources, installed packages by
-        name and version.
-      modules: the names of imported modules whose functions its settings name; they count in the
-        same way, unless they are of `NUMERICAL`.
+      config: the file of ``--config`` if it brings code of its own.
+      modules: the modules of functions that settings name; those of `NUMERICAL` bring nothing.
+      data: the checksum of a data set that its name alone does not tell.
     """
     version = f"{supermask_jax.__version__}{LOCAL}{_package_digest()[:10]}"
     commit, uncommitted = _committed(_root())
     others = [name for name in dict.fromkeys(modules) if name.partition(".")[0] not in NUMERICAL]
-    if (config or others) and (brought := _brought(config, others)):
-        version += f".c{_digest(brought)[:8]}"
+    if config or others or data:
+        brought = _brought(config, others) | ({"data set": data} if data else {})
+        version += f".c{_digest(brought)[:8]}" if brought else ""
     for file in filter(None, (config, *map(_local_file, others))):
         uncommitted += tuple(_changes(file.parent, [file]))
     return Code(version, commit, uncommitted)
@@ -167,30 +170,30 @@ def _plain(node: Any) -> Any:
 
 
 def _brought(config: Path | None, modules: Iterable[str]) -> dict[str, str]:
-    """Return what a configuration, modules, and the modules that these import say, by name.
+    """Return what a configuration, modules and the modules that they import say, by name.
 
     Other configurations count; all else in the standard library and in this package is left out.
     Installed packages stand with their versions.
     """
     configs = _root() / "experiments" / "configs"
-    found, todo = {}, [iter(modules)]
     seen = {path for path in _all_files(_root()) if configs not in path.parents}
+    found, todo = {}, [package for module in modules for package in _with_packages(module)]
     if config:
         found[config.name] = _said(config)
-        todo.append(_imported(config.resolve(), ""))
         seen.add(config.resolve())
+        todo += _imported(config.resolve(), "")
     distributions = metadata.packages_distributions()
     while todo:
-        for name in todo.pop():
-            path = _file_of(name)
-            if path is None or path in seen:
-                continue
-            seen.add(path)
-            if INSTALLED.isdisjoint(path.parts):
-                found[name] = _said(path)
-                todo.append(_imported(path, sys.modules[name].__package__ or ""))
-            else:
-                found |= versions_of(distributions.get(name.partition(".")[0], []))
+        name = todo.pop()
+        path = _file_of(name)
+        if path is None or path in seen:
+            continue
+        seen.add(path)
+        if INSTALLED.isdisjoint(path.parts):
+            found[name] = _said(path)
+            todo += _imported(path, sys.modules[name].__package__ or "")
+        else:
+            found |= versions_of(distributions.get(name.partition(".")[0], []))
     return found
 
 
@@ -198,6 +201,12 @@ def _local_file(module: str) -> Path | None:
     """Return the source of an imported module that is not installed; None if it has none."""
     path = _file_of(module)
     return path if path and INSTALLED.isdisjoint(path.parts) else None
+
+
+def _with_packages(module: str) -> list[str]:
+    """Return a module and the packages that contain it, which Python runs first."""
+    parts = module.split(".")
+    return [".".join(parts[:end]) for end in range(1, len(parts) + 1)]
 
 
 def _imported(path: Path, package: str) -> Iterator[str]:

@@ -84,7 +84,7 @@ def test_every_config_has_the_settings_that_older_files_lack(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_full_config_is_valid(name, monkeypatch):
-    monkeypatch.setattr(datasets, "load", lambda name, data_dir: fake_dataset(name))
+    monkeypatch.setattr(datasets, "load", lambda name, *_: fake_dataset(name))
     for network in NETWORKS:
         config = get_config(name, network)
         plan = RUNNERS[config.runner].make_plan(config)

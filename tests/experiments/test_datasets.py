@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from experiments import datasets
-from experiments.datasets import preparation
+from experiments.datasets import preparation, splits
 from experiments.datasets import prepared as prepared_folders
 from tests.experiments import command_lines
 
@@ -160,8 +160,8 @@ def test_the_split_does_not_depend_on_record_order(order_seed):
     order = np.random.default_rng(order_seed).permutation(NUM_TRAIN)
     jax.tree.map(
         np.testing.assert_array_equal,
-        datasets._shuffled(split),
-        datasets._shuffled(datasets.Split(*(a[order] for a in split))),
+        splits.shuffled(split),
+        splits.shuffled(datasets.Split(*(a[order] for a in split))),
     )
 
 
@@ -265,13 +265,14 @@ def test_the_default_folder_is_that_of_tfds(monkeypatch, tmp_path):
 
 
 def test_an_unknown_name_gets_the_nearest_one():
-    message = "unknown data set 'mnits'; did you mean 'mnist'\\? known: cifar10, digits, mnist"
+    message = "unknown data set 'mnits'; did you mean 'mnist'\\? known: FILE.npz, "
     with pytest.raises(ValueError, match=message):
         datasets.load("mnits")
 
 
 @pytest.mark.parametrize("name", ["mnits", "digits"])
 def test_only_data_sets_with_a_source_are_prepared(name, tmp_path):
+    assert set(preparation.ORIGINALS) == set(prepared_folders.DOWNLOADED)
     with pytest.raises(ValueError, match=rf"^unknown .*{name}.* known: cifar10, mnist$"):
         preparation.prepare(name, str(tmp_path))
 
