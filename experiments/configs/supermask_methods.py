@@ -21,13 +21,13 @@ from experiments.configs import base
 # SGD's learning rate on the logits or scores of lenet300: of several powers of ten, the best on
 # validation for one seed that the experiment does not use.
 LEARNING_RATES = {
-    "bernoulli": 100.0,
+    "bernoulli": 1000.0,
     "top_k": 1.0,
-    "threshold": 1.0,
+    "threshold": 10.0,
     "ternary": 1.0,
-    "gumbel": 100.0,
-    "hard_concrete": 10.0,
-    "continuous": 10.0,
+    "gumbel": 1000.0,
+    "hard_concrete": 1000.0,
+    "continuous": 100.0,
 }
 
 
