@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from matplotlib.figure import Figure
 
 from experiments.plots import FIGURES, learning_curves, mask_analysis
+from experiments.runners.learned import BERNOULLI
 from experiments.runners.registry import read_table
 from experiments.storage import results
 from tools.report import accuracy_tables, claims, reported
@@ -98,6 +99,7 @@ def _experiment(experiment: Experiment, others: Sequence[Experiment]) -> list[Bl
         Heading(3, experiment.title),
         Picture(draw, anchor(f"{experiment.title} figure"), _caption(experiment)),
         accuracy_tables.table(experiment.rows),
+        *_how_measured(experiment),
         *reported.beside(experiment.name, experiment.network),
         *_convergence(experiment),
         *_learning_curves(experiment),
@@ -110,6 +112,18 @@ def _experiment(experiment: Experiment, others: Sequence[Experiment]) -> list[Bl
             )
             for table in experiment.tables
         ),
+    ]
+
+
+def _how_measured(experiment: Experiment) -> list[Block]:
+    """Return a note on draws other than Bernoulli's, none where there are none."""
+    if {row.get("draw", BERNOULLI) for row in experiment.rows} <= {BERNOULLI}:
+        return []
+    return [
+        Paragraph(
+            f"Draws other than {BERNOULLI} are measured by the one mask that they evaluate, in all "
+            "columns."
+        )
     ]
 
 
