@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.command_line import path_of
 from experiments.datasets.splits import Dataset, as_split, from_arrays
 
 SUFFIX = ".npz"
@@ -30,6 +29,8 @@ def load(name: str, num_validation: int) -> Dataset:
       ValueError: if the file is damaged or holds anything else.
       FileNotFoundError: if it is missing.
     """
+    from experiments.command_line import path_of  # with flags, which not all who load data have
+
     arrays = _read(path_of(name))
     splits = {which: as_split(name, pair, *(arrays[field] for field in pair))
               for which, pair in FIELDS.items()}  # fmt: skip

@@ -73,20 +73,25 @@ PROGRAMS = (
 )
 
 
+def younger_left_out(row, source):
+    """Return a row without the columns that are younger than its table."""
+    return {name: row[name] for name in row if name in results.read_header(source)}
+
+
 @pytest.mark.parametrize("source", TABLES, ids=lambda path: path.stem)
 @pytest.mark.parametrize("rewrite", PROGRAMS)
 def test_a_committed_table_comes_back_equal(tmp_path, rewrite, source):
     target = tmp_path / "table.csv"
     rewrite(source, target)
-    rows = read_table(target)
-    results.write_rows(target, rows, list(rows[0]))
+    rows = [younger_left_out(row, source) for row in read_table(target)]
+    results.write_rows(target, rows, rows[0])
     assert target.read_bytes() == source.read_bytes()
 
 
 @pytest.mark.parametrize("source", TABLES, ids=lambda path: path.stem)
 def test_a_committed_table_is_written_as_it_was_read(tmp_path, source):
-    rows = read_table(source)
-    results.write_rows(tmp_path / "table.csv", rows, list(rows[0]))
+    rows = [younger_left_out(row, source) for row in read_table(source)]
+    results.write_rows(tmp_path / "table.csv", rows, rows[0])
     assert (tmp_path / "table.csv").read_bytes() == source.read_bytes()
 
 

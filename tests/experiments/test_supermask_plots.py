@@ -280,7 +280,7 @@ def test_learning_curves_are_drawn_from_their_file_and_say_of_what(tmp_path):
     workdir = tiny.finished(tiny.learned)
     drawn = figure.draw("learning_curves", [workdir / learned.CURVES])
     assert len(drawn.axes) == 2
-    assert title(drawn) == "learned supermasks, lenet300 on digits, 2 seeds"
+    assert title(drawn) == "learned supermasks, lenet300 on digits, bernoulli, 2 seeds"
     alone = shutil.copy(workdir / learned.CURVES, tmp_path / "mine.curves.parquet")
     assert "mine.curves.parquet" in title(figure.draw("learning_curves", [alone]))
     shutil.copy(workdir / "config.json", tmp_path / "mine.config.json")

@@ -73,7 +73,7 @@ def test_missing_slices_are_named(sliced):
 
 
 def test_slices_that_are_behind_are_named():
-    configs = [{"slice": "0/2"}, {"slice": "1/2"}]
+    configs = [{"slice": part, "num_rounds": 3} for part in ("0/2", "1/2")]
     with pytest.raises(ValueError, match="slices 1/2 have not finished round 3"):
         collect.check_slices(configs, [[{"round": 3}], [{"round": 2}]])
 
