@@ -139,3 +139,13 @@ def test_a_network_without_a_schedule_is_told_where_it_goes(monkeypatch):
 def test_wrong_argument_of_a_config(argument):
     with pytest.raises(ValueError, match="lenet300, conv2, conv4, conv6"):
         base.parse(argument)
+
+
+def test_the_draw_after_the_network_brings_its_learning_rate():
+    config = get_config("supermask_methods", "lenet300,top_k,tiny")
+    assert (config.draw, config.learning_rate, config.dataset) == ("top_k", 1.0, "digits")
+    assert get_config("supermask_methods", None).draw == "bernoulli"
+    with pytest.raises(ValueError, match="unknown draw 'topk'; did you mean 'top_k'"):
+        get_config("supermask_methods", "lenet300,topk")
+    with pytest.raises(ValueError, match="'lenet300,big' after the colon"):
+        get_config("supermask_methods", "lenet300,top_k,big")
