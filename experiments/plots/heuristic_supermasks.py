@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.plots import learned_supermasks
-from experiments.plots.panels import draw_points, finish, range_note
+from experiments.plots.panels import draw_points, finish, legend_entries, range_note
 from experiments.plots.rounds import weights_axis
 from experiments.plots.styles import SOLID, Style, styles_for
 from experiments.tables.curves import Row, num_seeds, setting
@@ -129,11 +129,7 @@ def _note(seeds: str, others: Sequence[str]) -> str:
 
 def _legend(figure: Figure, panels: Sequence[Axes]) -> None:
     """Add learned masks, the named criteria from the best to the worst, then the others."""
-    entries = {
-        name: line
-        for axes in panels
-        for line, name in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
+    entries = legend_entries(panels)
     figure.legend(
         list(entries.values()),
         list(entries),

@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 
 from experiments.plots.styles import Style
@@ -41,6 +42,15 @@ def finish(axes: Axes, title: str) -> None:
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8.5)
+
+
+def legend_entries(panels: Iterable[Axes]) -> dict[str, Artist]:
+    """Return what a legend of several panels shows: every name once, with its line."""
+    return {
+        name: line
+        for axes in panels
+        for line, name in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
 
 
 def range_note(seeds: str) -> str:

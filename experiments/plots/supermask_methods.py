@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from experiments.plots.panels import draw_points, finish, range_note
+from experiments.plots.panels import draw_points, finish, legend_entries, range_note
 from experiments.plots.rounds import SIZE
 from experiments.plots.styles import styles_for
 from experiments.tables.curves import Row, num_seeds, setting
@@ -40,11 +40,7 @@ def draw(rows: Sequence[Row]) -> Figure:
     panels[0].set_ylabel("test accuracy (%)", fontsize=9.5)
     seeds = num_seeds(rows)
     figure.suptitle(f"supermasks by draw, {network} on {dataset}, {seeds}", fontsize=10.5)
-    entries = {
-        name: line
-        for axes in panels
-        for line, name in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
+    entries = legend_entries(panels)
     figure.legend(
         list(entries.values()),
         list(entries),
