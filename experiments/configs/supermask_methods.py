@@ -18,7 +18,7 @@ Expect for lenet300 after these 20 epochs, as test accuracy of the mask to evalu
 from ml_collections import ConfigDict
 
 from experiments.configs import base
-from supermask_jax.checks import lookup
+from supermask_jax.checks import shown
 
 # SGD's learning rate on the logits or scores of lenet300: of several powers of ten, the best on
 # validation for one seed that the experiment does not use.
@@ -45,7 +45,12 @@ def get_config(argument: str | None = None) -> ConfigDict:
     """
     parts = (argument or "lenet300").split(",")
     draw = parts.pop(1) if len(parts) > 1 and parts[1] not in ("", "tiny") else "bernoulli"
-    rate = lookup("draw", draw, LEARNING_RATES)
+    if draw not in LEARNING_RATES:
+        raise ValueError(
+            f"{shown(argument)} after the colon of --config is not understood; write "
+            "FILE.py:NETWORK,DRAW or FILE.py:NETWORK,DRAW,tiny with DRAW one of "
+            f"{', '.join(LEARNING_RATES)}."
+        )
     config = base.learned(
         ",".join(parts),
         experiment="supermask_methods",
@@ -53,7 +58,7 @@ def get_config(argument: str | None = None) -> ConfigDict:
     )
     config.figure = "supermask_methods"
     config.draw = draw
-    config.learning_rate = rate
+    config.learning_rate = LEARNING_RATES[draw]
     config.initial_logits = (0.0,)
     if config.dataset != "digits":
         config.update(epochs=20, eval_every=440)
