@@ -144,7 +144,7 @@ def one_shot(argument: str | None, *, experiment: str, criteria: tuple[str, ...]
     config.powers = tuple(range(25))
     config.retrain_power = -1  # from 0, the networks of the masks of this power are retrained
     config.retrain_epochs = config.epochs
-    del config.variants, config.num_rounds
+    del config.variants, config.num_rounds, config.rewind_step, config.scope, config.least
     if tiny:
         config.update(powers=(0, 1, 5), weights=("init", "signed_constant"))
     return config
@@ -166,8 +166,29 @@ def pruning_at_init(
     config.ticket_rounds = (4, 8, 12, 16)  # 41, 17, 7 and 3 % of the weights of lenet300
     config.examples_per_class = 10
     del config.num_rounds, config.keep_checkpoints
+    del config.rewind_step, config.scope, config.least
     if tiny:
         config.ticket_rounds = (2, 8)
+    return config
+
+
+def connectivity(argument: str | None, *, experiment: str, variants: tuple[str, ...]) -> ConfigDict:
+    """Return a configuration of linear mode connectivity, in its full or its tiny form.
+
+    Args:
+      argument: see `parse`.
+      experiment: the name of the experiment in the table, and of its default figure.
+      variants: ``criterion[:mask_one[:mask_zero]]``; the actions default to rewind and zero.
+    """
+    _, tiny = parse(argument)
+    config = iterative(argument, experiment=experiment, variants=variants, rate_factor=2)
+    config.runner = "connectivity"
+    config.rounds = (0, 4, 7)  # whose networks are copied: 100, 13 and 3 % of lenet300's weights
+    config.copies = 2  # of each network; all pairs of them are compared
+    config.points = 11  # of the line between two copies
+    del config.num_rounds, config.keep_checkpoints
+    if tiny:
+        config.update(rounds=(0, 1), points=3)
     return config
 
 
@@ -194,6 +215,9 @@ def iterative(
     config.variants = variants
     config.seeds = (0, 1, 2, 3, 4)
     config.num_rounds = 24
+    config.rewind_step = 0  # kept weights restart from the dense network at this step
+    config.scope = "layer"  # or global: all layers are ranked together
+    config.least = 0  # weights that every layer keeps, of scope global
     config.batch_size = 60
     config.eval_every = 100
     config.default_rate = 0.2 * rate_factor

@@ -44,14 +44,14 @@ class Programs(NamedTuple):
 
     Attributes:
       group: the layout of the members.
-      init: start parameters `[padded, ...]` -> states `[padded, ...]`.
+      init: (start parameters `[padded, ...]`, the step of the start) -> states `[padded, ...]`.
       run_chunk: (states, streams, first evaluation, data) -> (states, metrics) of one chunk.
       outputs: the shapes and types that `run_chunk` returns.
       run_test: ((), (best parameters, last parameters, context), data) -> ((), test metrics).
     """
 
     group: Group
-    init: Callable[[PyTree], TrainState]
+    init: Callable[[PyTree, int], TrainState]
     run_chunk: Callable[..., tuple[TrainState, Metrics]]
     outputs: tuple[TrainState, Metrics]
     run_test: Callable[..., tuple[tuple, Metrics]]
@@ -96,8 +96,11 @@ class Recipe(NamedTuple):
         def mapped(fn: Callable) -> Callable:
             return population.map_members(fn, batch_size=width, mesh=mesh)
 
-        init = jax.jit(jax.vmap(self.training.init), out_shardings=sharded, donate_argnums=0)
-        states = abstract(jax.eval_shape(init, params), sharded)
+        def begin(params: PyTree, step: int) -> TrainState:
+            return jax.vmap(lambda own: self.training.init(own, step))(params)
+
+        init = jax.jit(begin, static_argnums=1, out_shardings=sharded, donate_argnums=0)
+        states = abstract(jax.eval_shape(lambda own: begin(own, 0), params), sharded)
         run_chunk = jax.jit(mapped(self.training.run_chunk), donate_argnums=0)
         lowered = run_chunk.lower(states, streams, first, data)
         run_chunk = lowered.compile()

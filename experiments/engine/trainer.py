@@ -57,11 +57,14 @@ class Trained(NamedTuple):
         last step. All but early_stop_step are NaN for a member that diverged, that is, whose
         `params` are not finite.
       curves: arrays `[P, E]`, one entry per evaluation.
+      snapshot: the parameters at `Schedule.snapshot_step`, `[P, ...]` per leaf; None if the
+        training does not pass it.
     """
 
     params: PyTree
     table: dict[str, np.ndarray]
     curves: dict[str, np.ndarray]
+    snapshot: PyTree = None
 
 
 class Schedule(NamedTuple):
@@ -71,11 +74,20 @@ class Schedule(NamedTuple):
       num_steps: the number of steps.
       eval_every: steps between validations.
       chunk_evals: validations per chunk; progress is reported at chunk boundaries.
+      snapshot_step: the step, on the grid of evaluations, whose parameters are kept besides; 0 for
+        none. Chunks are cut so that one ends there.
     """
 
     num_steps: int
     eval_every: int
     chunk_evals: int
+    snapshot_step: int = 0
+
+    @property
+    def steps_of_evals(self) -> np.ndarray:
+        """The step of every evaluation, int `[E]`."""
+        ends = np.arange(-(-self.num_steps // self.eval_every) + 1) * self.eval_every
+        return np.minimum(ends, self.num_steps)
 
 
 class Trainer:
@@ -131,8 +143,7 @@ class Trainer:
     @functools.cached_property
     def eval_steps(self) -> np.ndarray:
         """The step of every evaluation, int `[E]`."""
-        ends = np.arange(self._training.num_evals) * self._schedule.eval_every
-        return np.minimum(ends, self._schedule.num_steps)
+        return self._schedule.steps_of_evals
 
     def check_memory(self, members: int, max_memory: float = math.inf, held: float = 0) -> float:
         """Check that main memory holds what grows with the steps of P members; compile nothing.
@@ -187,7 +198,11 @@ class Trainer:
         return programs.group
 
     def forecast(
-        self, populations: Mapping[int, int], held: int, max_memory: float | None
+        self,
+        populations: Mapping[int, int],
+        held: int,
+        max_memory: float | None,
+        member_steps: int | None = None,
     ) -> Forecast:
         """Compile the trainings of a sweep and forecast their memory and time.
 
@@ -195,6 +210,7 @@ class Trainer:
           populations: numbers of members, and how many trainings have each.
           held: bytes of other arrays in main memory during a training.
           max_memory: the memory limit of this process in bytes; None for what is free now.
+          member_steps: the steps of all members, if some trainings start late.
 
         Raises:
           MemoryError: if the smallest group does not fit.
@@ -204,6 +220,9 @@ class Trainer:
         groups = {size: self.prepare(size, budget, held) for size in largest_first}
         shared = max(self.check_memory(size, budget, held) for size in populations)
         group = groups[max(groups)]
+        num_steps = self._schedule.num_steps
+        if member_steps is None:
+            member_steps = num_steps * sum(size * count for size, count in populations.items())
         return Forecast(
             members=max(groups),
             rounds=sum(populations.values()),
@@ -211,7 +230,7 @@ class Trainer:
             devices=group.mesh.size,
             memory=shared + max(group.memory for group in groups.values()),
             budget=budget,
-            flops=sum(size * count for size, count in populations.items()) * self._operations(),
+            flops=member_steps / num_steps * self._operations(),
             speed=product_speed(group.mesh),
         )
 
@@ -228,8 +247,12 @@ class Trainer:
         advance: Advance = lambda steps, before=False: None,
         autosave: Autosave | None = None,
         keep_end: bool = False,
+        first_step: int = 0,
     ) -> Trained:
         """Train P members to the last step, resuming from an autosave if there is one.
+
+        Training may start late; batches, random keys and schedules are then those of the later
+        steps, and all other state of the optimizer starts afresh, see `training.Init`.
 
         Args:
           start_params: returns the start parameters of a slice of p members, `[p, ...]` per leaf.
@@ -238,6 +261,7 @@ class Trainer:
           advance: called with the progress at every chunk boundary.
           autosave: saves the training in progress; None does not save it.
           keep_end: always autosave the final state, because more work precedes the checkpoint.
+          first_step: the step of the start parameters, on the grid of evaluations.
 
         Raises:
           Stopped: if a signal asked for a stop; the state is on disk.
@@ -255,7 +279,8 @@ class Trainer:
             name, count = _group_name(chosen), chosen.stop - chosen.start
 
             def load() -> tuple[int, PyTree] | None:
-                return autosave.load(name, self._under_way(programs, count)) if autosave else None
+                like = self._under_way(programs, count, first_step)
+                return autosave.load(name, like) if autosave else None
 
             def keep(done: int, make_tree: Callable[[], PyTree]) -> None:
                 if autosave:
@@ -264,7 +289,7 @@ class Trainer:
                     autosave.save_if_due(name, done, make_tree, due=last and more)
 
             return self._train_group(
-                programs, lambda: start_params(chosen), own, data, advance, load, keep
+                programs, lambda: start_params(chosen), own, data, advance, load, keep, first_step
             )
 
         groups = [slice(i, min(i + size, members)) for i in range(0, members, size)]
@@ -288,9 +313,11 @@ class Trainer:
         advance: Advance,
         load: Callable[[], tuple[int, PyTree] | None],
         keep: Callable[[int, Callable[[], PyTree]], None],
+        first_step: int,
     ) -> Trained:
         members = population.num_members(streams)
         mesh, num_evals = programs.group.mesh, len(self.eval_steps)
+        begin, snapshot_at = self._evaluations_until(first_step), self._snapshot_at(first_step)
 
         def place(tree: PyTree) -> PyTree:
             return population.shard(population.pad(tree, programs.group.padded), mesh)
@@ -302,13 +329,15 @@ class Trainer:
         if under_way := load():
             done, saved = under_way
             states, curves = place(saved["states"]), saved["curves"]
-            advance(members * self._steps_until(done), before=True)
+            snapshot = saved.get("snapshot")
+            advance(members * (self._steps_until(done) - first_step), before=True)
             del saved, under_way
         else:
-            done, states = 0, programs.init(place(start_params()))
+            done, states = begin, programs.init(place(start_params()), first_step)
             curves = jax.tree.map(
                 lambda x: np.full(x.shape, np.nan, x.dtype), self._curves(programs, members)
             )
+            snapshot = gather(states.params) if snapshot_at else None
         advance(0)
         for first in range(done, num_evals, self._training.chunk_evals):
             start = population.replicate(np.int32(first), mesh)
@@ -319,13 +348,20 @@ class Trainer:
                 if stop == num_evals and name.startswith("train_"):
                     curves[name][:, -1] = np.nan  # no steps follow the last evaluation
             advance(members * (self._steps_until(stop) - self._steps_until(first)))
-            keep(stop, lambda now=states: {"states": gather(now), "curves": curves})
+            if stop == snapshot_at:
+                snapshot = gather(states.params)
+            more = {"snapshot": snapshot} if snapshot_at else {}
+            keep(
+                stop, lambda now=states, more=more: {"states": gather(now), "curves": curves} | more
+            )
         ends = states.best_params, states.params, streams.context
         tested = programs.run_test((), ends, data)[1]
         last = states.best_params if self._keep_best else states.params, states.best_step
         del states
         params, best_step, tested = gather((*last, tested))
-        return self._finish(params, best_step, tested, curves)
+        found = self._finish(params, best_step, tested, curves)
+        curves = {name: values[:, begin:] for name, values in curves.items()}
+        return found._replace(curves=curves, snapshot=snapshot)
 
     def _finish(
         self, params: PyTree, best_step: np.ndarray, tested: Metrics, curves: dict
@@ -338,13 +374,23 @@ class Trainer:
         table = {name: np.where(finite, x, np.float32(np.nan)) for name, x in measured.items()}
         return Trained(params, {"early_stop_step": best_step, **table}, curves)
 
-    def _under_way(self, programs: Programs, members: int) -> PyTree:
+    def _under_way(self, programs: Programs, members: int, first_step: int) -> PyTree:
         """Return the shapes and types of a group's autosave: its members without padding."""
         states, _ = programs.outputs
         states = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct((members, *x.shape[1:]), x.dtype), states
         )
-        return {"states": states, "curves": self._curves(programs, members)}
+        more = {"snapshot": states.params} if self._snapshot_at(first_step) else {}
+        return {"states": states, "curves": self._curves(programs, members)} | more
+
+    def _snapshot_at(self, first_step: int) -> int:
+        """Return how many evaluations are done at the snapshot; 0 if training does not pass it."""
+        step = self._schedule.snapshot_step
+        return self._evaluations_until(step) if step > first_step else 0
+
+    def _evaluations_until(self, step: int) -> int:
+        """Return the number of evaluations before the one at a step of their grid."""
+        return int(np.searchsorted(self.eval_steps, step))
 
     def _curves(self, programs: Programs, members: int) -> dict[str, jax.ShapeDtypeStruct]:
         _, metrics = programs.outputs
@@ -359,6 +405,8 @@ class Trainer:
 def _make_training(
     objective: Objective, optimizer: optax.GradientTransformation, schedule: Schedule
 ) -> Training:
+    evals_before = schedule.snapshot_step // schedule.eval_every
+
     def validate(params: PyTree, data: PyTree, context: Mapping[str, PyTree]) -> Metrics:
         return objective.measure(params, data["validation"], context)
 
@@ -369,7 +417,7 @@ def _make_training(
         get_batch,
         num_steps=schedule.num_steps,
         eval_every=schedule.eval_every,
-        chunk_evals=schedule.chunk_evals,
+        chunk_evals=math.gcd(schedule.chunk_evals, evals_before),
     )
 
 

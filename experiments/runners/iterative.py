@@ -6,6 +6,9 @@ Every round trains its members as one population:
     round r: for each variant, advance -> RoundState [S, ...], written into [P, ...]
              start parameters [P, ...] -> train -> w_f [P, ...] -> rows, checkpoint
 
+With late rewinding, w_0 gives way after round 0 to the weights w_k of the dense network at step k,
+which later rounds prune by and restart from; their trainings begin at step k.
+
 The results of a round are a pure function of the configuration, the seeds and the number of the
 round. Rounds that are complete on disk are not computed again.
 """
@@ -35,6 +38,7 @@ from experiments.runners import mask_analysis, settings
 from experiments.runners.optimizers import make_optimizer
 from experiments.runners.problems import make_problem
 from experiments.runners.rows import Origin, in_order, make_row
+from experiments.runners.scopes import Scope, ScopeSettings, make_scope
 from experiments.runners.settings import SWEEP, integer, list_of
 from experiments.runners.sweeps import parse_variants, seed_places, seeds_of, take_part
 from experiments.storage import results
@@ -42,10 +46,11 @@ from experiments.storage.autosave import SAVE_EVERY, Autosave
 from experiments.storage.checkpoints import Checkpoints
 from experiments.storage.identity import RunFolder
 from experiments.storage.records import RESULTS, Records
-from supermask_jax import population, rates, rounds
+from supermask_jax import population, rounds
 from supermask_jax.actions import MASK_ONE, MASK_ZERO
 from supermask_jax.checks import lookup, shown
 from supermask_jax.criteria import CRITERIA
+from supermask_jax.optimizers import with_schedules_at
 from supermask_jax.training import Stream
 from supermask_jax.transforms import freeze_pruned
 
@@ -121,10 +126,17 @@ class PruningSettings(settings.RateSettings):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings(PruningSettings):
-    """The settings of iterative pruning."""
+class TicketSettings(ScopeSettings):
+    """The settings that iterative pruning and the comparison of copies of tickets share."""
 
     variants: Annotated[Sequence[str], list_of(), SWEEP]
+    rewind_step: Annotated[int, integer(0)] = 0  # of the dense network, where rounds restart
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings(PruningSettings, TicketSettings):
+    """The settings of iterative pruning."""
+
     num_rounds: Annotated[int, integer(0), SWEEP]
 
 
@@ -134,7 +146,7 @@ class Plan(NamedTuple):
     config: Settings
     pruned: tuple[Member, ...]  # the members of every round after round 0
     problem: Problem
-    rates: PyTree
+    scope: Scope
     num_steps: int
     optimizer: optax.GradientTransformation
 
@@ -142,6 +154,16 @@ class Plan(NamedTuple):
     def seeds(self) -> list[int]:
         """The seeds of the members, in order of first appearance."""
         return seeds_of(self.pruned)
+
+    def first_step(self, round: int) -> int:
+        """Return the step at which the trainings of a round start."""
+        return self.config.rewind_step if round else 0
+
+    def num_member_steps(self, rounds: range) -> int:
+        """Return the number of steps that all members of some rounds train."""
+        return sum(
+            len(self.members(round)) * (self.num_steps - self.first_step(round)) for round in rounds
+        )
 
     @property
     def variants(self) -> list[Variant]:
@@ -164,7 +186,10 @@ class Plan(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """A finished round: the state that its population started from, and its last parameters."""
+    """A finished round: the state that its population started from, and its last parameters.
+
+    With late rewinding, the ``w_i`` of round 0 are the weights that later rounds rewind to.
+    """
 
     state: rounds.RoundState
     w_f: PyTree
@@ -191,14 +216,33 @@ def plan_from(config: Settings, data_dir: str | None = None, part: str | None = 
     members = [Member(variant, seed) for variant in variants for seed in config.seeds]
     problem = make_problem(config, data_dir)
     steps = settings.count_steps("epochs", config.epochs, problem)
+    optimizer = make_optimizer(config, problem, config.learning_rate, steps)
+    _check_rewinding(config, problem, optimizer, steps)
     return Plan(
         config=config,
         pruned=take_part(part, members),
         problem=problem,
-        rates=settings.pruning_rates(config, problem.params),
+        scope=make_scope(config, problem, config.num_rounds),
         num_steps=steps,
-        optimizer=make_optimizer(config, problem, config.learning_rate, steps),
+        optimizer=optimizer,
     )
+
+
+def _check_rewinding(
+    config: Settings, problem: Problem, optimizer: optax.GradientTransformation, num_steps: int
+) -> None:
+    step = config.rewind_step
+    if step >= num_steps or step % config.eval_every:
+        raise ValueError(
+            f"config.rewind_step is {step}, expected a multiple of the {config.eval_every} of "
+            f"config.eval_every, less than {num_steps}, the steps of a training."
+        )
+    try:
+        jax.eval_shape(
+            lambda params: with_schedules_at(step, optimizer.init(params)), problem.params
+        )
+    except ValueError as error:
+        raise ValueError(f"config.rewind_step is {step}, but {error}") from None
 
 
 def run(
@@ -234,7 +278,7 @@ def run(
         announce_finished(folder.path)
         return files.rows()
     with (
-        RoundProgress(config.num_rounds, plan.num_steps * plan.num_rows(todo)) as progress,
+        RoundProgress(config.num_rounds, plan.num_member_steps(todo)) as progress,
         jax.default_matmul_precision(config.matmul_precision),
     ):
         if first:
@@ -247,8 +291,8 @@ def run(
             analysed = laboratory.analyse(round, outcome, state) if outcome else []
             outcome = None  # frees its memory for the training
             trained = laboratory.train(round, state, progress.advance, autosave)
-            outcome = Outcome(state, trained.params)
-            new = files.add(round, outcome, trained, analysed, laboratory.eval_steps)
+            outcome = laboratory.outcome(state, trained)
+            new = files.add(round, outcome, trained, analysed, laboratory.eval_steps(round))
             autosave.clear()
             progress.finish_round(round, new)
     return files.rows()
@@ -341,7 +385,7 @@ class Laboratory:
         self._trainer = Trainer(
             plan.problem,
             freeze_pruned(plan.optimizer),
-            Schedule(plan.num_steps, config.eval_every, config.chunk_evals),
+            Schedule(plan.num_steps, config.eval_every, config.chunk_evals, config.rewind_step),
             context={"mask": abstract(plan.problem.params, dtype=bool)},
             num_orders=len(plan.seeds),
             members_at_once=config.members_at_once,
@@ -354,10 +398,10 @@ class Laboratory:
         self._analysis = mask_analysis.Analysis(plan.problem.prunable)
         self._start_params = jax.jit(jax.vmap(rounds.start_params))
 
-    @property
-    def eval_steps(self) -> np.ndarray:
-        """The step of every evaluation, int `[E]`."""
-        return self._trainer.eval_steps
+    def eval_steps(self, round: int) -> np.ndarray:
+        """Return the step of every evaluation of a round, int `[E]`."""
+        steps = self._trainer.eval_steps
+        return steps[steps >= self._plan.first_step(round)]
 
     def prepare(self, todo: range, max_memory: float | None = None) -> Forecast:
         """Compile the trainings of the rounds to run, and forecast their memory and time.
@@ -374,7 +418,8 @@ class Laboratory:
         check_fits(what, rows * ROW_BYTES, main_memory_limit(max_memory))
         # The start states and final weights of all members stay in main memory during a round.
         held = num_bytes(abstract_outcome(self._plan, todo[-1])) + rows * ROW_BYTES
-        return self._trainer.forecast(populations, held, max_memory)
+        steps = self._plan.num_member_steps(todo)
+        return self._trainer.forecast(populations, held, max_memory, steps)
 
     def start(self, round: int, previous: Outcome | None) -> rounds.RoundState:
         """Return the states that a round starts from, `[P, ...]` per leaf, on the host.
@@ -433,8 +478,25 @@ class Laboratory:
         def start_params(chosen: slice) -> PyTree:
             return jax.device_get(self._start_params(population.take(state, chosen)))
 
-        batch_keys = self._keys(round, BATCHES)
-        return self._trainer.train(start_params, streams, batch_keys, advance, autosave)
+        return self._trainer.train(
+            start_params,
+            streams,
+            self._keys(round, BATCHES),
+            advance,
+            autosave,
+            first_step=self._plan.first_step(round),
+        )
+
+    def outcome(self, state: rounds.RoundState, trained: Trained) -> Outcome:
+        """Return the outcome of a round, after which the next one rewinds.
+
+        Args:
+          state: from `start`.
+          trained: from `train`.
+        """
+        if trained.snapshot is not None:
+            state = state._replace(w_i=trained.snapshot)
+        return Outcome(state, trained.params)
 
     def _dense_state(self) -> rounds.RoundState:
         def begin(keys: jax.Array) -> rounds.RoundState:
@@ -444,7 +506,7 @@ class Laboratory:
 
     def _next_state(self, round: int, previous: Outcome) -> rounds.RoundState:
         members = self._plan.members(round)
-        num_keep = rates.keep_counts(self._plan.problem.params, self._plan.rates, round)
+        num_keep = self._plan.scope.counts(round)
         keys, orders = self._keys(round, ADVANCE), self._places(round)
         state = empty(abstract_outcome(self._plan, round).state)
         for variant in self._plan.variants:
@@ -464,7 +526,8 @@ class Laboratory:
             rounds.advance,
             mask_one=MASK_ONE[mask_one],
             mask_zero=MASK_ZERO[mask_zero],
-            prunable=self._plan.problem.prunable,
+            prunable=self._plan.scope.prunable,
+            least=self._plan.scope.least,
         )
 
         def advance_one(
@@ -530,7 +593,7 @@ def abstract_outcome(plan: Plan, round: int) -> Outcome:
 def _make_rows(
     plan: Plan, round: int, mask: PyTree, table: dict[str, np.ndarray], origin: Origin
 ) -> list[results.Row]:
-    densities = _densities(mask, plan.problem.prunable)
+    shares = densities(mask, plan.problem.prunable)
     rows = []
     for i, member in enumerate(plan.members(round)):
         criterion, mask_one, mask_zero = member.variant or ("", "", "")
@@ -543,13 +606,13 @@ def _make_rows(
         }
         values = results.measured(table, i, COLUMNS) | {
             "variant": str(member.variant or "dense"),
-            "density": densities[i],
+            "density": shares[i],
         }
         rows.append(make_row(COLUMNS, plan.config, origin, own, values))
     return rows
 
 
-def _densities(mask: PyTree, prunable: PyTree) -> list[float]:
+def densities(mask: PyTree, prunable: PyTree) -> list[float]:
     """Return the exact density of every member: kept / prunable weights."""
     pairs = zip(jax.tree.leaves(mask), jax.tree.leaves(prunable), strict=True)
     leaves = [leaf.reshape(len(leaf), -1) for leaf, yes in pairs if yes]

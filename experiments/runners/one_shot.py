@@ -39,7 +39,7 @@ from experiments.storage.autosave import SAVE_EVERY, Autosave
 from experiments.storage.checkpoints import Checkpoints
 from experiments.storage.identity import RunFolder
 from experiments.storage.records import RESULTS, Records
-from supermask_jax import masks, population, rates
+from supermask_jax import masks, population
 from supermask_jax.criteria import CRITERIA
 
 PyTree = Any
@@ -223,10 +223,7 @@ class Bench:
         self._data = population.replicate(
             eval_data(problem.network.apply, problem.params, problem.dataset), self._mesh
         )
-        counts = [
-            rates.keep_counts(problem.params, plan.dense.rates, power)
-            for power in plan.config.powers
-        ]
+        counts = [plan.dense.scope.counts(power) for power in plan.config.powers]
         self._counts = jax.tree.map(lambda *n: np.array(n, np.int32), *counts)
         self._program = jax.jit(population.map_members(self._measure_one, mesh=self._mesh))
         self._retrainer = make_retrainer(plan)

@@ -248,8 +248,26 @@ class RateSettings(Settings):
     rates: Sequence[tuple[str, float]]  # (pattern, rate) for leaves whose path matches
 
 
-def pruning_rates(config: RateSettings, params: PyTree) -> PyTree:
+def rates_of_leaves(config: RateSettings, params: PyTree) -> PyTree:
     """Return the pruning rate of every leaf.
+
+    Args:
+      config: the settings.
+      params: `[...]` per leaf, or their shapes.
+
+    Raises:
+      ValueError: if a rule is wrong or matches no leaf.
+    """
+    own = by_name.is_named(config.network)
+    try:
+        return rates.rates_by_path(params, config.rates, config.default_rate)
+    except (ValueError, TypeError) as error:
+        hint = " Its own rates come with --config=FILE.py:" + config.network if own else ""
+        raise ValueError(f"config.rates: {error}{hint}") from None
+
+
+def pruning_rates(config: RateSettings, params: PyTree) -> PyTree:
+    """Return the pruning rate of every leaf, where each is pruned by itself.
 
     Args:
       config: the settings.
@@ -258,12 +276,7 @@ def pruning_rates(config: RateSettings, params: PyTree) -> PyTree:
     Raises:
       ValueError: if a rule is wrong or matches no leaf, or if none is for convolutions.
     """
-    own = by_name.is_named(config.network)
-    try:
-        tree = rates.rates_by_path(params, config.rates, config.default_rate)
-    except (ValueError, TypeError) as error:
-        hint = " Its own rates come with --config=FILE.py:" + config.network if own else ""
-        raise ValueError(f"config.rates: {error}{hint}") from None
+    tree, own = rates_of_leaves(config, params), by_name.is_named(config.network)
     if not own and "conv1" in params and not any("conv" in pattern for pattern, _ in config.rates):
         raise ValueError(
             f"config.rates has no rule for the convolutions of {config.network}; choose the "

@@ -54,7 +54,7 @@ def train(laboratory, autosave):
 
 def make_grouped(dataset, grouped):
     """A trainer of all members at once, or of half of them at a time."""
-    laboratory = make_trainer(dataset, 1)
+    laboratory = make_trainer(dataset, 1, snapshot_step=8)
     memory = laboratory.prepare(MEMBERS).memory
     if grouped:
         assert laboratory.prepare(MEMBERS, memory - 1).members < MEMBERS
@@ -141,8 +141,10 @@ def stop_a_run(workdir, config, is_time):
     ("make_config", "retraining", "resumed"),
     [
         (tiny.config, None, {"round_00"}),
+        (tiny.rewound, None, {"round_00"}),
         (tiny.learned, "retraining", {"learning", "retraining"}),
         (tiny.one_shot, "seed_0", {"seed_0"}),
+        (tiny.connected, None, {"round_00"}),
     ],
 )
 def test_a_run_stopped_in_every_training_resumes_to_the_same_files(

@@ -20,6 +20,7 @@ from tests.experiments.test_configs import NAMES, get_config
 
 NAN, INF = float("nan"), float("inf")
 CONFIGS = {
+    "connectivity": tiny.connected,
     "iterative": tiny.config,
     "learned": tiny.learned,
     "one_shot": tiny.one_shot,
@@ -183,6 +184,30 @@ WRONG = [
          examples_per_class=1000),
     case("ranges", "pruning_at_init", r"config.rates: .*, expected a number in \[0, 1\)",
          rates=(("output/kernel", 1.0),)),
+    # Late rewinding and the scope of pruning
+    *(case("ranges", "iterative", f"rewind_step is {step}, expected a multiple of the 10 of .*, l",
+           rewind_step=step) for step in (15, 30)),
+    case("ranges", "iterative", integer("rewind_step", -1, 0), rewind_step=-1),
+    case("types", "iterative", "rewind_step is 10, but the optimizer's ScheduleFreeState counts",
+         rewind_step=10, optimizer="optax.contrib.schedule_free_sgd"),
+    case("names", "iterative", "unknown scope 'all'; known: global, layer", scope="all"),
+    case("ranges", "iterative", "config.least is 3, but config.scope is layer, expected", least=3),
+    case("ranges", "iterative", r"config.rates has \('output/kernel', 0.1\), but config.scope is g",
+         scope="global"),
+    case("ranges", "iterative", "config.default_rate is 0.0 and config.rates exempts all other",
+         scope="global", default_rate=0.0, rates=()),
+    case("ranges", "iterative", "config.least keeps 5[0-9]* weights in all layers, expected at mo",
+         scope="global", least=40000, rates=()),
+    *(case("names", runner, f"config has {name}, expected only", **{name: value})
+      for runner in ("one_shot", "learned", "pruning_at_init")
+      for name, value in (("rewind_step", 10), ("scope", "global"), ("least", 1))),
+    # Copies of tickets
+    case("ranges", "connectivity", integer("copies", 1, 2), copies=1),
+    case("ranges", "connectivity", integer("points", 2, 3), points=2),
+    case("ranges", "connectivity", integer("rounds", -1, 0), rounds=(-1,)),
+    case("empty lists", "connectivity", rf"config.rounds is \(\), {LISTED}", rounds=()),
+    case("duplicates", "connectivity", f"config.rounds has 1 {TWICE}", rounds=(1, 1)),
+    case("names", "connectivity", "unknown criterion 'randm'; did you mean", variants=("randm",)),
     # Optimizers, schedules, losses and augmentation
     *in_all("names", "unknown optimizer 'adm'; did you mean 'adam'.*, or a function of your own, m",
             optimizer="adm"),

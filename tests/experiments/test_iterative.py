@@ -9,7 +9,6 @@ from experiments.runners import iterative, mask_analysis
 from experiments.runners.iterative import Variant
 from experiments.storage import results, run_folder
 from experiments.storage.checkpoints import Checkpoints
-from supermask_jax import rates
 from supermask_jax.actions import MASK_ONE, MASK_ZERO
 from supermask_jax.criteria import CRITERIA
 from tests.bad_input import check_one_line
@@ -68,7 +67,7 @@ def test_density_is_the_exact_count(rows):
     sizes = jax.tree.map(lambda x: x.size, plan.problem.params)
     prunable = jax.tree.leaves(plan.problem.prunable)
     for row in rows:
-        kept = jax.tree.leaves(rates.keep_counts(plan.problem.params, plan.rates, row["round"]))
+        kept = jax.tree.leaves(plan.scope.counts(row["round"]))
         total = sum(n for n, yes in zip(jax.tree.leaves(sizes), prunable, strict=True) if yes)
         left = sum(n for n, yes in zip(kept, prunable, strict=True) if yes)
         assert row["density"] == left / total

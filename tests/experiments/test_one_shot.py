@@ -5,7 +5,6 @@ import pytest
 from experiments.runners import iterative, one_shot
 from experiments.storage import results, run_folder
 from experiments.storage.checkpoints import Checkpoints
-from supermask_jax import rates
 from tests.experiments import tiny
 from tests.experiments.test_learned import forward
 
@@ -47,7 +46,7 @@ def test_one_row_per_criterion_power_weights_and_seed(plan, rows):
 def test_density_is_the_exact_count(plan, rows):
     params = plan.problem.params
     for power in (0, 2):
-        counts = rates.keep_counts(params, plan.dense.rates, power)
+        counts = plan.dense.scope.counts(power)
         kept = sum(counts[layer]["kernel"] for layer in params)
         density = kept / sum(params[layer]["kernel"].size for layer in params)
         assert {r["density"] for r in rows if r["power"] == power} == {density}
@@ -64,7 +63,7 @@ def test_masks_of_a_diverged_network_have_no_accuracy(plan, dense):
 
 @pytest.mark.parametrize("kind", ["init", "signed_constant"])
 def test_accuracies_are_those_of_masks_by_numpy(plan, rows, dense, kind):
-    counts = rates.keep_counts(plan.problem.params, plan.dense.rates, 2)
+    counts = plan.dense.scope.counts(2)
     test = plan.problem.dataset.test
     for seed in (0, 1):
         w_i, w_f = (jax.tree.map(lambda x, s=seed: x[s], tree) for tree in dense)

@@ -289,7 +289,8 @@ def test_a_network_brings_its_schedule_and_its_rates():
     assert (masks.learning_rate, masks.epochs) == (100.0, 100)
     assert masks.retrain_learning_rate == 0.01
     plan = RUNNERS["iterative"].make_plan(config)
-    assert plan.rates["conv1"]["kernel"] == 0.1 and plan.rates["head"]["kernel"] == 0.05
+    of_leaves = settings.pruning_rates(plan.config, plan.problem.params)
+    assert of_leaves["conv1"]["kernel"] == 0.1 and of_leaves["head"]["kernel"] == 0.05
 
 
 @pytest.mark.parametrize(
@@ -319,7 +320,8 @@ def test_the_rates_of_another_network_name_the_rule_that_matched_nothing():
     check_one_line(error.value)
     config.rates = ()  # a network of one's own needs no rule for its convolutions
     plan = RUNNERS["iterative"].make_plan(config)
-    assert plan.rates["conv1"]["kernel"] == plan.config.default_rate
+    of_leaves = settings.pruning_rates(plan.config, plan.problem.params)
+    assert of_leaves["conv1"]["kernel"] == plan.config.default_rate
 
 
 @pytest.mark.parametrize("runner", CONFIGS)

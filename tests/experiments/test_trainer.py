@@ -85,13 +85,13 @@ def test_measure_is_the_mean_over_the_split(dataset):
     np.testing.assert_allclose([measured["loss"], measured["accuracy"]], expected, rtol=1e-5)
 
 
-def make_trainer(dataset, members_at_once):
+def make_trainer(dataset, members_at_once, optimizer=OPTIMIZER, snapshot_step=0):
     params = make_params(0)
     network = Network(lambda key: params, apply, dataset.image_shape)
     return trainer.Trainer(
         Problem(dataset, network, params, jax.tree.map(lambda _: True, params), BATCH),
-        OPTIMIZER,
-        trainer.Schedule(STEPS, EVAL_EVERY, chunk_evals=2),
+        optimizer,
+        trainer.Schedule(STEPS, EVAL_EVERY, 2, snapshot_step),
         context={},
         num_orders=SEEDS,
         members_at_once=members_at_once,
@@ -103,13 +103,21 @@ def train(dataset, members_at_once, max_memory=float("inf")):
     assert laboratory.eval_steps.tolist() == EVAL_STEPS
     starts = [make_params(i, scale=1.0 + i) for i in range(MEMBERS)]
     params = jax.tree.map(lambda *leaves: np.stack(leaves), *starts)
+    return train_from(laboratory, params, max_memory)
+
+
+def train_from(laboratory, params, max_memory=float("inf"), first_step=0):
     orders = jnp.arange(MEMBERS, dtype=jnp.int32) % SEEDS
     streams = Stream(orders, jax.random.split(jax.random.key(1), MEMBERS), {})
     done = []
     batch_keys = jax.random.split(jax.random.key(2), SEEDS)
     laboratory.prepare(MEMBERS, max_memory)
     trained = laboratory.train(
-        lambda chosen: population.take(params, chosen), streams, batch_keys, done.append
+        lambda chosen: population.take(params, chosen),
+        streams,
+        batch_keys,
+        done.append,
+        first_step=first_step,
     )
     return trained, done
 
@@ -244,3 +252,23 @@ def test_memory_grows_by_one_state_and_stream_per_member(dataset):
     state = 4 * params  # the current and the best parameters, two moments of Adam
     held = 2 * state  # in training, and as an autosave saves it
     assert (slopes >= held).all() and (slopes < 1.1 * held).all()
+
+
+@pytest.mark.parametrize("evals", [1, 2, 3])
+def test_a_late_start_from_a_snapshot_ends_as_the_whole_training(dataset, evals):
+    step = EVAL_STEPS[evals]
+    decaying = optax.sgd(optax.cosine_decay_schedule(0.3, STEPS))  # no state but its schedule
+    laboratory = make_trainer(dataset, 1, decaying, snapshot_step=step)
+    starts = [make_params(i, scale=1.0 + i) for i in range(MEMBERS)]
+    params = jax.tree.map(lambda *leaves: np.stack(leaves), *starts)
+    whole, _ = train_from(laboratory, params)
+    late, done = train_from(laboratory, whole.snapshot, first_step=step)
+    assert (whole.snapshot["kernel"] != params["kernel"]).any() and late.snapshot is None
+    jax.tree.map(np.testing.assert_array_equal, late.params, whole.params)
+    for name, values in late.curves.items():
+        np.testing.assert_array_equal(values, whole.curves[name][:, evals:])
+    assert sum(done) == MEMBERS * (STEPS - step)
+    after = whole.table["early_stop_step"] >= step
+    assert after.any() and (late.table["early_stop_step"] >= step).all()
+    for name, values in late.table.items():
+        np.testing.assert_array_equal(values[after], whole.table[name][after])

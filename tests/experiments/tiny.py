@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from experiments.configs import (
     heuristic_supermasks,
     learned_supermasks,
+    linear_mode_connectivity,
     mask_criteria,
     pruning_at_init,
 )
@@ -29,6 +30,15 @@ def config(**changes) -> ConfigDict:
     """Iterative pruning of two variants and two seeds, for two rounds of a few steps on digits."""
     tiny = mask_criteria.get_config("lenet300,tiny")
     tiny.update(variants=VARIANTS, chunk_evals=1)
+    tiny.update(**changes)
+    return tiny
+
+
+def rewound(**changes) -> ConfigDict:
+    """Iterative pruning that ranks two layers together and rewinds to the end of an epoch."""
+    tiny = config(variants=("large_final", "random:finetune"), epochs=2, eval_every=21)
+    tiny.update(rewind_step=21, scope="global", least=6000, rates=(("output/kernel", 0.0),))
+    tiny.default_rate = 0.5
     tiny.update(**changes)
     return tiny
 
@@ -56,6 +66,14 @@ def at_init(**changes) -> ConfigDict:
     """Networks pruned by two scores at two densities and two seeds, before training."""
     tiny = pruning_at_init.get_config("lenet300,tiny")
     tiny.update(variants=("magnitude", "synflow:3"))
+    tiny.update(**changes)
+    return tiny
+
+
+def connected(**changes) -> ConfigDict:
+    """Three copies of the dense networks and of the tickets of a round, for two seeds."""
+    tiny = linear_mode_connectivity.get_config("lenet300,tiny")
+    tiny.update(variants=("large_final", "random"), copies=3, chunk_evals=1)
     tiny.update(**changes)
     return tiny
 
