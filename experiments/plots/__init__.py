@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from experiments.plots import (
     heuristic_supermasks,
     learned_supermasks,
+    linear_mode_connectivity,
     mask_criteria,
     mask_one_actions,
     mask_zero_actions,
@@ -53,6 +54,7 @@ def _of_rounds(name: str, draw: Callable[..., Figure], part: str) -> dict[str, D
 FIGURES: dict[str, Drawing] = {
     "heuristic_supermasks": Drawing(heuristic_supermasks.draw, ("power", "criterion", "weights")),
     "learned_supermasks": Drawing(learned_supermasks.draw, ("initial_logit", "weights", "rescale")),
+    "linear_mode_connectivity": Drawing(linear_mode_connectivity.draw, ("position", "rewind_step")),
     **_of_rounds("mask_criteria", mask_criteria.draw, "criterion"),
     **_of_rounds("mask_one_actions", mask_one_actions.draw, "mask_one"),
     **_of_rounds("mask_zero_actions", mask_zero_actions.draw, "mask_zero"),

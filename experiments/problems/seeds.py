@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 # The purposes of keys, folded into the key of a seed and a round.
-INIT, BATCHES, ADVANCE, LOSS, DRAWS, SCORING = range(6)
+INIT, BATCHES, ADVANCE, LOSS, DRAWS, SCORING, COPIES = range(7)
 # Folded into the key that the loss gets at a step, where small numbers are those of leaves.
 AUGMENTATION = 2**31
 
@@ -28,7 +28,7 @@ def seed_keys(seeds: Sequence[int], round: int, purpose: int) -> jax.Array:
     Args:
       seeds: S seeds.
       round: the number of the round.
-      purpose: `INIT`, `BATCHES`, `ADVANCE`, `LOSS`, `DRAWS` or `SCORING`.
+      purpose: `INIT`, `BATCHES`, `ADVANCE`, `LOSS`, `DRAWS`, `SCORING` or `COPIES`.
     """
     keys = [jax.random.fold_in(jax.random.key(seed), round) for seed in seeds]
     return jnp.stack([jax.random.fold_in(key, purpose) for key in keys])

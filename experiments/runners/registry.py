@@ -7,7 +7,14 @@ from typing import Any, Protocol
 from ml_collections import ConfigDict
 
 from experiments.problems.problem import Problem
-from experiments.runners import iterative, learned, mask_analysis, one_shot, pruning_at_init
+from experiments.runners import (
+    connectivity,
+    iterative,
+    learned,
+    mask_analysis,
+    one_shot,
+    pruning_at_init,
+)
 from experiments.runners.settings import Settings
 from experiments.storage import results
 from experiments.storage.autosave import SAVE_EVERY
@@ -106,6 +113,7 @@ class Runner(Protocol):
 
 
 RUNNERS: dict[str, Runner] = {
+    "connectivity": connectivity,
     "iterative": iterative,
     "learned": learned,
     "one_shot": one_shot,

@@ -20,6 +20,7 @@ MAY_CHANGE = ("figure", "num_rounds", "chunk_evals", "keep_checkpoints")
 # that made its files, oldest first.
 OF_FOLDER = ("format", "data", "slice", "code")
 FORMAT = 3
+BELOW = ("dense/", "tickets/")  # folders of the iterative pruning that a run begins with
 
 
 def open_workdir(
@@ -101,7 +102,7 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _is_begun(workdir: Path) -> bool:
     """Return whether a folder has files of a run, besides those that describe it."""
-    made = RESULTS, PARTS, "checkpoints", "under_way", "dense"
+    made = RESULTS, PARTS, "checkpoints", "under_way", *BELOW
     return any((workdir / name).exists() for name in made)
 
 
@@ -161,7 +162,8 @@ def _check_strays(identity: Identity) -> None:
       ValueError: if it has one; names it.
     """
     root, missing = identity.root, f"{identity.root / CONFIG} is missing"
-    for pattern in (f"{PARTS}/*/*.json", "checkpoints/*.json", "dense/checkpoints/*.json"):
+    checkpoints = "checkpoints/*.json"
+    for pattern in (f"{PARTS}/*/*.json", *(f"{x}{checkpoints}" for x in ("", *BELOW))):
         for file in sorted(root.glob(pattern)):
             try:
                 identity.check(file, stamp_in(file))

@@ -8,9 +8,12 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from experiments.tables.barriers import BARRIER, barriers, is_of_lines
 from experiments.tables.curves import (
+    ACCURACY,
     DENSE,
     Curve,
+    Measure,
     Row,
     in_lines,
     left_out,
@@ -43,20 +46,23 @@ def summary(rows: Sequence[Row], width: int = 80) -> Table:
         pad_edge=False,
         padding=(0, 1, 0, 0),
     )
-    if "round" in rows[0]:
-        _fill_pruning(table, rows, width)
+    if is_of_lines(rows):
+        _fill_rounds(table, barriers(rows), width, BARRIER)
+        table.caption = f"Error barrier (percentage points): {_spread(rows)}"
+    elif "round" in rows[0]:
+        _fill_rounds(table, rows, width, ACCURACY)
+        table.caption = " ".join([f"Test accuracy (%): {_spread(rows)}", *left_out(rows)])
     else:
         _fill_supermasks(table, rows)
     return table
 
 
-def _fill_pruning(table: Table, rows: Sequence[Row], width: int) -> None:
-    """Fill in test accuracies at some rounds: the dense network, then variants, best first."""
-    dense, variants = make_curves(rows)
+def _fill_rounds(table: Table, rows: Sequence[Row], width: int, measure: Measure) -> None:
+    """Fill in a measure at some rounds: the dense network, then variants, highest first."""
+    dense, variants = make_curves(rows, measure)
     curves = [dense] if dense else []
     curves += sorted(variants, key=lambda curve: curve.end, reverse=True)
     names = [in_lines(curve.variant) for curve in curves]
-    table.caption = _caption(rows)
     table.add_column("variant", overflow="fold")
     rounds = _some_rounds(curves, width - max(len(line) for name in names for line in name))
     for number in rounds:
@@ -147,7 +153,6 @@ def _cell(curve: Curve, number: int) -> str:
     return f"{mean:.2f} ± {(high - low) / 2:.2f}"
 
 
-def _caption(rows: Sequence[Row]) -> str:
+def _spread(rows: Sequence[Row]) -> str:
     seeds = num_seeds(rows)
-    spread = "" if seeds == "1 seed" else "mean ± half the min-max range of "
-    return " ".join([f"Test accuracy (%): {spread}{seeds}.", *left_out(rows)])
+    return f"{'' if seeds == '1 seed' else 'mean ± half the min-max range of '}{seeds}."

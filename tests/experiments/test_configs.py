@@ -97,6 +97,9 @@ def test_every_full_config_is_valid(name, monkeypatch):
             assert plan.problem.steps_per_epoch == {"lenet300": 220}.get(network, 180)
         elif config.runner == "pruning_at_init":
             assert plan.num_steps == PAPER_STEPS[network] and len(plan.members) == 5 * 4 * 5
+        elif config.runner == "connectivity":
+            shorter = {"lenet300": 9160}  # ten epochs
+            assert plan.tickets.num_steps == (PAPER_STEPS | shorter)[network]
         else:
             assert plan.num_steps == PAPER_STEPS[network]
             assert plan.config.num_rounds == 24 and len(plan.config.seeds) == 5

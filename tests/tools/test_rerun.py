@@ -56,7 +56,7 @@ def test_a_row_is_found_with_the_config_of_it_alone(folder, member, variants):
     assert found.config.to_dict() == whole | own
 
 
-@pytest.mark.parametrize("make_config", [tiny.learned, tiny.one_shot, tiny.at_init])
+@pytest.mark.parametrize("make_config", [tiny.learned, tiny.one_shot, tiny.at_init, tiny.connected])
 def test_rows_of_other_runners_computed_again_are_equal(make_config, tmp_path, capsys):
     for name, beside in (("results.csv", "t.csv"), ("config.json", "t.config.json")):
         shutil.copy(tiny.finished(make_config) / name, tmp_path / beside)

@@ -9,9 +9,12 @@ from tools.report import verdicts
 from tools.report.claims import (
     ALPHA,
     CLAIMS,
+    CONNECTIVITY,
     MIN_SEEDS,
     NETWORKS,
     POWER,
+    STABILITY,
+    Barrier,
     Claim,
     Dense,
     Heuristic,
@@ -377,3 +380,34 @@ def test_rounds_and_densities_of_the_rerun_meet():
 
 def test_no_claim_is_run_in_an_empty_folder():
     assert {verdict.status for verdict in verdicts.judge(CLAIMS, [])} == {NOT_RUN}
+
+
+def lines(barrier, seeds=simulated.SEEDS):
+    """Rows of lines between copies; `barrier(variant, seed)` is in percentage points."""
+    sides = {side for claim in STABILITY for side in claim.sides}
+    return [
+        simulated.common("lenet300", CONNECTIVITY, seed)
+        | {"variant": side.variant, "rewind_step": side.rewind_step, "round": side.round}
+        | {"copy": 0, "other_copy": 1, "position": position, "density": 1.0, "id": "r1"}
+        | {"test_accuracy": 0.9 - height * barrier(side.variant, seed) / 100}
+        for side in sides
+        for position, height in ((0.0, 0.0), (0.5, 1.0), (1.0, 0.0))
+        for seed in seeds
+    ]
+
+
+def test_stability_is_judged_by_barriers_in_a_family_of_its_own():
+    accuracies = pruning(0.5)
+    barrier = {"dense": 0.1, "large_final": 0.2, "random": 30.0, "large_final:reinit": 0.2}
+    rows = lines(lambda variant, seed: barrier[variant] + 0.01 * seed)
+    found = verdicts.judge(STABILITY, [*accuracies, *rows], [CONNECTIVITY])
+    for verdict in found:
+        other = verdict.claim.right if isinstance(verdict.claim.right, Barrier) else None
+        is_of_reinit = Barrier("large_final:reinit", 0, 7)[0] == verdict.claim.left.variant
+        expected = INCONCLUSIVE if is_of_reinit else REPRODUCED
+        assert verdict.status == expected, verdict.claim.name
+        left = [barrier[verdict.claim.left.variant] + 0.01 * seed for seed in simulated.SEEDS]
+        np.testing.assert_allclose(verdict.left, left, atol=1e-9)
+        assert len(verdict.right) == 5 and (other is None) == (verdict.claim.right == 0)
+    alone, beside = (verdicts.judge(CLAIMS, x) for x in (accuracies, [*accuracies, *rows]))
+    assert repr(alone) == repr(beside), "verdicts that stand have moved"

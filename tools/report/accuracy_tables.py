@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from experiments.storage import results
+from experiments.tables.barriers import barriers, is_of_lines
 from experiments.tables.curves import Curve, make_curves, num_seeds, setting
 from experiments.tables.selection import SelectedMasks, is_heuristic, select_masks
 from tools.report.pages import Code, Inline, Table, Text
@@ -28,6 +29,8 @@ def table(rows: Sequence[results.Row]) -> Table:
       ValueError: if there are no rows, or rows of several networks or data sets.
     """
     title = ", ".join(setting(rows))
+    if is_of_lines(rows):
+        return _barriers(title, rows)
     if "round" in rows[0]:
         return _rounds(title, rows)
     if is_heuristic(rows):
@@ -101,6 +104,21 @@ def _rounds(title: str, rows: Sequence[results.Row]) -> Table:
         lines.append([str(number), left, *(_cell(curve, number) for curve in variants)])
     head = [f"{title}: round", "% of weights left", *(c.variant for c in variants)]
     return Table(head, lines)
+
+
+def _barriers(title: str, rows: Sequence[results.Row]) -> Table:
+    """Return a line per rewinding step, round and variant: the ends of lines and their barriers."""
+    lines: list[list[Text]] = []
+    found = barriers(rows)
+    names = "rewind_step", "round", "variant"
+    for place in dict.fromkeys(tuple(row[name] for name in names) for row in found):
+        own = [row for row in found if tuple(row[name] for name in names) == place]
+        density = 100 * np.mean([row["density"] for row in own])
+        columns = ([100 * row[n] for row in own] for n in ("test_accuracy", "error_barrier"))
+        cells = (values(np.array(column)) for column in columns)
+        lines.append([*map(str, place), f"{density:.2f}", *cells])
+    head = [f"{title}: rewound to step", "round", "variant", "% of weights left"]
+    return Table([*head, "test accuracy (%)", "error barrier (points)"], lines)
 
 
 def _weights_left(curves: Sequence[Curve], number: int) -> str:

@@ -21,6 +21,9 @@ both sides have every round or density of the claim's range, and all values are 
 Rows count if they were made with the paper's settings (`tools.report.schedule`), except for those
 in MAY_DEVIATE, which the report states beside every verdict that rests on such rows.
 
+Claims on linear mode connectivity, STABILITY, are about error barriers in place of accuracies. They
+are a family of their own, with its own correction.
+
 The ranges, the margins and the correction were committed before the runs that they judge. The runs
 in KNOWN existed already, and the report marks the verdicts that use them. On lenet300 the ranges of
 density end at round 16 for criteria, 12 for mask-0 actions and 10 for mask-1 actions; convolutions
@@ -47,7 +50,11 @@ FIGURES = {
 }
 EXPERIMENTS = tuple(FIGURES.values())
 PRUNING = EXPERIMENTS[:3]
-MAY_DEVIATE = {"learned_supermasks": ("epochs", "initial_logits", "learning_rate")}
+CONNECTIVITY = "linear_mode_connectivity"  # judged by the claims of STABILITY
+MAY_DEVIATE = {
+    "learned_supermasks": ("epochs", "initial_logits", "learning_rate"),
+    CONNECTIVITY: ("rewind_step",),
+}
 
 # Seeds that had been run on lenet300 when the claims were written down: by variant, or by
 # experiment where all variants had.
@@ -95,7 +102,15 @@ class Learned(NamedTuple):
     variant: str
 
 
-Side = Pruned | Dense | Heuristic | Learned
+class Barrier(NamedTuple):
+    """Copies of a ticket: the mean over their pairs of the error barrier, in percentage points."""
+
+    variant: str
+    rewind_step: int
+    round: int
+
+
+Side = Pruned | Dense | Heuristic | Learned | Barrier
 
 
 class Margin(NamedTuple):
@@ -370,3 +385,35 @@ GROUPS = (_figure_3, _figure_4, _figure_5, _figure_7, _table_1, _rerun)
 CLAIMS = tuple(
     Claim(network, *entry) for network in NETWORKS for group in GROUPS for entry in group(network)
 )
+
+
+# Linear mode connectivity, a family of claims of its own with its own correction: Frankle et al.
+# 2020 on a network like lenet300, in the round of the experiment that leaves about as many weights.
+STABLE = Margin(2.0, "Frankle et al. 2020 call training stable below 2 points")
+REWIND_STEPS = (0, 500)
+ROUND = 7  # 2.8 % of the weights
+
+
+def _stability(step: int) -> list[Claim]:
+    """Return the claims on tickets that are rewound to a step."""
+    ticket = Barrier("large_final", step, ROUND)
+    where, source = f"rewound to step {step}", "Frankle et al. 2020"
+    return [
+        Claim("lenet300", f"stable-ticket-{step}", f"tickets of large_final are stable, {where}",
+              source, "M", ticket, "~", 0.0, STABLE),
+        *(
+            Claim("lenet300", f"{other}-less-stable-{step}",
+                  f"the error barrier of {words} is above that of large_final, {where}",
+                  source, "M", Barrier(other, step, ROUND), ">", ticket, NONE)
+            for other, words in (
+                ("random", "random masks"), ("large_final:reinit", "large_final with reinit")
+            )
+        ),
+    ]  # fmt: skip
+
+
+STABILITY = (
+    Claim("lenet300", "stable-dense-0", "the dense network is stable from the start",
+          "Frankle et al. 2020", "M", Barrier("dense", 0, 0), "~", 0.0, STABLE),
+    *(claim for step in REWIND_STEPS for claim in _stability(step)),
+)  # fmt: skip

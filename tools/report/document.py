@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from tools.report import accuracy_tables, claims
-from tools.report.claims import CLAIMS
+from tools.report.claims import CLAIMS, CONNECTIVITY, STABILITY
 from tools.report.evidence import (
     in_words,
     network_verdicts,
@@ -11,6 +11,7 @@ from tools.report.evidence import (
     post_hoc,
     rows_behind,
     rule,
+    stability,
     summary,
     table_1_in_words,
 )
@@ -28,6 +29,7 @@ def report(tables: Sequence[Table]) -> list[Block]:
     judged = [table for table in tables if table.is_judged]
     rows = pool(judged)
     verdicts = judge(CLAIMS, rows)
+    on_stability = judge(STABILITY, rows, [CONNECTIVITY])
     notes = contradictions(tables)
     chapters: dict[str, list[Block]] = {
         "Verdicts": [
@@ -35,11 +37,12 @@ def report(tables: Sequence[Table]) -> list[Block]:
             Paragraph(post_hoc(verdicts)),
             *([Bullets(notes)] if notes else []),
             *(b for name in _run(verdicts) for b in network_verdicts(name, verdicts, rows)),
+            *stability(on_stability),
             *not_run(verdicts),
         ],
         "How claims are judged": rule(),
         "Experiments": all_experiments(tables),
-        "Rows behind the verdicts": rows_behind(verdicts),
+        "Rows behind the verdicts": rows_behind([*verdicts, *on_stability]),
     }
     links: list[Inline] = []
     for name in chapters:

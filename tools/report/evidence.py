@@ -16,7 +16,9 @@ from tools.report.claims import (
     CLAIMS,
     COLUMNS,
     NETWORKS,
+    STABILITY,
     TRUST,
+    Barrier,
     Claim,
     Dense,
     Heuristic,
@@ -120,6 +122,28 @@ def network_verdicts(
             ),
         ]  # fmt: skip
     return blocks
+
+
+def stability(verdicts: Sequence[Verdict]) -> list[Block]:
+    """Return the verdicts on linear mode connectivity; none before it was run."""
+    own = [verdict for verdict in verdicts if verdict.status != NOT_RUN]
+    if not own:
+        return []
+    return [
+        Heading(3, "Linear mode connectivity"),
+        Paragraph(
+            "Claims about error barriers, in percentage points: the highest test error on the line "
+            "between two copies of a ticket, minus the mean of the copies' errors. They are a "
+            f"family of {len(STABILITY)} claims with its own correction; intervals are not "
+            f"corrected. {in_trust(own)}"
+        ),
+        Table(
+            ["claim", "verdict", "difference (95 % interval)", "p, corrected", "left", "right",
+             "seeds"],
+            [_comparison(verdict, [])[:-1] for verdict in own],
+            is_tall=True,
+        ),
+    ]  # fmt: skip
 
 
 def how_to_read(network: str, verdicts: Sequence[Verdict]) -> Paragraph:
@@ -438,6 +462,8 @@ def _name(side: Side) -> str:
             return f"{criterion} on {weights}"
         case Heuristic(_, weights):
             return f"best other criterion on {weights}"
+        case Barrier(variant, rewind_step, round):
+            return f"{variant} in round {round}, rewound to step {rewind_step}"
     return f"learned {side.variant}"
 
 

@@ -26,7 +26,7 @@ OF_NO_INFLUENCE = ("members_at_once", "retrain_epochs", "retrain_learning_rate",
 
 
 def settings(experiment: str, network: str) -> dict[str, Any]:
-    """Return the paper's settings of a judged experiment: its configuration, except LEARNED."""
+    """Return the settings by which an experiment is judged: its configuration, except LEARNED."""
     module = importlib.import_module(f"experiments.configs.{experiment}")
     config = module.get_config(network).to_dict()
     if experiment == "learned_supermasks":
@@ -35,7 +35,7 @@ def settings(experiment: str, network: str) -> dict[str, Any]:
 
 
 def deviations(config: Mapping[str, Any]) -> dict[str, str]:
-    """Return how settings of a judged experiment differ from the paper's, in words by name."""
+    """Return how settings of a judged experiment differ from those of `settings`, by name."""
     paper = settings(config["experiment"], config["network"])
     members = set(RUNNERS[paper["runner"]].LISTS) - {"initial_logits"}
     aside = (*members, *run_folder.MAY_CHANGE, *OF_NO_INFLUENCE)

@@ -9,7 +9,7 @@ from experiments.storage import results
 from experiments.storage.files import read_json
 from supermask_jax.checks import lookup
 from tools.report import schedule
-from tools.report.claims import EXPERIMENTS, NETWORKS
+from tools.report.claims import CONNECTIVITY, EXPERIMENTS, NETWORKS
 from tools.table_files import Files, of_tables
 
 NEEDED = ("experiment", "figure", "network", "dataset", "runner")  # in the settings
@@ -43,8 +43,8 @@ class Table(NamedTuple):
 
     @property
     def deviations(self) -> dict[str, str]:
-        """How the settings of a judged experiment differ from the paper's, in words by name."""
-        return schedule.deviations(self.config) if _is_of_the_paper(self.config) else {}
+        """How the settings of a judged experiment differ from its own, in words by name."""
+        return schedule.deviations(self.config) if _has_claims(self.config) else {}
 
     @property
     def machines(self) -> set[tuple[str | None, str | None]]:
@@ -54,7 +54,7 @@ class Table(NamedTuple):
     @property
     def is_judged(self) -> bool:
         """Whether its rows count for verdicts."""
-        return _is_of_the_paper(self.config) and schedule.may_be_judged(
+        return _has_claims(self.config) and schedule.may_be_judged(
             self.config["experiment"], self.deviations
         )
 
@@ -106,9 +106,9 @@ def _with_first(tables: Sequence[Table]) -> Iterator[tuple[results.Row, results.
             yield row, known.setdefault((shared, *((name, row[name]) for name in about)), row)
 
 
-def _is_of_the_paper(config: dict[str, Any]) -> bool:
+def _has_claims(config: dict[str, Any]) -> bool:
     network, dataset = config["network"], config["dataset"]
-    return config["experiment"] in EXPERIMENTS and NETWORKS.get(network) == dataset
+    return config["experiment"] in (*EXPERIMENTS, CONNECTIVITY) and NETWORKS.get(network) == dataset
 
 
 def _read(files: Files) -> Table:

@@ -1,7 +1,7 @@
 """Verdicts on claims, as pure functions of rows; `tools.report.claims` states the rule.
 
 Axes: `S` the seeds of a claim, `K` the claims of a family. Differences, bounds and margins are
-percentage points of test accuracy.
+percentage points of test accuracy, or of error barriers.
 """
 
 import math
@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
+from experiments.tables.barriers import barriers
 from experiments.tables.curves import DENSE
 from experiments.tables.selection import select_masks
 from tools.report import schedule
@@ -21,6 +22,7 @@ from tools.report.claims import (
     MIN_SEEDS,
     NETWORKS,
     POWER,
+    Barrier,
     Claim,
     Dense,
     Heuristic,
@@ -45,7 +47,7 @@ class Sample(NamedTuple):
     """The measured values of one side of a claim.
 
     Attributes:
-      values: test accuracy in percent by seed.
+      values: test accuracy in percent, or error barrier in points, by seed.
       rows: the rows behind the values.
       diverged: the seeds with an accuracy that is not finite.
     """
@@ -62,7 +64,7 @@ class Verdict(NamedTuple):
       claim: the claim.
       status: one of STATUSES.
       seeds: the S seeds that count.
-      left, right: test accuracy in percent by seed, `[S]`.
+      left, right: test accuracy in percent, or error barrier in points, by seed, `[S]`.
       interval: 95 % confidence interval of the mean difference; None below two seeds.
       p_adjusted: corrected p of the test for the claim and, second, of the test against it; None
         where nothing was tested.
@@ -95,16 +97,19 @@ class Verdict(NamedTuple):
         return self.left - self.right
 
 
-def judge(claims: Sequence[Claim], rows: Iterable[Row]) -> list[Verdict]:
+def judge(
+    claims: Sequence[Claim], rows: Iterable[Row], experiments: Sequence[str] = EXPERIMENTS
+) -> list[Verdict]:
     """Return a verdict per claim, in order; the claims on one network are one family.
 
     Args:
       claims: see `tools.report.claims`.
       rows: from any tables; rows of other networks, data sets and experiments are ignored.
+      experiments: whose rows count.
     """
     by_network = defaultdict(list)
     for row in rows:
-        if row["experiment"] in EXPERIMENTS and NETWORKS.get(row["network"]) == row["dataset"]:
+        if row["experiment"] in experiments and NETWORKS.get(row["network"]) == row["dataset"]:
             by_network[row["network"]].append(row)
     verdicts = [_gather(claim, by_network[claim.network]) for claim in claims]
     for network in by_network:
@@ -228,6 +233,10 @@ def _rows_of(side: Side, rows: Sequence[Row], network: str) -> list[Row]:
             return [row for row in own if row["criterion"] in criteria]
         case Learned(variant):
             return [row for row in rows if "rescale" in row and row["variant"] == variant]
+        case Barrier(variant, rewind_step, round):
+            wanted = variant, rewind_step, round
+            own = [r for r in rows if (r["variant"], r["rewind_step"], r["round"]) == wanted]
+            return [{**r, "test_accuracy": r["error_barrier"]} for r in barriers(own)]
 
 
 def _rounds(side: Side, network: str) -> set[int]:
@@ -242,6 +251,8 @@ def _needed(side: Side, rows: Sequence[Row], network: str) -> set[Any]:
     match side:
         case Dense():
             return {0}
+        case Barrier(_, _, round):
+            return {round}
         case Pruned():
             return _rounds(side, network)
         case Heuristic(criteria):
