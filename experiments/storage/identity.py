@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments.storage.files import read_json
+from experiments.storage.listeners import Listener
 
 UNKNOWN = "unknown"  # the code of files that were made before files said what made them
 MADE_BY = "made_by"  # the key of a stamp in a JSON file
@@ -60,10 +61,12 @@ class RunFolder(NamedTuple):
     Attributes:
       path: the folder.
       identity: what its files are bound to.
+      listeners: they hear of every part of its tables.
     """
 
     path: Path
     identity: Identity
+    listeners: tuple[Listener, ...] = ()
 
     @property
     def code_version(self) -> str:

@@ -6,7 +6,7 @@ part file says which run made it, and has the checksums of the files that go wit
 """
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from experiments import processes
 from experiments.storage import results
 from experiments.storage.files import checksum, read_json, write_json
 from experiments.storage.identity import MADE_BY, Identity, RunFolder
+from experiments.storage.listeners import Part, tell
 
 RESULTS = "results.csv"  # the table that every run has
 PARTS = "parts"
@@ -44,15 +45,19 @@ class Records:
         self._identity = folder.identity
         self._columns = columns
         self._key = key
+        self._listeners = folder.listeners
         self._parts: dict[str, list[results.Row]] = {}
         for path in _files(self._table):
             try:
-                self._parts[path.stem] = _read_part(path, columns, self._identity)
+                rows = _read_part(path, columns, self._identity)
             except ValueError as error:
                 processes.say(f"{error}; its rows will be computed again")
                 continue
-            for loss in _losses(path):
+            losses = _losses(path)
+            for loss in losses:
                 processes.say(f"{loss}; the rows in {self._table.name} are whole")
+            self._parts[path.stem] = rows
+            self._tell(path.stem, () if losses else tuple(_files_of(path)), is_new=False)
         if self._parts and not self._table_is_right():
             processes.say(f"{self._table} does not match {_folder(self._table)}; it is rewritten")
             self._write_table()
@@ -69,7 +74,7 @@ class Records:
         """Return all rows, sorted."""
         return sorted((row for rows in self._parts.values() for row in rows), key=self._key)
 
-    def add(self, name: str, rows: list[results.Row], files: Iterable[Path] = ()) -> None:
+    def add(self, name: str, rows: list[results.Row], files: Sequence[Path] = ()) -> None:
         """Write a part, replacing any of the same name, and rewrite the table.
 
         Args:
@@ -89,6 +94,12 @@ class Records:
             }
             write_json(path, content)
         self._write_table()
+        self._tell(name, files, is_new=True)
+
+    def _tell(self, name: str, files: Sequence[Path], *, is_new: bool) -> None:
+        if self._listeners:
+            rows, so_far = self._parts[name], self.rows()
+            tell(self._listeners, Part(self._table, name, rows, so_far, tuple(files), is_new))
 
     def _table_is_right(self) -> bool:
         expected = results.format_rows(self.rows(), self._columns)
@@ -129,22 +140,27 @@ def check_file(table: Path, file: Path) -> None:
       ValueError: if a part has a checksum of the file and it is damaged or missing.
     """
     for part in _files(table):
-        for loss in _losses(part, only=_below(file, table)):
+        for loss in _losses(part, only=file):
             raise ValueError(loss)
 
 
-def _losses(part: Path, only: str | None = None) -> list[str]:
+def _losses(part: Path, only: Path | None = None) -> list[str]:
     """Return texts on the files of a part that are damaged or missing."""
     losses = []
-    for name, expected in read_json(part).get("files", {}).items():
-        file = part.parents[2] / name
-        if only not in (None, name):
+    for file, expected in _files_of(part).items():
+        if only not in (None, file):
             continue
         if not file.exists():
             losses.append(f"{file} is missing")
         elif checksum(file) != expected:
             losses.append(f"{file} is damaged")
     return losses
+
+
+def _files_of(part: Path) -> dict[Path, str]:
+    """Return the checksums of the files that go with a part."""
+    listed = read_json(part).get("files", {})
+    return {part.parents[2] / name: expected for name, expected in listed.items()}
 
 
 def _below(file: Path, table: Path) -> str:

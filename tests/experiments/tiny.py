@@ -4,7 +4,7 @@ import fcntl
 import functools
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -20,6 +20,7 @@ from experiments.runners.registry import RUNNERS
 from experiments.storage import results, run_folder
 from experiments.storage.code import Code
 from experiments.storage.identity import Identity, RunFolder
+from experiments.storage.listeners import Listener
 from tests.conftest import SHARED
 
 COMMITTED = Code("0.1.0+s0123456789", "0123456789", ())
@@ -84,10 +85,15 @@ def blank_row(columns: results.Columns) -> results.Row:
 
 
 def run(
-    workdir: Path, tiny: ConfigDict, part: str | None = None, code: Code | None = None
+    workdir: Path,
+    tiny: ConfigDict,
+    part: str | None = None,
+    code: Code | None = None,
+    listeners: Iterable[Listener] = (),
 ) -> list[results.Row]:
     """Plan and run an experiment in a folder, as experiments.run does."""
     folder = run_folder.open_workdir(str(workdir), tiny.to_dict(), part, code=code)
+    folder = folder._replace(listeners=tuple(listeners))
     runner = RUNNERS[tiny.runner]
     return runner.run(runner.make_plan(tiny, part=part), folder, "a command")
 
