@@ -17,7 +17,7 @@ import contextlib
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -25,7 +25,7 @@ import jax
 from absl import flags, logging
 from rich.console import Console
 
-from experiments import processes, stopping
+from experiments import by_name, processes, stopping
 from experiments.additions import brings_code, identify_with
 from experiments.command_line import (
     config_file,
@@ -37,13 +37,14 @@ from experiments.command_line import (
     refuse_nan,
     run_program,
 )
-from experiments.plots import FIGURES, find_figure, learning_curves, save
+from experiments.plots import FIGURES, find_figure, learning_curves, save, tensorboard
 from experiments.plots import mask_analysis as mask_figure
 from experiments.runners import learned, mask_analysis
 from experiments.runners.registry import Plan, find_runner
 from experiments.storage import locks, results, run_folder
 from experiments.storage.autosave import SAVE_EVERY
 from experiments.storage.identity import RunFolder
+from experiments.storage.listeners import Listener, Part
 from experiments.tables.curves import setting
 from experiments.tables.summary import summary
 
@@ -81,6 +82,17 @@ CHECKPOINT_MINUTES = flags.DEFINE_float(
     "Minutes between autosaves of the training in progress: about as much work as a kill loses.",
     lower_bound=0.0,
 )
+TENSORBOARD = flags.DEFINE_bool(
+    "tensorboard",
+    False,
+    "Write results, learning curves and figures for TensorBoard into WORKDIR/tensorboard, part by "
+    "part; needs pip install -e '.[tensorboard]'.",
+)
+LOG_TO = flags.DEFINE_string(
+    "log_to",
+    None,
+    "MODULE:FUNCTION of your own that logs each part elsewhere; see docs/how_to/watch_a_run.md.",
+)
 COMPILATION_CACHE = define_folder(
     "compilation_cache",
     None,
@@ -115,6 +127,8 @@ PLACES = (
     MAX_MEMORY,
     CHECKPOINT_MINUTES,
     COMPILATION_CACHE,
+    TENSORBOARD,
+    LOG_TO,
     DISTRIBUTED,
     COORDINATOR,
     NUM_PROCESSES,
@@ -136,9 +150,10 @@ def main(arguments: list[str]) -> None:
             runner = find_runner(config)
             plan = runner.make_plan(config, DATA_DIR.value, SLICE.value)
             draw = find_figure(config.figure, runner.COLUMNS)
+            listeners = tuple(_listeners(config.figure, draw))
             if processes.is_first():
                 stack.enter_context(locks.hold(Path(WORKDIR.value)))
-            folder = _open_folder(plan)
+            folder = _open_folder(plan)._replace(listeners=listeners)
         except (ValueError, TypeError, OSError) as error:
             fail(error)
         stopping.stop_on_signals()
@@ -181,6 +196,26 @@ def _open_folder(plan: Plan) -> RunFolder:
         code,
         allow_code_change=ALLOW_CODE_CHANGE.value,
     )
+
+
+def _listeners(figure: str, draw: Callable) -> Iterator[Listener]:
+    """Yield what the flags ask to hear of every part."""
+    if TENSORBOARD.value:
+        board = tensorboard.Board(Path(WORKDIR.value), figure, draw)
+        yield _explained("--tensorboard", board, tensorboard.__name__)
+    if name := LOG_TO.value:
+        own = by_name.find("listener", name, ("part",))
+        yield _explained(f"the listener {name}", own, by_name.module_of(name))
+
+
+def _explained(what: str, listener: Listener, module: str) -> Listener:
+    """Return a listener whose errors say in one line where they come from."""
+
+    def explained(part: Part) -> None:
+        with by_name.explained(what, module):
+            listener(part)
+
+    return explained
 
 
 def _end_at_once(message: str) -> NoReturn:

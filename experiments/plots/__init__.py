@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from experiments.plots import (
@@ -82,3 +84,11 @@ def save(figure: Figure, path: Path) -> None:
     """Write a figure whole or not at all; the suffix (.png, .svg, .pdf) gives the format."""
     form = path.suffix.removeprefix(".")
     replace_file(path, lambda temporary: figure.savefig(temporary, format=form, dpi=200))
+
+
+@matplotlib_defaults()
+def pixels(figure: Figure) -> np.ndarray:
+    """Return a figure as an image, uint8 `[height, width, 3]`."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.array(canvas.buffer_rgba())[..., :3]

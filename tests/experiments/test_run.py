@@ -137,6 +137,10 @@ MISTAKES = {
         [CONFIG, WORKDIR, "--distributed"],
         "error: --distributed: coordinator_address should be defined. If JAX does not",
     ),
+    "listener": (
+        [CONFIG, WORKDIR, "--log_to=tests.experiments.functions:hinge"],
+        "error: the listener hinge does not take (part); if it returns a function that does, pass",
+    ),
     "below a file": (
         [CONFIG, "--workdir={done}/results.csv/x"],
         "error: flag --workdir={done}/results.csv/x: {done}/results.csv is a file, expected a fol",
@@ -204,6 +208,26 @@ def test_the_table_says_how_to_run_it_again_anywhere(finished, folders):
     ]
     for row in rows:
         assert shlex.split(row["command"]) == ["python", "-m", "experiments.run", *SMALL]
+
+
+def test_a_finished_run_tells_its_parts_to_a_listener_which_costs_a_line_if_it_fails(
+    finished, folders
+):
+    again = ["experiments.run", *SMALL, f"--workdir={folders['done']}"]
+    told, failed = (
+        command_lines.fork(*again, f"--log_to=tests.experiments.functions:{name}")
+        for name in ("print_part", "fail_at_round_1")
+    )
+    assert [line for line in told.stdout.splitlines() if line.endswith("False")] == [
+        "results.csv round_00 False",
+        "results.csv round_01 False",
+        "analysis.csv round_01 False",
+    ]
+    assert (told.returncode, told.stderr, failed.returncode) == (0, "", 0)
+    expected = r"warning: the listener tests\.\S+:fail_at_round_1 raises KeyError: 'round_01' \(.*"
+    lines = failed.stderr.splitlines()
+    assert len(lines) == 2 and all(re.match(expected, line) for line in lines)
+    assert lines[0].endswith(f"; round_01 of {folders['done']}/results.csv is not logged")
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
