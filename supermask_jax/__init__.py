@@ -7,7 +7,7 @@ keep (`criteria`, `masks`), how many (`rates`), what the kept and the pruned one
 (`supermasks`), what masks have in common (`analysis`) and their files (`mask_files`), and the
 training of whole populations of networks in one compiled program (`transforms`, `training`,
 `population`). `trees` chooses the leaves that are pruned, and `saliency` has scores of other
-papers, from gradients.
+papers, from gradients. `interop` reads and writes networks of PyTorch.
 
 Every module is an attribute of the package, and so are the functions that most programs call.
 Each is imported when it is first used, so importing the package loads neither JAX nor Optax.
@@ -30,6 +30,7 @@ _MODULES = (
     "actions",
     "analysis",
     "criteria",
+    "interop",
     "mask_files",
     "masks",
     "population",

@@ -1,6 +1,7 @@
 from . import actions as actions
 from . import analysis as analysis
 from . import criteria as criteria
+from . import interop as interop
 from . import mask_files as mask_files
 from . import masks as masks
 from . import population as population

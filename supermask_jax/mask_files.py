@@ -37,7 +37,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from supermask_jax.checks import check_mask, check_shaped, is_number_type, shown
-from supermask_jax.paths import PyTree, leaf_names, path_name
+from supermask_jax.paths import PyTree, bare_names, leaf_names, path_name
 
 MAGIC = b"supermask_jax 1\n"
 LENGTH = 8  # bytes
@@ -140,8 +140,8 @@ def load(path: str | os.PathLike[str], like: PyTree) -> PyTree:
     expected = [(path_name(p), tuple(x.shape)) for p, x in paths]
     if [(name, x.shape) for name, x in leaves] == expected:
         return treedef.unflatten([jnp.asarray(x) for _, x in leaves])
-    found = dict(zip(_bare([name for name, _ in leaves]), (x for _, x in leaves), strict=True))
-    wanted = dict(zip(_bare(leaf_names(like)), (shape for _, shape in expected), strict=True))
+    found = dict(zip(bare_names([name for name, _ in leaves]), (x for _, x in leaves), strict=True))
+    wanted = dict(zip(bare_names(leaf_names(like)), (shape for _, shape in expected), strict=True))
     for name, shape in wanted.items():
         if name not in found:
             raise ValueError(_of_another(path, f"no leaf '{name}', which the tree has"))
@@ -227,12 +227,6 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "dtype") and is_number_type(value.dtype) and value.shape == ():
         return value.item()
     raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
-
-
-def _bare(names: list[str]) -> list[str]:
-    """Drop the `/value` of flax nnx from names, unless two leaves would share a name."""
-    bare = [name.removesuffix("/value") for name in names]
-    return bare if len({*bare}) == len(bare) else names
 
 
 def _of_another(path: str | os.PathLike[str], difference: str) -> str:

@@ -56,6 +56,20 @@ def leaf_names(tree: PyTree) -> list[str]:
     ]
 
 
+def bare_names(names: list[str]) -> list[str]:
+    """Drop the `/value` of flax nnx from the names of leaves, unless two would then be equal.
+
+    Args:
+      names: from `leaf_names`.
+
+    Examples:
+      >>> bare_names(["dense/kernel/value", "dense/bias/value"])
+      ['dense/kernel', 'dense/bias']
+    """
+    bare = [name.removesuffix("/value") for name in names]
+    return bare if len({*bare}) == len(bare) else names
+
+
 def words_of(path: Path) -> list[str]:
     """Return the words of a path, from the root to the leaf, however the tree spells them.
 

@@ -15,6 +15,8 @@ import jax
 import pytest
 from jax._src import compiler
 
+collect_ignore = ["torch_files/make.py"]  # needs PyTorch
+
 UNOPTIMIZED = jax.config.read("jax_disable_most_optimizations")
 # It takes less than half of that again if it does not use MLIR to generate the code of fusions.
 EMITTERS = "xla_cpu_use_fusion_emitters"
