@@ -7,7 +7,8 @@ keep (`criteria`, `masks`), how many (`rates`), what the kept and the pruned one
 (`supermasks`), what masks have in common (`analysis`) and their files (`mask_files`), and the
 training of whole populations of networks in one compiled program (`transforms`, `training`,
 `population`). `trees` chooses the leaves that are pruned, and `saliency` has scores of other
-papers, from gradients. `interop` reads and writes networks of PyTorch.
+papers, from gradients. `interop` reads and writes networks of PyTorch, and `sparse` has sparse
+matrices of the kept weights.
 
 Every module is an attribute of the package, and so are the functions that most programs call.
 Each is imported when it is first used, so importing the package loads neither JAX nor Optax.
@@ -37,6 +38,7 @@ _MODULES = (
     "rates",
     "rounds",
     "saliency",
+    "sparse",
     "supermasks",
     "training",
     "transforms",

@@ -8,6 +8,7 @@ from . import population as population
 from . import rates as rates
 from . import rounds as rounds
 from . import saliency as saliency
+from . import sparse as sparse
 from . import supermasks as supermasks
 from . import training as training
 from . import transforms as transforms

@@ -116,7 +116,7 @@ def test_importing_the_library_loads_no_third_package():
     """The packages that jax and optax load themselves do not count."""
     modules = ", ".join(f"supermask_jax.{path.stem}" for path in LIBRARY)
     script = f"""
-import sys, jax, optax
+import sys, jax, jax.experimental.sparse, optax
 before = {{name.partition(".")[0] for name in sys.modules}}
 import {modules.replace("supermask_jax.__init__", "supermask_jax")}
 after = {{name.partition(".")[0] for name in sys.modules}}
