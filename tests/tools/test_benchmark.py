@@ -11,7 +11,12 @@ from experiments.engine.objectives import make_loss
 from experiments.problems import networks
 from experiments.storage.files import read_json
 from tests.experiments import command_lines
-from tools import benchmark_accelerator, benchmark_gradual, benchmark_pruning
+from tools import (
+    benchmark_accelerator,
+    benchmark_gradual,
+    benchmark_pruning,
+    benchmark_sizes,
+)
 from tools.benchmark import __main__ as benchmark
 from tools.benchmark import floors, loops, measurements, tasks
 from tools.benchmark.tasks import WHOLE_LOOP, Loop, Mapping, Task
@@ -173,6 +178,7 @@ def test_the_page_on_performance_has_the_committed_tables():
         "benchmark_accelerator": benchmark_accelerator,
         "benchmark_gradual": benchmark_gradual,
         "benchmark_pruning": benchmark_pruning,
+        "benchmark_sizes": benchmark_sizes,
     }
     commands = re.findall(r"`python -m tools\.(\w+) [^`]*--table=(results/\w+)[^`]*`", page)
     committed = {path.stem for path in root.glob("results/benchmark*.csv")}
