@@ -386,7 +386,9 @@ def _by_names(places: list[_Place], names: Mapping[str, str]) -> dict[str, str]:
         elif place.layer in names:
             named[place.name] = _joined(names[place.layer], place.role)
         else:
-            raise ValueError(f"names has neither {place} nor its layer.")
+            raise ValueError(
+                f"names has neither {place} nor its layer, '{place.layer}'; add one of them."
+            )
     return named
 
 
@@ -461,11 +463,13 @@ def _no_layer(
     places: list[_Place], layers: Layers, shapes: Shapes, theirs: Mapping[Shapes, Layers]
 ) -> str:
     first = next(place for place in places if place.layer in layers)
-    there = (f"{name} ({_spelled(shapes)})" for shapes, layers in theirs.items() for name in layers)
+    number = len(theirs.get(shapes, ()))
+    there = [f"{name} ({_spelled(own)})" for own, named in theirs.items() for name in named]
+    listed = ", ".join(there[:4]) + (", ..." if there[4:] else "")
     return (
-        f"{len(layers)} layers like that of {first} are in the tree and "
-        f"{len(theirs.get(shapes, ()))} in the state dict: in PyTorch it has {_spelled(shapes)}, "
-        f"and there are {shown(list(there))}; is it another network's?"
+        f"the tree has {len(layers)} and the state dict {number} layers with the "
+        f"shapes of that of {first}, which are {_spelled(shapes)} in PyTorch; the state dict has "
+        f"{listed or 'none'}; is it another network's?"
     )
 
 
@@ -515,7 +519,8 @@ def _read(
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Return the tensors of a state dict, and the masks that it has of them, by name."""
     if not isinstance(state_dict, Mapping) or not all(isinstance(x, str) for x in state_dict):
-        raise TypeError(f"the state dict is {shown(state_dict)}, expected names and arrays.")
+        kind = type(state_dict).__name__
+        raise TypeError(f"the state dict is a {kind}, expected a dict of names (str) and arrays.")
     for name, value in state_dict.items():
         if isinstance(value, Mapping):
             raise TypeError(f"'{name}' is a dict; pass the state dict that is inside, and no more.")
@@ -571,7 +576,8 @@ def _check_tensors(
             raise ValueError(f"there is a mask {list(mask.shape)} of '{name}', but no such tensor.")
         if mask.shape != tensors[name].shape:
             raise ValueError(
-                f"'{name}' is {list(tensors[name].shape)} and its mask {list(mask.shape)}."
+                f"'{name}' is {list(tensors[name].shape)} and its mask {list(mask.shape)}; "
+                "expected one shape."
             )
 
 
@@ -682,4 +688,6 @@ def _bools(where: str, numbers: Any) -> np.ndarray:
 def _check_finite(what: str, x: np.ndarray) -> None:
     bad = np.count_nonzero(~np.isfinite(x))
     if bad:
-        raise ValueError(f"{what} has {bad} of {x.size} values that are NaN or infinite.")
+        raise ValueError(
+            f"{what} has {bad} of {x.size} values that are NaN or infinite; did training diverge?"
+        )

@@ -387,7 +387,7 @@ WRONG = [
         "shapes",
         read(like={"dense": {"kernel": np.ones((3, 5))}}),
         ValueError,
-        r"leaf 'dense/kernel' \[3, 5\].* 0 in the .*fc \(bias \[4\], weight \[4, 3\]\).*another",
+        r"leaf 'dense/kernel' \[3, 5\].*fc \(bias \[4\], weight \[4, 3\]\).*another",
     ),
     Case(
         "shapes",
@@ -562,9 +562,9 @@ WRONG = [
         "types",
         lambda: from_torch([X], LIKE),
         TypeError,
-        "the state dict is .* expected names and arrays",
+        "the state dict is a list, expected a dict of names",
     ),
-    Case("types", lambda: from_torch({0: X}, LIKE), TypeError, "expected names and arrays"),
+    Case("types", lambda: from_torch({0: X}, LIKE), TypeError, "expected a dict of names"),
     Case(
         "types",
         lambda: from_torch({"state_dict": DENSE}, LIKE),
