@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 
 from experiments.problems.convolutions import convolve, max_pool
-from supermask_jax.checks import lookup
+from supermask_jax.checks import check_function, lookup
+from supermask_jax.trees import Predicate, unstack_layers
 
 PyTree = Any
 
@@ -97,6 +98,37 @@ def as_network(module: nn.Module, input_shape: tuple[int, ...]) -> Network:
 
     has_state = jax.eval_shape(variables, jax.random.key(0)).keys() != {"params"}
     return Network(init, apply, input_shape, has_state)
+
+
+def layer_by_layer(network: Network, stacked: Predicate) -> Network:
+    """Give every layer of stacked leaves, as scanned networks have them, leaves of its own.
+
+    Whatever treats a leaf as a layer then treats each layer by itself: rates, criteria, actions,
+    draws, tables. The network stacks the layers again when it is applied, which copies them once.
+    For layers inside layers, call this on its result.
+
+    Args:
+      network: has parameters that stack L layers, `[L, ...]`.
+      stacked: (path, leaf) -> True for stacked leaves; see `trees.unstack_layers`.
+
+    Returns:
+      The same network with leaves `path/0`, `path/1`, ... in the place of each stacked leaf.
+
+    Raises:
+      ValueError: if the rule chooses no leaf, or one without layers.
+      TypeError: if it is no such function, or returns anything but True or False.
+    """
+    check_function("rule", stacked, "def in_a_block(path, leaf)", ("path", "leaf"))
+    shapes = jax.eval_shape(network.init, jax.random.key(0))
+    _, stack = unstack_layers(shapes, stacked)
+
+    def init(key: jax.Array) -> PyTree:
+        return unstack_layers(network.init(key), stacked)[0]
+
+    def apply(params: PyTree, images: jax.Array) -> jax.Array:
+        return network.apply(stack(params), images)
+
+    return network._replace(init=init, apply=apply)
 
 
 class Classifier(nn.Module):

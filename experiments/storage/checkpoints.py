@@ -20,6 +20,7 @@ from experiments import processes
 from experiments.storage import locks
 from experiments.storage.files import checksum, read_json, write_json
 from experiments.storage.identity import MADE_BY, Identity, RunFolder
+from supermask_jax.trees import Layers
 
 PyTree = Any
 DAMAGED = "_damaged"  # suffix of the folder to which damaged checkpoints are moved
@@ -57,7 +58,7 @@ class Checkpoints:
           Lost: if the folder of the run was replaced; see `locks.check`.
         """
         arrays, target = self._paths(round)
-        values = jax.tree.map(np.asarray, tree)
+        values = _known_to_orbax(jax.tree.map(np.asarray, tree))
         locks.check(target)
         if processes.is_first():
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -89,11 +90,12 @@ class Checkpoints:
         """
         arrays, sums = self._paths(round)
         _compare(arrays, sums, self._identity)
-        loaded = ocp.load(str(arrays), jax.tree.map(_empty, like))
-        for found, expected in zip(jax.tree.leaves(loaded), jax.tree.leaves(like), strict=True):
+        loaded = ocp.load(str(arrays), _known_to_orbax(jax.tree.map(_empty, like)))
+        leaves, structure = jax.tree.flatten(like)
+        for found, expected in zip(jax.tree.leaves(loaded), leaves, strict=True):
             if found.shape != expected.shape:
                 raise ValueError(f"{arrays} has arrays {found.shape}, expected {expected.shape}")
-        return loaded
+        return structure.unflatten(jax.tree.leaves(loaded))
 
     def load_newest(self, before: int, like: Callable[[int], PyTree]) -> tuple[int, PyTree] | None:
         """Load the newest intact round below `before`; return its number and its arrays.
@@ -147,6 +149,15 @@ def _check_disk(arrays: Path, size: int) -> None:
     if size > free:
         needed = f"it takes {size / 1e6:.1f} MB and {free / 1e6:.1f} MB are free"
         raise OSError(f"cannot save {arrays}: no space left on the disk, {needed}")
+
+
+def _known_to_orbax(tree: PyTree) -> PyTree:
+    """Return a tree with tuples in the place of layers, whose keys Orbax does not know."""
+
+    def known(node: Any) -> Any:
+        return tuple(map(_known_to_orbax, node)) if isinstance(node, Layers) else node
+
+    return jax.tree.map(known, tree, is_leaf=lambda node: isinstance(node, Layers))
 
 
 def _checksums(folder: Path) -> dict[str, str]:
