@@ -57,20 +57,21 @@ def batch_table(
 
 
 def eval_data(
-    apply: Callable[[PyTree, jax.Array], jax.Array], params: PyTree, dataset: Dataset
+    apply: Callable[..., jax.Array], params: PyTree, dataset: Dataset, *model_state: PyTree
 ) -> dict[str, PyTree]:
     """Return validation and test set in batches whose largest layer fits into `EVAL_BYTES`.
 
     Args:
-      apply: the network, ``(params, images) -> logits``.
+      apply: the network, ``(params, images, *model_state) -> logits``.
       params: its parameters, or their shapes and types.
       dataset: the data set.
+      *model_state: the shapes and types of its state, if it has one.
 
     Returns:
       ``validation`` and ``test``, each from `eval_batches`.
     """
     image = np.empty((1, *dataset.image_shape), np.float32)
-    size = min(EVAL_BATCH, max(1, EVAL_BYTES // largest_value(apply, params, image)))
+    size = min(EVAL_BATCH, max(1, EVAL_BYTES // largest_value(apply, params, image, *model_state)))
     return {
         "validation": eval_batches(dataset.validation, size),
         "test": eval_batches(dataset.test, size),

@@ -1,5 +1,6 @@
 """Groups of members that train side by side, and the compiled programs that train them."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from experiments.engine.arrays import abstract
 from experiments.engine.batches import get_batch
 from experiments.engine.forecast import count_products, num_bytes
 from experiments.engine.objectives import Objective
+from experiments.problems.networks import arguments_of
 from supermask_jax import population
 from supermask_jax.training import Metrics, Stream, Training, TrainState
 
@@ -44,14 +46,16 @@ class Programs(NamedTuple):
 
     Attributes:
       group: the layout of the members.
-      init: (start parameters `[padded, ...]`, the step of the start) -> states `[padded, ...]`.
+      init: (start parameters, start model states, step of the start) -> states; all but the step
+        `[padded, ...]`.
       run_chunk: (states, streams, first evaluation, data) -> (states, metrics) of one chunk.
       outputs: the shapes and types that `run_chunk` returns.
-      run_test: ((), (best parameters, last parameters, context), data) -> ((), test metrics).
+      run_test: ((), (best, last, context), data) -> ((), test metrics); best and last are pairs of
+        parameters and model state.
     """
 
     group: Group
-    init: Callable[[PyTree, int], TrainState]
+    init: Callable[[PyTree, PyTree, int], TrainState]
     run_chunk: Callable[..., tuple[TrainState, Metrics]]
     outputs: tuple[TrainState, Metrics]
     run_test: Callable[..., tuple[tuple, Metrics]]
@@ -64,6 +68,7 @@ class Recipe(NamedTuple):
       training: the training of one member.
       objective: measures the final test metrics.
       params: shapes and types of one member's parameters.
+      model_state: shapes and types of one member's model state; None for networks without state.
       context: shapes and types of one member's context.
       data: shapes and types of ``train``, ``validation``, ``test`` and ``batches``.
       members_at_once: the members that a device trains at once: 1 trains them in turn, k by `vmap`,
@@ -73,6 +78,7 @@ class Recipe(NamedTuple):
     training: Training
     objective: Objective
     params: PyTree
+    model_state: PyTree
     context: Mapping[str, PyTree]
     data: dict[str, PyTree]
     members_at_once: int
@@ -89,22 +95,29 @@ class Recipe(NamedTuple):
         sharded, whole = population.member_sharding(mesh), NamedSharding(mesh, PartitionSpec())
         key = jax.eval_shape(jax.random.key, 0)
         stream = Stream(jax.eval_shape(jnp.int32, 0), key, self.context)
-        params, streams = (abstract(tree, sharded, (padded,)) for tree in (self.params, stream))
+        params, model_state, streams = (
+            abstract(tree, sharded, (padded,)) for tree in (self.params, self.model_state, stream)
+        )
         data = abstract(self.data, whole)
         first = jax.ShapeDtypeStruct((), np.int32, sharding=whole)
 
         def mapped(fn: Callable) -> Callable:
             return population.map_members(fn, batch_size=width, mesh=mesh)
 
-        def begin(params: PyTree, step: int) -> TrainState:
-            return jax.vmap(lambda own: self.training.init(own, step))(params)
+        def begin(params: PyTree, model_state: PyTree, step: int) -> TrainState:
+            def begin_one(params: PyTree, model_state: PyTree) -> TrainState:
+                return self.training.init(params, step, model_state=model_state)
 
-        init = jax.jit(begin, static_argnums=1, out_shardings=sharded, donate_argnums=0)
-        states = abstract(jax.eval_shape(lambda own: begin(own, 0), params), sharded)
+            return jax.vmap(begin_one)(params, model_state)
+
+        init = jax.jit(begin, static_argnums=2, out_shardings=sharded, donate_argnums=0)
+        of_shapes = functools.partial(begin, step=0)
+        states = abstract(jax.eval_shape(of_shapes, params, model_state), sharded)
         run_chunk = jax.jit(mapped(self.training.run_chunk), donate_argnums=0)
         lowered = run_chunk.lower(states, streams, first, data)
         run_chunk = lowered.compile()
-        ends = params, params, streams.context
+        end = params, model_state
+        ends = end, end, streams.context
         run_test = jax.jit(mapped(self._test)).lower((), ends, data).compile()
         memory = len(mesh.local_devices) * _memory(run_chunk)
         if jax.default_backend() == "cpu":
@@ -116,17 +129,20 @@ class Recipe(NamedTuple):
         """Count the operations of the products in one training step and in one validation."""
         order, step, key = np.int32(0), np.int32(0), jax.random.key(0)
         batch = jax.eval_shape(get_batch, self.data, order, step)
-        grad = jax.grad(self.objective.loss, has_aux=True)
-        per_step = count_products(grad, self.params, batch, key, self.context)
+        grad = jax.grad(lambda *arguments: self.objective.loss(*arguments)[0])
+        more = arguments_of(self.model_state)
+        per_step = count_products(grad, self.params, batch, key, self.context, *more)
         validation = self.data["validation"]
-        per_eval = count_products(self.objective.measure, self.params, validation, self.context)
+        measured = self.params, validation, self.context, *more
+        per_eval = count_products(self.objective.measure, *measured)
         return per_step, per_eval
 
-    def _test(self, nothing: tuple, ends: tuple[PyTree, PyTree, Any], data: PyTree):
+    def _test(self, nothing: tuple, ends: tuple[tuple, tuple, Any], data: PyTree):
         best, last, context = ends
         tested = {}
-        for prefix, params in (("test", best), ("final_test", last)):
-            metrics = self.objective.measure(params, data["test"], context)
+        for prefix, (params, model_state) in (("test", best), ("final_test", last)):
+            more = arguments_of(model_state)
+            metrics = self.objective.measure(params, data["test"], context, *more)
             tested |= {f"{prefix}_{name}": jnp.float32(x) for name, x in metrics.items()}
         return nothing, tested
 

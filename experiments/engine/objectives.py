@@ -10,7 +10,7 @@ from jax import lax
 from experiments.problems.losses import Losses, cross_entropy
 from experiments.problems.problem import Problem
 from experiments.problems.seeds import AUGMENTATION
-from supermask_jax.training import Loss, Metrics
+from supermask_jax.training import Loss, LossWithState, Metrics
 
 PyTree = Any
 Apply = Callable[[PyTree, jax.Array], jax.Array]
@@ -22,11 +22,12 @@ class Objective(NamedTuple):
     Attributes:
       loss: the loss of a batch ``{"images", "labels", "step"}``; the step counts from 0.
       measure: ``(params, split, context) -> metrics``, with at least loss and accuracy, over a
-        split from `eval_batches`.
+        split from `eval_batches`; of a network with state, ``(params, split, context, model_state)
+        -> metrics``.
     """
 
-    loss: Loss
-    measure: Callable[[PyTree, PyTree, Mapping[str, PyTree]], Metrics]
+    loss: Loss | LossWithState
+    measure: Callable[..., Metrics]
 
 
 def classification(problem: Problem) -> Objective:
@@ -35,14 +36,20 @@ def classification(problem: Problem) -> Objective:
     Args:
       problem: the network, the data set and the loss.
     """
-    apply, losses = problem.network.apply, problem.losses
-    return Objective(
-        training_loss(problem),
-        lambda params, split, context: measure(apply, params, split, losses),
-    )
+    network, losses = problem.network, problem.losses
+
+    def measure_all(
+        params: PyTree, split: PyTree, context: Mapping[str, PyTree], *model_state: PyTree
+    ) -> Metrics:
+        def apply(params: PyTree, images: jax.Array) -> jax.Array:
+            return network.apply(params, images, *model_state)
+
+        return measure(apply, params, split, losses)
+
+    return Objective(training_loss(problem), measure_all)
 
 
-def training_loss(problem: Problem) -> Loss:
+def training_loss(problem: Problem) -> Loss | LossWithState:
     """Return the loss of a step: that of `make_loss`, of augmented images.
 
     The key of a step augments its images, so members with one seed see the same ones.
@@ -50,13 +57,27 @@ def training_loss(problem: Problem) -> Loss:
     Args:
       problem: the network, the loss and the augmentation.
     """
-    plain, augment = make_loss(problem.network.apply, problem.losses), problem.augment
+    plain, augment = _plain_loss(problem), problem.augment
     if augment is None:
         return plain
 
-    def loss(params: PyTree, batch: PyTree, key: jax.Array, context: Any, /):
+    def loss(params: PyTree, batch: PyTree, key: jax.Array, context: Any, /, *model_state: PyTree):
         images = augment(jax.random.fold_in(key, AUGMENTATION), batch["images"])
-        return plain(params, {**batch, "images": images}, key, context)
+        return plain(params, {**batch, "images": images}, key, context, *model_state)
+
+    return loss
+
+
+def _plain_loss(problem: Problem) -> Callable[..., Any]:
+    """Return the loss of a step with the images as they are."""
+    network, losses = problem.network, problem.losses
+    apply_training = network.apply_training
+    if apply_training is None:
+        return make_loss(network.apply, losses)
+
+    def loss(params: PyTree, batch: PyTree, key: jax.Array, context: Any, model_state: PyTree, /):
+        logits, model_state = apply_training(params, normalise(batch["images"]), model_state)
+        return *_mean_loss(losses, logits, batch["labels"]), model_state
 
     return loss
 
@@ -72,9 +93,7 @@ def make_loss(apply: Apply, losses: Losses = cross_entropy) -> Loss:
     """
 
     def loss(params: PyTree, batch: PyTree, key: jax.Array, context: Any, /):
-        logits = apply(params, normalise(batch["images"]))
-        value = jnp.mean(losses(logits, batch["labels"]))
-        return value, {"accuracy": _accuracy(logits, batch["labels"])}
+        return _mean_loss(losses, apply(params, normalise(batch["images"])), batch["labels"])
 
     return loss
 
@@ -105,5 +124,7 @@ def normalise(images: jax.Array) -> jax.Array:
     return images.astype(jnp.float32) / 255
 
 
-def _accuracy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    return jnp.mean(jnp.argmax(logits, axis=-1) == labels, dtype=jnp.float32)
+def _mean_loss(losses: Losses, logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, Metrics]:
+    value = jnp.mean(losses(logits, labels))
+    accuracy = jnp.mean(jnp.argmax(logits, axis=-1) == labels, dtype=jnp.float32)
+    return value, {"accuracy": accuracy}

@@ -22,6 +22,7 @@ from experiments.engine.forecast import (
 )
 from experiments.engine.groups import Group, Programs, Recipe
 from experiments.engine.objectives import Objective, classification
+from experiments.problems.networks import arguments_of
 from experiments.problems.problem import Problem
 from experiments.storage.autosave import Autosave
 from supermask_jax import population
@@ -47,6 +48,13 @@ class Advance(Protocol):
         ...
 
 
+class Snapshot(NamedTuple):
+    """The parameters and the model state at a step, `[P, ...]` per leaf."""
+
+    params: PyTree
+    model_state: PyTree
+
+
 class Trained(NamedTuple):
     """A trained population of P members, as NumPy arrays.
 
@@ -55,16 +63,18 @@ class Trained(NamedTuple):
       table: arrays `[P]`: early_stop_step; for every metric NAME of the objective, validation_NAME
         and test_NAME at the evaluation with the lowest validation loss; and final_test_NAME at the
         last step. All but early_stop_step are NaN for a member that diverged, that is, whose
-        `params` are not finite.
+        `params` or model state are not finite.
       curves: arrays `[P, E]`, one entry per evaluation.
-      snapshot: the parameters at `Schedule.snapshot_step`, `[P, ...]` per leaf; None if the
-        training does not pass it.
+      model_state: the state of the network that goes with `params`, `[P, ...]` per leaf; None for a
+        network without state.
+      snapshot: what there was at `Schedule.snapshot_step`; None if the training does not pass it.
     """
 
     params: PyTree
     table: dict[str, np.ndarray]
     curves: dict[str, np.ndarray]
-    snapshot: PyTree = None
+    model_state: PyTree = None
+    snapshot: Snapshot | None = None
 
 
 class Schedule(NamedTuple):
@@ -117,11 +127,12 @@ class Trainer:
         objective: Objective | None = None,
         keep_best: bool = False,
     ) -> None:
-        apply, dataset, params = problem.network.apply, problem.dataset, problem.params
+        dataset, params, model_state = problem.dataset, problem.params, problem.model_state
         objective = objective or classification(problem)
         self._keep_best = keep_best
         self._training = _make_training(objective, optimizer, schedule)
-        self._data = {"train": dataset.train._asdict(), **eval_data(apply, params, dataset)}
+        evaluated = eval_data(problem.network.apply, params, dataset, *arguments_of(model_state))
+        self._data = {"train": dataset.train._asdict(), **evaluated}
         self._place_data = functools.lru_cache(maxsize=1)(
             functools.partial(population.replicate, self._data)
         )
@@ -135,7 +146,13 @@ class Trainer:
         keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), num_orders))
         data = self._data | {"batches": jax.eval_shape(table, keys)}
         self._recipe = Recipe(
-            self._training, objective, params, context, abstract(data), members_at_once
+            self._training,
+            objective,
+            params,
+            model_state,
+            context,
+            abstract(data),
+            members_at_once,
         )
         self._programs: dict[int, Programs] = {}
         self._schedule = schedule
@@ -248,6 +265,7 @@ class Trainer:
         autosave: Autosave | None = None,
         keep_end: bool = False,
         first_step: int = 0,
+        model_state: PyTree = None,
     ) -> Trained:
         """Train P members to the last step, resuming from an autosave if there is one.
 
@@ -262,6 +280,7 @@ class Trainer:
           autosave: saves the training in progress; None does not save it.
           keep_end: always autosave the final state, because more work precedes the checkpoint.
           first_step: the step of the start parameters, on the grid of evaluations.
+          model_state: the start states of networks with state, `[P, ...]` per leaf.
 
         Raises:
           Stopped: if a signal asked for a stop; the state is on disk.
@@ -278,6 +297,9 @@ class Trainer:
             own = population.take(streams, chosen)
             name, count = _group_name(chosen), chosen.stop - chosen.start
 
+            def start() -> tuple[PyTree, PyTree]:
+                return start_params(chosen), population.take(model_state, chosen)
+
             def load() -> tuple[int, PyTree] | None:
                 like = self._under_way(programs, count, first_step)
                 return autosave.load(name, like) if autosave else None
@@ -288,9 +310,7 @@ class Trainer:
                     more = keep_end or size < members
                     autosave.save_if_due(name, done, make_tree, due=last and more)
 
-            return self._train_group(
-                programs, lambda: start_params(chosen), own, data, advance, load, keep, first_step
-            )
+            return self._train_group(programs, start, own, data, advance, load, keep, first_step)
 
         groups = [slice(i, min(i + size, members)) for i in range(0, members, size)]
         if autosave:
@@ -307,7 +327,7 @@ class Trainer:
     def _train_group(
         self,
         programs: Programs,
-        start_params: Callable[[], PyTree],
+        start: Callable[[], tuple[PyTree, PyTree]],
         streams: Stream,
         data: PyTree,
         advance: Advance,
@@ -333,15 +353,17 @@ class Trainer:
             advance(members * (self._steps_until(done) - first_step), before=True)
             del saved, under_way
         else:
-            done, states = begin, programs.init(place(start_params()), first_step)
+            params, model_state = place(start())
+            done, states = begin, programs.init(params, model_state, first_step)
+            del params, model_state
             curves = jax.tree.map(
                 lambda x: np.full(x.shape, np.nan, x.dtype), self._curves(programs, members)
             )
-            snapshot = gather(states.params) if snapshot_at else None
+            snapshot = gather(Snapshot(states.params, states.model_state)) if snapshot_at else None
         advance(0)
         for first in range(done, num_evals, self._training.chunk_evals):
-            start = population.replicate(np.int32(first), mesh)
-            states, metrics = programs.run_chunk(states, streams, start, data)
+            number = population.replicate(np.int32(first), mesh)
+            states, metrics = programs.run_chunk(states, streams, number, data)
             stop = min(first + self._training.chunk_evals, num_evals)
             for name, values in population.gather(metrics).items():
                 curves[name][:, first:stop] = values[:members, : stop - first]
@@ -349,30 +371,32 @@ class Trainer:
                     curves[name][:, -1] = np.nan  # no steps follow the last evaluation
             advance(members * (self._steps_until(stop) - self._steps_until(first)))
             if stop == snapshot_at:
-                snapshot = gather(states.params)
+                snapshot = gather(Snapshot(states.params, states.model_state))
             more = {"snapshot": snapshot} if snapshot_at else {}
             keep(
                 stop, lambda now=states, more=more: {"states": gather(now), "curves": curves} | more
             )
-        ends = states.best_params, states.params, streams.context
-        tested = programs.run_test((), ends, data)[1]
-        last = states.best_params if self._keep_best else states.params, states.best_step
-        del states
-        params, best_step, tested = gather((*last, tested))
-        found = self._finish(params, best_step, tested, curves)
+        best = states.best_params, states.best_model_state
+        last = states.params, states.model_state
+        tested = programs.run_test((), (best, last, streams.context), data)[1]
+        kept = best if self._keep_best else last, states.best_step
+        del states, best, last
+        end, best_step, tested = gather((*kept, tested))
+        found = self._finish(end, best_step, tested, curves)
         curves = {name: values[:, begin:] for name, values in curves.items()}
         return found._replace(curves=curves, snapshot=snapshot)
 
     def _finish(
-        self, params: PyTree, best_step: np.ndarray, tested: Metrics, curves: dict
+        self, end: tuple[PyTree, PyTree], best_step: np.ndarray, tested: Metrics, curves: dict
     ) -> Trained:
         best = np.arange(len(best_step)), np.searchsorted(self.eval_steps, best_step)
         measured = tested | {
             name: values[best] for name, values in curves.items() if name.startswith("validation_")
         }
-        finite = _all_finite(params)
+        finite = _all_finite(end)
         table = {name: np.where(finite, x, np.float32(np.nan)) for name, x in measured.items()}
-        return Trained(params, {"early_stop_step": best_step, **table}, curves)
+        params, model_state = end
+        return Trained(params, {"early_stop_step": best_step, **table}, curves, model_state)
 
     def _under_way(self, programs: Programs, members: int, first_step: int) -> PyTree:
         """Return the shapes and types of a group's autosave: its members without padding."""
@@ -380,7 +404,8 @@ class Trainer:
         states = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct((members, *x.shape[1:]), x.dtype), states
         )
-        more = {"snapshot": states.params} if self._snapshot_at(first_step) else {}
+        snapshot = Snapshot(states.params, states.model_state)
+        more = {"snapshot": snapshot} if self._snapshot_at(first_step) else {}
         return {"states": states, "curves": self._curves(programs, members)} | more
 
     def _snapshot_at(self, first_step: int) -> int:
@@ -407,8 +432,10 @@ def _make_training(
 ) -> Training:
     evals_before = schedule.snapshot_step // schedule.eval_every
 
-    def validate(params: PyTree, data: PyTree, context: Mapping[str, PyTree]) -> Metrics:
-        return objective.measure(params, data["validation"], context)
+    def validate(
+        params: PyTree, data: PyTree, context: Mapping[str, PyTree], *model_state: PyTree
+    ) -> Metrics:
+        return objective.measure(params, data["validation"], context, *model_state)
 
     return make_training(
         objective.loss,
@@ -421,9 +448,9 @@ def _make_training(
     )
 
 
-def _all_finite(params: PyTree) -> np.ndarray:
-    """Return for each member whether all its parameters are finite, bool `[P]`."""
-    leaves = [np.isfinite(x).reshape(len(x), -1).all(axis=1) for x in jax.tree.leaves(params)]
+def _all_finite(end: tuple[PyTree, PyTree]) -> np.ndarray:
+    """Return for each member whether its parameters and its model state are finite, bool `[P]`."""
+    leaves = [np.isfinite(x).reshape(len(x), -1).all(axis=1) for x in jax.tree.leaves(end)]
     return np.all(leaves, axis=0)
 
 

@@ -1,12 +1,11 @@
 """The four networks of Zhou et al. 2019 in flax linen, for images of any size.
 
-Pairs of 3x3 convolutions, each pair followed by 2x2 max pooling, then two hidden dense layers and a
-linear output layer. Activations are ReLU; there is no normalisation and no dropout. Axes: `B`
-batch, `H` height, `W` width, `C` channels. Images are `[B, H, W, C]`, convolution kernels
+Axes: `B` batch, `H` height, `W` width, `C` channels. Images are `[B, H, W, C]`, convolution kernels
 `[height, width, in, out]`.
 """
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -22,21 +21,33 @@ PyTree = Any
 
 
 class Network(NamedTuple):
-    """A network as two pure functions of its parameters.
+    """A network as pure functions of its parameters and, if it has one, its state.
+
+    The state is what a network has beside its parameters, such as the running statistics of
+    BatchNorm. It is not pruned: training steps replace it, evaluations read it.
 
     Attributes:
       init: typed key -> parameters, any pytree of float32 arrays. The paper's networks have
         `{"conv1": {"kernel", "bias"}, ..., "dense1", "dense2", "output"}`.
-      apply: (parameters, images float32 `[B, H, W, C]` in [0, 1]) -> logits `[B, num_classes]`.
+      apply: (parameters, images float32 `[B, H, W, C]` in [0, 1]) -> logits `[B, num_classes]`; of
+        a network with state, (parameters, images, state) -> the logits of an evaluation.
       input_shape: `(H, W, C)`.
-      has_state: whether it has state beside its parameters, such as the means of BatchNorm. No
-        runner trains such a network yet.
+      init_state: typed key, the one that `init` gets -> state, any pytree of arrays of numbers;
+        None for a network without state.
+      apply_training: (parameters, images, state) -> (logits, new state) of a training step; None
+        for a network without state, whose training steps take the logits of `apply`.
     """
 
     init: Callable[[jax.Array], PyTree]
-    apply: Callable[[PyTree, jax.Array], jax.Array]
+    apply: Callable[..., jax.Array]
     input_shape: tuple[int, ...]
-    has_state: bool = False
+    init_state: Callable[[jax.Array], PyTree] | None = None
+    apply_training: Callable[[PyTree, jax.Array, PyTree], tuple[jax.Array, PyTree]] | None = None
+
+
+def arguments_of(state: PyTree) -> tuple[PyTree, ...]:
+    """Return what the state of a network adds to the arguments of a call: nothing if it is None."""
+    return () if state is None else (state,)
 
 
 class Widths(NamedTuple):
@@ -66,15 +77,15 @@ def make_network(name: str, input_shape: tuple[int, int, int], num_classes: int 
     Raises:
       ValueError: if the name is unknown, or if pooling would leave no pixel.
     """
-    widths = lookup("network", name, NETWORKS)
+    kind = lookup("network", name, NETWORKS)
     height, width, _ = input_shape
-    minimum = 2 ** len(widths.pairs)
+    minimum = 2 ** len(kind.pairs)
     if min(height, width) < minimum:
         raise ValueError(
-            f"{name} halves its images {len(widths.pairs)} times: they must be at least "
+            f"{name} halves its images {len(kind.pairs)} times: they must be at least "
             f"{minimum}x{minimum} pixels, but these are {height}x{width}"
         )
-    return as_network(Classifier(widths, num_classes), input_shape)
+    return as_network(Classifier(kind, num_classes), input_shape)
 
 
 def as_network(module: nn.Module, input_shape: tuple[int, ...]) -> Network:
@@ -82,22 +93,55 @@ def as_network(module: nn.Module, input_shape: tuple[int, ...]) -> Network:
 
     Args:
       module: maps `[B, H, W, C]` to logits `[B, num_classes]`. If it has variables that are no
-        parameters, the network has state.
+        parameters, they are its state, and `__call__` takes an argument `train`: True in training
+        steps, which may change them, and False in evaluations.
       input_shape: `(H, W, C)`.
+
+    Raises:
+      ValueError: if the module has state and no argument `train`, or the argument and no state.
     """
+    takes_train = "train" in inspect.signature(module.__call__).parameters
+    evaluation: dict[str, Any] = {"train": False} if takes_train else {}
 
     def variables(key: jax.Array) -> Any:
-        return module.init(key, jnp.zeros((1, *input_shape)))
+        return module.init(key, jnp.zeros((1, *input_shape)), **evaluation)
 
     def init(key: jax.Array) -> PyTree:
         return variables(key)["params"]
 
-    def apply(params: PyTree, images: jax.Array) -> jax.Array:
-        logits: Any = module.apply({"params": params}, images)
+    def apply(params: PyTree, images: jax.Array, *state: PyTree) -> jax.Array:
+        own = {"params": params} | (state[0] if state else {})
+        logits: Any = module.apply(own, images, **evaluation)
         return logits
 
-    has_state = jax.eval_shape(variables, jax.random.key(0)).keys() != {"params"}
-    return Network(init, apply, input_shape, has_state)
+    kinds = sorted(jax.eval_shape(variables, jax.random.key(0)).keys() - {"params"})
+    _check_train(type(module).__name__, takes_train, kinds)
+    if not kinds:
+        return Network(init, apply, input_shape)
+
+    def init_state(key: jax.Array) -> PyTree:
+        made = variables(key)
+        return {kind: made[kind] for kind in kinds}
+
+    def apply_training(params: PyTree, images: jax.Array, state: PyTree) -> Any:
+        return module.apply({"params": params} | state, images, train=True, mutable=kinds)
+
+    return Network(init, apply, input_shape, init_state, apply_training)
+
+
+def _check_train(module: str, takes_train: bool, kinds: list[str]) -> None:
+    if kinds and not takes_train:
+        raise ValueError(
+            f"{module} has state beside its parameters ({', '.join(kinds)}), expected an argument "
+            "train of __call__: True in training steps, False in evaluations, as in "
+            "nn.BatchNorm(use_running_average=not train)."
+        )
+    if takes_train and not kinds:
+        raise ValueError(
+            f"{module} takes train, but has no state beside its parameters, expected no such "
+            "argument: networks that differ in training by random numbers alone, as with dropout, "
+            "are not trained here."
+        )
 
 
 def layer_by_layer(network: Network, stacked: Predicate) -> Network:
@@ -132,7 +176,11 @@ def layer_by_layer(network: Network, stacked: Predicate) -> Network:
 
 
 class Classifier(nn.Module):
-    """Pairs of convolutions, hidden dense layers and a linear output layer."""
+    """Pairs of convolutions, hidden dense layers and a linear output layer.
+
+    Zhou et al. 2019. Each pair of 3x3 convolutions is followed by 2x2 max pooling. Activations are
+    ReLU; there is no normalisation and no dropout.
+    """
 
     widths: Widths
     num_classes: int = 10

@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 
 from experiments import by_name
-from experiments.problems.networks import Network
+from experiments.problems.networks import Network, arguments_of
 from supermask_jax import trees
-from supermask_jax.checks import shown
+from supermask_jax.checks import check_unchanged, shown
 from supermask_jax.paths import path_name
 
 ARGUMENTS = ("image_shape", "num_classes")
@@ -101,11 +101,10 @@ def make(name: str, input_shape: tuple[int, int, int], num_classes: int) -> Netw
             f"the network {name} is a {type(network).__name__}, expected a Network of "
             "experiments.problems.networks; as_network makes one of a module of flax linen."
         )
-    if network.has_state:
+    if (network.init_state is None) != (network.apply_training is None):
         raise ValueError(
-            f"the network {name} has state beside its parameters, as BatchNorm has, which the "
-            "runners do not train yet; take a GroupNorm, or train it by the library "
-            "(docs/how_to/model_state.md)."
+            f"the network {name} has only one of init_state and apply_training, expected both of "
+            "a network with state and none of another one."
         )
     if tuple(network.input_shape) != tuple(input_shape):
         raise ValueError(
@@ -115,11 +114,50 @@ def make(name: str, input_shape: tuple[int, int, int], num_classes: int) -> Netw
     with by_name.explained(f"init of the network {name}", module):
         params = jax.eval_shape(network.init, jax.random.key(0))
     _check_params(name, params)
+    state = _state_of(name, module, network)
     images = jax.ShapeDtypeStruct((2, *input_shape), jnp.float32)
     with by_name.explained(f"apply of the network {name}", module):
-        logits = jax.eval_shape(network.apply, params, images)
-    _check_logits(name, logits, (2, num_classes))
+        logits = jax.eval_shape(network.apply, params, images, *arguments_of(state))
+    _check_logits(f"apply of the network {name}", logits, (2, num_classes))
+    if network.apply_training:
+        what = f"apply_training of the network {name}"
+        with by_name.explained(what, module):
+            found = jax.eval_shape(network.apply_training, params, images, state)
+        _check_step(what, found, state, (2, num_classes))
     return network
+
+
+def _state_of(name: str, module: str, network: Network) -> Any:
+    """Return the shapes and types of the state of a network; None for one without state."""
+    if network.init_state is None:
+        return None
+    with by_name.explained(f"init_state of the network {name}", module):
+        state = jax.eval_shape(network.init_state, jax.random.key(0))
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    if not leaves:
+        raise ValueError(
+            f"the state of the network {name} has no array, expected one or more, or no init_state."
+        )
+    for path, leaf in leaves:
+        if not any(jnp.issubdtype(leaf.dtype, kind) for kind in (jnp.floating, jnp.integer)):
+            raise ValueError(
+                f"the state of the network {name} has '{path_name(path)}' of {leaf.dtype}, "
+                "expected floats or integers."
+            )
+    _check_names(name, "arrays of the state", [path_name(path) for path, _ in leaves])
+    return state
+
+
+def _check_step(what: str, found: Any, state: Any, shape: tuple[int, int]) -> None:
+    """Check what a training step of a network with state returns."""
+    if not (isinstance(found, tuple | list) and len(found) == 2):
+        raise ValueError(f"{what} returns {_kind(found)}, expected (logits, state).")
+    logits, new = found
+    _check_logits(what, logits, shape)
+    if jax.tree.structure(new) != jax.tree.structure(state):
+        names = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(new)]
+        raise ValueError(f"{what} returns a state of {shown(names)}, expected that of init_state.")
+    check_unchanged(what, "state", state, new)
 
 
 def _check_params(name: str, params: Any) -> None:
@@ -131,12 +169,7 @@ def _check_params(name: str, params: Any) -> None:
                 "float32."
             )
     names = [path_name(path) for path, _ in leaves]
-    spelt = [path.replace(".", "/") for path in names]  # checkpoints join the words by dots
-    if twice := [path for path, one in zip(names, spelt, strict=True) if spelt.count(one) > 1]:
-        raise ValueError(
-            f"the network {name} has parameters of one name, {shown(twice)}; checkpoints and rates "
-            "tell them apart by their names, with / or . between the words."
-        )
+    _check_names(name, "parameters", names)
     if not any(trees.is_kernel(path, leaf) for path, leaf in leaves):
         raise ValueError(
             f"the network {name} has no weights that may be pruned among {shown(names)}, expected "
@@ -144,11 +177,24 @@ def _check_params(name: str, params: Any) -> None:
         )
 
 
-def _check_logits(name: str, logits: Any, shape: tuple[int, int]) -> None:
-    found = getattr(logits, "shape", None)
-    if found != shape or not jnp.issubdtype(logits.dtype, jnp.floating):
-        kind = type(logits).__name__ if found is None else f"{logits.dtype}{list(found)}"
+def _check_names(name: str, what: str, names: list[str]) -> None:
+    spelt = [path.replace(".", "/") for path in names]  # checkpoints join the words by dots
+    if twice := [path for path, one in zip(names, spelt, strict=True) if spelt.count(one) > 1]:
         raise ValueError(
-            f"apply of the network {name} returns {kind} for {shape[0]} images, expected logits "
+            f"the network {name} has {what} of one name, {shown(twice)}; checkpoints and rates "
+            "tell them apart by their names, with / or . between the words."
+        )
+
+
+def _check_logits(what: str, logits: Any, shape: tuple[int, int]) -> None:
+    if getattr(logits, "shape", None) != shape or not jnp.issubdtype(logits.dtype, jnp.floating):
+        raise ValueError(
+            f"{what} returns {_kind(logits)} for {shape[0]} images, expected logits "
             f"float32{list(shape)}: one for each of {shape[1]} classes."
         )
+
+
+def _kind(found: Any) -> str:
+    """Return the type and shape of an array, and the type of anything else."""
+    shape = getattr(found, "shape", None)
+    return type(found).__name__ if shape is None else f"{found.dtype}{list(shape)}"

@@ -27,6 +27,7 @@ class Problem(NamedTuple):
       batch_size: images per step.
       losses: the loss of every image, which is trained and validated.
       augment: (key, images `[B, H, W, C]`) -> images of a training step; None leaves them alone.
+      model_state: the shapes and types of the state of one network; None for one without state.
     """
 
     dataset: datasets.Dataset
@@ -36,6 +37,7 @@ class Problem(NamedTuple):
     batch_size: int
     losses: Losses = cross_entropy
     augment: Augment | None = None
+    model_state: PyTree = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -72,5 +74,8 @@ def load_problem(
     height, width, channels = data.image_shape
     make = own_networks.make if by_name.is_named(network) else make_network
     made = make(network, (height, width, channels), data.num_classes)
-    params = jax.eval_shape(made.init, jax.random.key(0))
-    return Problem(data, made, params, trees.prunable_leaves(params), batch_size)
+    key = jax.random.key(0)
+    params = jax.eval_shape(made.init, key)
+    state = jax.eval_shape(made.init_state, key) if made.init_state else None
+    prunable = trees.prunable_leaves(params)
+    return Problem(data, made, params, prunable, batch_size, model_state=state)

@@ -30,6 +30,7 @@ from experiments.problems.problem import Problem
 from experiments.problems.seeds import BATCHES, COPIES, LOSS, seed_keys
 from experiments.runners import iterative, settings
 from experiments.runners.iterative import Outcome, abstract_outcome, part_name
+from experiments.runners.problems import refuse_state
 from experiments.runners.rows import Origin, make_row
 from experiments.runners.settings import SWEEP, integer, list_of
 from experiments.runners.sweeps import seed_places
@@ -120,7 +121,9 @@ def make_plan(config: ConfigDict, data_dir: str | None = None, part: str | None 
       FileNotFoundError: if the data set is missing; the message says how to get it.
     """
     checked = settings.read(Settings, config.to_dict())
-    return Plan(checked, iterative.plan_from(checked.of_tickets(), data_dir, part))
+    tickets = iterative.plan_from(checked.of_tickets(), data_dir, part)
+    refuse_state(checked.network, tickets.problem, "networks between two trained ones")
+    return Plan(checked, tickets)
 
 
 def run(

@@ -53,6 +53,7 @@ from supermask_jax.criteria import CRITERIA
 from supermask_jax.optimizers import with_schedules_at
 from supermask_jax.training import Stream
 from supermask_jax.transforms import freeze_pruned
+from supermask_jax.trees import EVERY_LEAF
 
 PyTree = Any
 
@@ -195,6 +196,18 @@ class Outcome(NamedTuple):
     w_f: PyTree
 
 
+class OutcomeWithState(NamedTuple):
+    """A finished round of networks with state: an `Outcome`, and the model states around it."""
+
+    state: rounds.RoundState
+    w_f: PyTree
+    model_start: PyTree
+    model_end: PyTree
+
+
+AnyOutcome = Outcome | OutcomeWithState
+
+
 def make_plan(config: ConfigDict, data_dir: str | None = None, part: str | None = None) -> Plan:
     """Check a configuration and load its data.
 
@@ -288,10 +301,11 @@ def run(
             progress.start_round(round)
             autosave = Autosave(folder, part_name(round), save_every)
             state = laboratory.start(round, outcome)
+            model_state = laboratory.start_model_state(round, outcome)
             analysed = laboratory.analyse(round, outcome, state) if outcome else []
             outcome = None  # frees its memory for the training
-            trained = laboratory.train(round, state, progress.advance, autosave)
-            outcome = laboratory.outcome(state, trained)
+            trained = laboratory.train(round, state, progress.advance, autosave, model_state)
+            outcome = laboratory.outcome(state, model_state, trained)
             new = files.add(round, outcome, trained, analysed, laboratory.eval_steps(round))
             autosave.clear()
             progress.finish_round(round, new)
@@ -317,7 +331,7 @@ class RunFiles:
             folder, mask_analysis.FILE, mask_analysis.COLUMNS, lambda row: row["round"]
         )
 
-    def resume(self) -> tuple[int, Outcome | None]:
+    def resume(self) -> tuple[int, AnyOutcome | None]:
         """Return the next round to run and the outcome of the round before it.
 
         The run resumes after the newest round with an intact checkpoint, provided that this round
@@ -332,7 +346,7 @@ class RunFiles:
     def add(
         self,
         round: int,
-        outcome: Outcome,
+        outcome: AnyOutcome,
         trained: Trained,
         analysed: list[results.Row],
         eval_steps: np.ndarray,
@@ -421,7 +435,7 @@ class Laboratory:
         steps = self._plan.num_member_steps(todo)
         return self._trainer.forecast(populations, held, max_memory, steps)
 
-    def start(self, round: int, previous: Outcome | None) -> rounds.RoundState:
+    def start(self, round: int, previous: AnyOutcome | None) -> rounds.RoundState:
         """Return the states that a round starts from, `[P, ...]` per leaf, on the host.
 
         Args:
@@ -430,7 +444,36 @@ class Laboratory:
         """
         return self._dense_state() if previous is None else self._next_state(round, previous)
 
-    def analyse(self, round: int, previous: Outcome, state: rounds.RoundState) -> list[results.Row]:
+    def start_model_state(self, round: int, previous: AnyOutcome | None) -> PyTree:
+        """Return the model states that a round starts with, `[P, ...]` per leaf, on the host.
+
+        Weights that are rewound meet the state that they had then. A mask-1 action on every leaf
+        goes on from the trained weights, and so from the trained state.
+
+        Args:
+          round: the number of the round.
+          previous: the outcome of the previous round; None for round 0.
+
+        Returns:
+          The states; None for networks without state.
+        """
+        if previous is None:
+            return self._first_model_state()
+        if not isinstance(previous, OutcomeWithState):
+            return None
+        members, places = self._plan.members(round), self._places(round)
+        actions = [MASK_ONE[member.variant.mask_one] for member in members if member.variant]
+        goes_on = np.array([getattr(action, EVERY_LEAF, False) for action in actions])
+
+        def choose(start: np.ndarray, end: np.ndarray) -> np.ndarray:
+            return np.where(goes_on.reshape(-1, *[1] * (start.ndim - 1)), end, start)
+
+        before = population.take(previous, places) if round == 1 else previous
+        return jax.tree.map(choose, before.model_start, before.model_end)
+
+    def analyse(
+        self, round: int, previous: AnyOutcome, state: rounds.RoundState
+    ) -> list[results.Row]:
         """Return the rows of `mask_analysis` for the masks that a round starts with.
 
         Args:
@@ -456,6 +499,7 @@ class Laboratory:
         state: rounds.RoundState,
         advance: Advance,
         autosave: Autosave | None = None,
+        model_state: PyTree = None,
     ) -> Trained:
         """Train the population of a round.
 
@@ -464,6 +508,7 @@ class Laboratory:
           state: from `start`.
           advance: called with the progress at every chunk boundary.
           autosave: saves the training in progress; None does not save it.
+          model_state: from `start_model_state`.
 
         Raises:
           Stopped: if a signal asked for a stop; the state is on disk.
@@ -485,18 +530,25 @@ class Laboratory:
             advance,
             autosave,
             first_step=self._plan.first_step(round),
+            model_state=model_state,
         )
 
-    def outcome(self, state: rounds.RoundState, trained: Trained) -> Outcome:
+    def outcome(
+        self, state: rounds.RoundState, model_state: PyTree, trained: Trained
+    ) -> AnyOutcome:
         """Return the outcome of a round, after which the next one rewinds.
 
         Args:
           state: from `start`.
+          model_state: from `start_model_state`.
           trained: from `train`.
         """
         if trained.snapshot is not None:
-            state = state._replace(w_i=trained.snapshot)
-        return Outcome(state, trained.params)
+            w_i, model_state = trained.snapshot
+            state = state._replace(w_i=w_i)
+        if model_state is None:
+            return Outcome(state, trained.params)
+        return OutcomeWithState(state, trained.params, model_state, trained.model_state)
 
     def _dense_state(self) -> rounds.RoundState:
         def begin(keys: jax.Array) -> rounds.RoundState:
@@ -504,7 +556,13 @@ class Laboratory:
 
         return jax.device_get(jax.jit(begin)(self._keys(0, INIT)))
 
-    def _next_state(self, round: int, previous: Outcome) -> rounds.RoundState:
+    def _first_model_state(self) -> PyTree:
+        init_state = self._plan.problem.network.init_state
+        if init_state is None:
+            return None
+        return jax.device_get(jax.jit(lambda keys: lax.map(init_state, keys))(self._keys(0, INIT)))
+
+    def _next_state(self, round: int, previous: AnyOutcome) -> rounds.RoundState:
         members = self._plan.members(round)
         num_keep = self._plan.scope.counts(round)
         keys, orders = self._keys(round, ADVANCE), self._places(round)
@@ -531,16 +589,17 @@ class Laboratory:
         )
 
         def advance_one(
-            key: jax.Array, own: Outcome, scores: PyTree, num_keep: PyTree
+            key: jax.Array, own: AnyOutcome, scores: PyTree, num_keep: PyTree
         ) -> rounds.RoundState:
             state = advance(key, own.state, own.w_f, criterion=lambda *_: scores, num_keep=num_keep)
+            ends = own.w_f, own.model_end if isinstance(own, OutcomeWithState) else ()
             # The scores of a diverged member are meaningless. Keep it NaN, so that its rows say so.
-            finite = jnp.all(jnp.array([jnp.isfinite(w).all() for w in jax.tree.leaves(own.w_f)]))
+            finite = jnp.all(jnp.array([jnp.isfinite(x).all() for x in jax.tree.leaves(ends)]))
             w_i = jax.tree.map(lambda w: jnp.where(finite, w, jnp.nan), state.w_i)
             return state._replace(w_i=w_i)
 
         def advance_seeds(
-            keys: jax.Array, own: Outcome, scores: PyTree, num_keep: PyTree
+            keys: jax.Array, own: AnyOutcome, scores: PyTree, num_keep: PyTree
         ) -> rounds.RoundState:
             return lax.map(lambda x: advance_one(x[0], x[1], x[2], num_keep), (keys, own, scores))
 
@@ -550,13 +609,13 @@ class Laboratory:
         return seed_keys(self._plan.seeds, round, purpose)
 
 
-def _compile_score(criterion: str) -> Callable[[Outcome], PyTree]:
+def _compile_score(criterion: str) -> Callable[[AnyOutcome], PyTree]:
     """Return the program that scores the weights of members, `[S, ...]` per leaf."""
 
-    def score(own: Outcome) -> PyTree:
+    def score(own: AnyOutcome) -> PyTree:
         return CRITERIA[criterion](own.state.w_i, own.w_f, own.state.mask)
 
-    def score_seeds(own: Outcome) -> PyTree:
+    def score_seeds(own: AnyOutcome) -> PyTree:
         return lax.map(score, own)
 
     return jax.jit(score_seeds)
@@ -582,12 +641,16 @@ def part_name(round: int) -> str:
     return f"round_{round:02}"
 
 
-def abstract_outcome(plan: Plan, round: int) -> Outcome:
+def abstract_outcome(plan: Plan, round: int) -> AnyOutcome:
     """Return the shapes and types of a round's outcome, as `Checkpoints.load` needs them."""
     leading = (len(plan.members(round)),)
     weights = abstract(plan.problem.params, leading=leading)
     mask = abstract(plan.problem.params, leading=leading, dtype=bool)
-    return Outcome(rounds.RoundState(weights, weights, mask), weights)
+    state = rounds.RoundState(weights, weights, mask)
+    if plan.problem.model_state is None:
+        return Outcome(state, weights)
+    own = abstract(plan.problem.model_state, leading=leading)
+    return OutcomeWithState(state, weights, own, own)
 
 
 def _make_rows(

@@ -32,7 +32,7 @@ from experiments.problems.seeds import ADVANCE, BATCHES, DRAWS, INIT, LOSS, SCOR
 from experiments.runners import settings
 from experiments.runners.draws import NamedDraw, Training, check_draw
 from experiments.runners.optimizers import make_optimizer
-from experiments.runners.problems import make_problem
+from experiments.runners.problems import make_problem, refuse_state
 from experiments.runners.retraining import Retrainer
 from experiments.runners.rows import Origin, in_order, make_row
 from experiments.runners.settings import SWEEP, boolean, finite, integer, list_of, positive
@@ -168,6 +168,7 @@ def make_plan(config: ConfigDict, data_dir: str | None = None, part: str | None 
         for seed in checked.seeds
     ]
     problem = make_problem(checked, data_dir)
+    refuse_state(checked.network, problem, "untrained weights")
     num_steps, retrain_steps = (
         settings.count_steps(name, getattr(checked, name), problem)
         for name in ("epochs", "retrain_epochs")

@@ -29,6 +29,7 @@ from experiments.problems.seeds import ADVANCE, seed_keys
 from experiments.runners import iterative, settings
 from experiments.runners.iterative import abstract_outcome
 from experiments.runners.optimizers import make_optimizer
+from experiments.runners.problems import refuse_state
 from experiments.runners.retraining import Retrainer
 from experiments.runners.rows import Origin, in_order, make_row
 from experiments.runners.settings import SWEEP, integer, list_of, one_of
@@ -123,6 +124,7 @@ def make_plan(config: ConfigDict, data_dir: str | None = None, part: str | None 
             f"config.retrain_power is {checked.retrain_power}, expected -1 or one of the powers."
         )
     dense = iterative.plan_from(checked.of_dense(), data_dir, part)
+    refuse_state(checked.network, dense.problem, "untrained weights")
     steps = settings.count_steps("retrain_epochs", checked.retrain_epochs, dense.problem)
     retraining = make_optimizer(checked, dense.problem, checked.learning_rate, steps)
     return Plan(checked, dense, retraining)

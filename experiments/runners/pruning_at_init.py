@@ -226,7 +226,9 @@ def run(
         autosave = Autosave(folder, PART, save_every)
         w_i, pruned = prune_members(plan)
         seeds = [member.seed for member in plan.members]
-        trained = retrainer.train(w_i, pruned, seeds, max_memory, progress.advance, autosave)
+        trained = retrainer.train(
+            w_i, pruned, seeds, max_memory, progress.advance, autosave, start_model_state(plan)
+        )
         rows = _make_rows(plan, pruned, trained, Origin(folder.code_version, command))
         curves = folder.path / CURVES
         if processes.is_first():
@@ -262,6 +264,7 @@ def prune_members(plan: Plan) -> tuple[PyTree, PyTree]:
         "w_i": init(seed_keys(plan.seeds, 0, INIT)),
         "batch": population.stack([examples(plan, seed) for seed in plan.seeds]),
         "key": seed_keys(plan.seeds, 0, ADVANCE),
+        "model_state": _states_of_seeds(plan),
     }
     found, order = [], []
     # Members that prune in equally many rounds share a program.
@@ -271,6 +274,29 @@ def prune_members(plan: Plan) -> tuple[PyTree, PyTree]:
         order += own
     pruned = population.take(population.concatenate(found), np.argsort(order))
     return jax.device_get((population.take(of_seeds["w_i"], places), pruned))
+
+
+def start_model_state(plan: Plan) -> PyTree:
+    """Return the model states that all members start with, `[P, ...]` per leaf.
+
+    Args:
+      plan: from `make_plan`.
+
+    Returns:
+      The states; None for networks without state.
+    """
+    states = _states_of_seeds(plan)
+    if states is None:
+        return None
+    return jax.device_get(population.take(states, seed_places(plan.members, plan.seeds)))
+
+
+def _states_of_seeds(plan: Plan) -> PyTree:
+    init_state = plan.problem.network.init_state
+    if init_state is None:
+        return None
+    make = jax.jit(lambda keys: lax.map(init_state, keys))
+    return make(seed_keys(plan.seeds, 0, INIT))
 
 
 def _prune(plan: Plan, own: Sequence[int], inputs: Mapping[str, PyTree]) -> PyTree:
@@ -283,7 +309,7 @@ def _prune(plan: Plan, own: Sequence[int], inputs: Mapping[str, PyTree]) -> PyTr
         prune_key, score_key = jax.random.split(inputs["key"])
 
         def score(mask: PyTree) -> PyTree:
-            arguments = score_key, w_i, inputs["batch"], mask
+            arguments = score_key, w_i, inputs["batch"], mask, inputs["model_state"]
             kinds = [functools.partial(SCORES[name], plan.problem) for name in names]
             return lax.switch(inputs["name"], kinds, *arguments)
 

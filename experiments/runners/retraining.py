@@ -108,6 +108,7 @@ class Retrainer:
         max_memory: float | None = None,
         advance: Advance = lambda steps, before=False: None,
         autosave: Autosave | None = None,
+        model_state: PyTree = None,
     ) -> Trained:
         """Train P networks.
 
@@ -118,6 +119,7 @@ class Retrainer:
           max_memory: the memory limit of this process in bytes; None for what is free now.
           advance: called with the progress at every chunk boundary.
           autosave: saves the training in progress; None does not save it.
+          model_state: the start states of networks with state, `[P, ...]` per leaf.
 
         Raises:
           Stopped: if a signal asked for a stop; the state is on disk.
@@ -135,4 +137,5 @@ class Retrainer:
             seed_keys(distinct, ROUND, BATCHES),
             advance,
             autosave,
+            model_state=model_state,
         )

@@ -1,8 +1,11 @@
 """Functions that settings of tests name: losses and optimizers, right and wrong ones."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
+
+from experiments.problems.networks import as_network
 
 number = 3
 
@@ -71,3 +74,22 @@ def print_part(part):
 
 def fail_at_round_1(part):
     return {"round_00": 0}[part.name]
+
+
+class Normalised(nn.Module):
+    """Two dense layers with BatchNorm between them, and a count of the training steps."""
+
+    classes: int
+
+    @nn.compact
+    def __call__(self, images, train):
+        steps = self.variable("counters", "steps", lambda: jnp.int32(0))
+        if train:
+            steps.value += 1
+        values = nn.Dense(9, use_bias=False, name="dense1")(images.reshape(len(images), -1))
+        values = nn.BatchNorm(use_running_average=not train, momentum=0.8, name="norm")(values)
+        return nn.Dense(self.classes, name="output")(nn.relu(values))
+
+
+def normalised(image_shape, num_classes):
+    return as_network(Normalised(num_classes), image_shape)

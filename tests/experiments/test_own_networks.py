@@ -12,7 +12,6 @@ from ml_collections import ConfigDict
 from experiments import by_name, datasets, plots
 from experiments.configs import base, learned_supermasks, mask_criteria
 from experiments.problems import own_networks
-from experiments.problems.networks import as_network
 from experiments.problems.problem import load_problem
 from experiments.runners import settings
 from experiments.runners.registry import RUNNERS
@@ -49,10 +48,28 @@ class Normalised(Plain):
         return super().__call__(nn.BatchNorm(use_running_average=False)(images))
 
 
+class Trained(Plain):
+    @nn.compact
+    def __call__(self, images, train):
+        return super().__call__(nn.BatchNorm(use_running_average=not train)(images))
+
+
 class Dropped(Plain):
     @nn.compact
     def __call__(self, images):
         return super().__call__(nn.Dropout(0.5, deterministic=False)(images))
+
+
+class TrainedDropped(Plain):
+    @nn.compact
+    def __call__(self, images, train):
+        return super().__call__(nn.Dropout(0.5, deterministic=not train)(images))
+
+
+class BothDropped(Trained):
+    @nn.compact
+    def __call__(self, images, train):
+        return super().__call__(nn.Dropout(0.5, deterministic=not train)(images), train)
 
 
 RATES = (("conv1/kernel", 0.1), ("head/kernel", 0.05))
@@ -87,6 +104,62 @@ def normalised(image_shape, num_classes):
 
 def dropped(image_shape, num_classes):
     return as_network(Dropped(num_classes), image_shape)
+
+
+def trained_dropped(image_shape, num_classes):
+    return as_network(TrainedDropped(num_classes), image_shape)
+
+
+def both_dropped(image_shape, num_classes):
+    return as_network(BothDropped(num_classes), image_shape)
+
+
+def trained(image_shape, num_classes):
+    return as_network(Trained(num_classes), image_shape)
+
+
+def counting(image_shape, num_classes):
+    """A network of no framework that counts its training steps."""
+    network = of_tuples(image_shape, num_classes)
+
+    def init_state(key):
+        return [jnp.int32(0)]
+
+    def apply(params, images, state):
+        return network.apply(params, images)
+
+    def apply_training(params, images, state):
+        return network.apply(params, images), [state[0] + 1]
+
+    return Network(network.init, apply, image_shape, init_state, apply_training)
+
+
+def with_state(make, step=None):
+    """A function of a network that counts in another way."""
+    def network(image_shape, num_classes):
+        own = counting(image_shape, num_classes)
+        train = own.apply_training
+        changed = own if step is None else own._replace(
+            apply_training=lambda *inputs: step(*train(*inputs)))
+        return changed._replace(init_state=make)
+    return network
+
+
+def count(key): return [jnp.int32(0)]
+
+
+half_state = with_state(None)
+empty = with_state(lambda key: {})
+of_bools = with_state(lambda key: {"on": jnp.bool_(True)})
+of_keys = with_state(lambda key: [key])
+of_text = with_state(lambda key: "zero")
+state_twins = with_state(lambda key: {"a.b": jnp.zeros(2), "a": {"b": jnp.zeros(2)}})
+grows = with_state(count, lambda logits, state: (logits, [jnp.stack(2 * state)]))
+turns_float = with_state(count, lambda logits, state: (logits, [state[0] / 2]))
+loses = with_state(count, lambda logits, state: (logits, []))
+forgets = with_state(count, lambda logits, state: logits)
+trains_seven = with_state(count, lambda logits, state: (logits[:, :7], state))
+needs_two = with_state(lambda key, shape: [jnp.int32(0)])
 
 
 def module(image_shape, num_classes):
@@ -183,17 +256,36 @@ def folder(tmp_path, monkeypatch):
         sys.modules.pop(name, None)
 
 
-@pytest.mark.parametrize("name", ["plain", "unscheduled", "of_tuples"])
+@pytest.mark.parametrize("name", ["plain", "unscheduled", "of_tuples", "trained", "counting"])
 @pytest.mark.parametrize("shape", [(8, 8, 1), (9, 5, 3)])
 def test_a_function_makes_a_network(name, shape):
     network = own_networks.make(f"own_nets:{name}", shape, 5)
-    params = network.init(jax.random.key(0))
-    assert network.apply(params, jnp.ones((4, *shape))).shape == (4, 5)
+    params, images = network.init(jax.random.key(0)), jnp.ones((4, *shape))
+    if network.init_state:
+        state = network.init_state(jax.random.key(0))
+        assert network.apply_training(params, images, state)[0].shape == (4, 5)
+        assert network.apply(params, images, state).shape == (4, 5)
+    else:
+        assert network.apply(params, images).shape == (4, 5)
     assert any(jax.tree.leaves(trees.prunable_leaves(params)))
 
 
 REFUSED = {
-    "normalised": "has state beside its parameters, as BatchNorm has, .* do not train yet; take a",
+    "normalised": r"ValueError: Normalised has state .* \(batch_stats\), expected an argument tr",
+    "trained_dropped": "TrainedDropped takes train, but has no state .* dropout, are not trained",
+    "both_dropped": "apply_training of the network own_nets:both_dropped raises InvalidRngError",
+    "half_state": "half_state has only one of init_state and apply_training, expected both of a ne",
+    "empty": "the state of the network own_nets:empty has no array, expected one or more, or",
+    "of_bools": "the state of the network own_nets:of_bools has 'on' of bool, expected floats or",
+    "of_keys": r"of_keys has '0' of key<.*>, expected floats or integers",
+    "of_text": "init_state of the network own_nets:of_text raises TypeError: .*",
+    "state_twins": r"state_twins has arrays of the state of one name, \['a/b', 'a.b'\]; check",
+    "grows": r"own_nets:grows returns leaf '0' of the state as int32\[2\], expected int32\[\] as",
+    "turns_float": r"returns leaf '0' of the state as float32\[\], expected int32\[\] asre",
+    "loses": r"own_nets:loses returns a state of \[\], expected that of init_state",
+    "forgets": r"own_nets:forgets returns float32\[2, 10\], expected \(logits, state\)",
+    "trains_seven": r"apply_training of the network trains_seven returns float32\[2, 7\] for",
+    "needs_two": "init_state of the network own_nets:needs_two raises TypeError: .*: 'shape'",
     "dropped": "apply of the network own_nets:dropped raises InvalidRngError: Dropout_0 needs PRNG",
     "module": "own_nets:module is a Plain, expected a Network of experiments.problems.networks",
     "deaf": r"takes images of shape \(9, 9, 1\), expected \(8, 8, 1\), which the function gets",
@@ -336,13 +428,6 @@ def test_every_runner_trains_a_network_and_data_of_functions(runner, tmp_path):
     assert repr(rows) == repr(again)
     assert all(0 <= row["test_accuracy"] <= 1 and 0 < row["density"] <= 1 for row in rows)
     assert plots.FIGURES[config.figure](rows).axes and summary(rows).row_count
-
-
-def test_a_module_with_other_variables_has_state():
-    import own_nets  # pyright: ignore
-
-    assert as_network(own_nets.Normalised(3), (8, 8, 1)).has_state
-    assert not as_network(own_nets.Plain(3), (8, 8, 1)).has_state
 
 
 def test_files_that_lack_the_validation_images_mean_the_default():

@@ -262,8 +262,8 @@ def test_a_late_start_from_a_snapshot_ends_as_the_whole_training(dataset, evals)
     starts = [make_params(i, scale=1.0 + i) for i in range(MEMBERS)]
     params = jax.tree.map(lambda *leaves: np.stack(leaves), *starts)
     whole, _ = train_from(laboratory, params)
-    late, done = train_from(laboratory, whole.snapshot, first_step=step)
-    assert (whole.snapshot["kernel"] != params["kernel"]).any() and late.snapshot is None
+    late, done = train_from(laboratory, whole.snapshot.params, first_step=step)
+    assert (whole.snapshot.params["kernel"] != params["kernel"]).any() and late.snapshot is None
     jax.tree.map(np.testing.assert_array_equal, late.params, whole.params)
     for name, values in late.curves.items():
         np.testing.assert_array_equal(values, whole.curves[name][:, evals:])
