@@ -169,10 +169,15 @@ def layer_by_layer(network: Network, stacked: Predicate) -> Network:
     def init(key: jax.Array) -> PyTree:
         return unstack_layers(network.init(key), stacked)[0]
 
-    def apply(params: PyTree, images: jax.Array) -> jax.Array:
-        return network.apply(stack(params), images)
+    def stacking(function: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda params, *arguments: function(stack(params), *arguments)
 
-    return network._replace(init=init, apply=apply)
+    training = network.apply_training
+    return network._replace(
+        init=init,
+        apply=stacking(network.apply),
+        apply_training=stacking(training) if training else None,
+    )
 
 
 class Classifier(nn.Module):

@@ -173,6 +173,24 @@ def test_names_tell_the_kernels_among_layers():
     assert names == [f"blocks/kernel/{layer}" for layer in range(LAYERS)]
 
 
+def test_a_network_keeps_its_state():
+    def measure(params, images, state):
+        return apply(params, images - state)
+
+    def step(params, images, state):
+        return measure(params, images, state), state + images.mean()
+
+    whole = Network(init, measure, (8, 8, 1), lambda key: jnp.float32(0.5), step)
+    network = layer_by_layer(whole, in_a_block)
+    images = jax.random.uniform(jax.random.key(1), (4, 8, 8, 1))
+    one, other = (net.init(jax.random.key(0)) for net in (whole, network))
+    state = network.init_state(jax.random.key(0))
+    logits, new = network.apply_training(other, images, state)
+    assert new == 0.5 + images.mean()
+    np.testing.assert_array_equal(logits, measure(one, images, state))
+    np.testing.assert_array_equal(network.apply(other, images, new), measure(one, images, new))
+
+
 def no_leaf(image_shape, num_classes):
     return layer_by_layer(in_one_leaf(image_shape, num_classes), lambda path, leaf: False)
 
