@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, FieldReference, config_flags
 
 from supermask_jax.checks import shown
 
 PACKAGE = Path(__file__).resolve().parent
 CONFIG_MODULE = "config_config"  # the module name that ml_collections gives the file of --config
+NUMBERS: Any = (float, tuple)  # the type of settings that are a number, or list several
 
 flags.disclaim_key_flags()  # --help shows flags in the module that calls a function of this one
 
@@ -233,6 +234,8 @@ class _ConfigParser(flags.ArgumentParser):
                 raise flags.Error(str(first)) from None  # get_config is told what is wrong
             kind = type(first).__name__
             raise flags.Error(f"--config: {_place(first)}{kind}: {first}") from None
+        if isinstance(config, ConfigDict):
+            _let_numbers_be_lists(config)
         return config
 
     def flag_type(self) -> str:
@@ -259,7 +262,38 @@ class _ListParser(flags.ArgumentParser[Sequence]):
         return "list"
 
 
+class _NumbersParser(flags.ArgumentParser):
+    """Parses a setting that is a number, ``1e-3``, or lists several, ``(1e-3,3e-3)``."""
+
+    syntactic_help = "1e-3 or (1e-3,3e-3)"
+
+    def parse(self, argument: Any) -> float | tuple[float, ...]:
+        if not isinstance(argument, str):
+            return argument
+        text = argument.strip()
+        is_list = text[:1] + text[-1:] in ("()", "[]")
+        words = (text[1:-1] if is_list else text).split(",")
+        if len(words) == 1 and not is_list:
+            return float(text)
+        if not words[-1].strip():  # after a last comma, or in an empty list
+            words.pop()
+        return tuple(map(float, words))
+
+    def flag_type(self) -> str:
+        return "number or list"
+
+
 config_flags.register_flag_parser_for_type(tuple, _ListParser())  # pyright: ignore
+config_flags.register_flag_parser_for_type(NUMBERS, _NumbersParser())  # pyright: ignore
+
+
+def _let_numbers_be_lists(config: ConfigDict) -> None:
+    """Let every number of a configuration be replaced by a list; runners refuse wrong ones."""
+    with config.unlocked():
+        for name, value in list(config.items(preserve_field_references=True)):
+            if isinstance(value, float):
+                del config[name]
+                config[name] = FieldReference(value, field_type=NUMBERS)
 
 
 def _literal(text: str) -> Any:

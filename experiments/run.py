@@ -52,7 +52,7 @@ CONFIG = define_config(
     "config",
     "FILE.py:NETWORK or FILE.py:NETWORK,tiny, from experiments/configs; NETWORK may be "
     "MODULE:FUNCTION of your own. --config.NAME=VALUE changes a setting; lists are a,b or "
-    "('a','b').",
+    "('a','b'). The learning rate, weight decay, momentum and default_rate may be lists, too.",
 )
 WORKDIR = define_folder(
     "workdir",

@@ -5,8 +5,8 @@
 This writes results/mask_criteria_lenet300_mnist.csv, which has the rows of all finished rounds.
 Beside it stand .config.json (the settings that the runs share, with all variants and seeds),
 .environment.json (the machines), .analysis.csv for iterative runs and .curves.parquet for learned
-masks. The runs may differ only in the members that they list (variants, seeds, initial logits, ...)
-and in the number of rounds.
+masks. The runs may differ only in the members that they list (variants, seeds, initial logits, ...
+and numbers of the optimizer and of pruning, such as the learning rate) and in the number of rounds.
 
 An existing table can be joined like a run, also into itself, so the folders of its runs are not
 needed any more:
@@ -37,8 +37,10 @@ from experiments.command_line import (
     path_of,
     run_program,
 )
-from experiments.runners import mask_analysis
-from experiments.runners.registry import RUNNERS
+from experiments.runners import hyperparameters, mask_analysis
+from experiments.runners.hyperparameters import listed
+from experiments.runners.registry import RUNNERS, Runner
+from experiments.runners.settings import Settings, defaults
 from experiments.storage import records, results, run_folder
 from experiments.storage.code import identify, is_by_sources
 from experiments.storage.files import read_json, replace_file, write_json
@@ -82,14 +84,18 @@ def collect(
     files = [_find(source) for source in sources]
     configs = [_read_config(file.config) for file in files]
     runner = lookup("runner", configs[0]["runner"], RUNNERS)
-    config = join_configs(configs, runner.LISTS)
-    tables = [_read_table(file.rows, runner.COLUMNS) for file in files]
+    config = join_configs(configs, runner)
+    tables = [
+        hyperparameters.filled(_read_table(file.rows, runner.COLUMNS), runner.Settings, own)
+        for file, own in zip(files, configs, strict=True)
+    ]
     environments = [read_json(file.environment) for file in files]
     for source, table, machines in zip(sources, tables, environments, strict=True):
         _check_committed(source, table, machines)
     check_slices(configs, tables)
     rows = _join_rows(dict(zip(sources, tables, strict=True)))
-    complete = math.prod(len(config[name]) for name in runner.LISTS)
+    lists = (*runner.LISTS, *runner.NUMBERS)
+    complete = math.prod(len(listed(config.get(name))) for name in lists)
     sliced = any("slice" in source for source in configs)
     if sliced and "num_rounds" not in config and len(rows) < complete:
         raise ValueError(f"the slices have {len(rows)} of {complete} rows; finish them first.")
@@ -97,8 +103,15 @@ def collect(
     config |= _codes(whole, allow_code_change)
     machines = [machine for several in environments for machine in several]
     distinct = [machine for i, machine in enumerate(machines) if machine not in machines[:i]]
-    analysed = _join_analyses([file.analysis for file in files])
-    curves = _join_curves([file.curves for file in files if _has_curves(file)])
+    analysed = _join_analyses(files, configs, runner.Settings)
+    several = [name for name in runner.NUMBERS if len(listed(config.get(name))) > 1]
+    curves = _join_curves(
+        [
+            _with_numbers(pq.read_table(file.curves), several, runner.Settings, own)
+            for file, own in zip(files, configs, strict=True)
+            if _has_curves(file)
+        ]
+    )
 
     table = of_table(output)
     results.write_rows(table.rows, whole, runner.COLUMNS)
@@ -190,37 +203,59 @@ def _has_curves(files: Files) -> bool:
     return files.curves.exists()
 
 
-def _join_curves(paths: Sequence[Path]) -> pa.Table | None:
+def _with_numbers(
+    curves: pa.Table, names: Sequence[str], kind: type[Settings], config: Mapping[str, Any]
+) -> pa.Table:
+    """Return curves with columns for the numbers that runs differ in, before their seeds."""
+    config = defaults(kind) | dict(config)
+    for name in names:
+        if name in curves.column_names:
+            continue
+        [number] = listed(config[name])
+        column = pa.array([float(number)] * len(curves))
+        curves = curves.add_column(curves.column_names.index("seed"), name, column)
+    about = [name for name in curves.column_names if name not in names]
+    place = about.index("seed")
+    return curves.select([*about[:place], *names, *about[place:]])
+
+
+def _join_curves(curves: Sequence[pa.Table]) -> pa.Table | None:
     """Return the curves of all runs, each member once; None if there are none."""
-    if not paths:
+    if not curves:
         return None
-    joined = pa.concat_tables([pq.read_table(path) for path in paths])
+    joined = pa.concat_tables(curves)
     about = [name for name in joined.column_names if not name.startswith(("train_", "validation_"))]
     first = [(name, "first") for name in joined.column_names if name not in about]
     grouped = joined.group_by(about, use_threads=False).aggregate(first)
     return grouped.rename_columns([name.removesuffix("_first") for name in grouped.column_names])
 
 
-def _join_analyses(paths: Sequence[Path]) -> list[results.Row]:
+def _join_analyses(
+    files: Sequence[Files], configs: Sequence[Mapping[str, Any]], kind: type[Settings]
+) -> list[results.Row]:
     """Return the rows of all analyses, by round and each once."""
     columns = mask_analysis.COLUMNS
-    rows = [row for path in paths for row in _read_table(path, columns)]
+    rows = [
+        row
+        for file, config in zip(files, configs, strict=True)
+        for row in hyperparameters.filled(_read_table(file.analysis, columns), kind, config)
+    ]
     distinct = {tuple(row[name] for name in columns if name != "value"): row for row in rows}
     return sorted(distinct.values(), key=lambda row: row["round"])
 
 
-def join_configs(configs: Sequence[dict[str, Any]], lists: Sequence[str]) -> dict[str, Any]:
+def join_configs(configs: Sequence[dict[str, Any]], runner: Runner) -> dict[str, Any]:
     """Return one configuration that has the members and the rounds of all.
 
     Args:
       configs: those of the runs.
-      lists: the settings that list members; runs may differ in these.
+      runner: theirs; its settings that list members, or numbers of members, may differ.
 
     Raises:
       ValueError: if another setting differs; the message names it.
     """
     first = configs[0]
-    may_differ = (*lists, "slice", "code", *run_folder.MAY_CHANGE)
+    may_differ = (*runner.LISTS, *runner.NUMBERS, "slice", "code", *run_folder.MAY_CHANGE)
     for other in configs[1:]:
         for name in sorted(first.keys() | other.keys()):
             if name not in may_differ and first.get(name) != other.get(name):
@@ -229,8 +264,13 @@ def join_configs(configs: Sequence[dict[str, Any]], lists: Sequence[str]) -> dic
                 )
     joined = {
         name: list(dict.fromkeys(item for config in configs for item in config[name]))
-        for name in lists
+        for name in runner.LISTS
     }
+    younger = defaults(runner.Settings)
+    for name in runner.NUMBERS:
+        told = [listed(config.get(name, younger.get(name))) for config in configs]
+        if any(numbers != told[0] for numbers in told):
+            joined[name] = sorted({number for numbers in told for number in numbers})
     if any(config["seeds"] != first["seeds"] for config in configs):
         joined["seeds"] = sorted(joined["seeds"])
     if "num_rounds" in first:

@@ -18,10 +18,11 @@ from ml_collections import ConfigDict
 
 from experiments.command_line import fail, path_of, refuse_nan, run_program
 from experiments.plots import plane, save
-from experiments.runners import iterative
+from experiments.runners import hyperparameters, iterative
 from experiments.storage import run_folder
 from experiments.storage.checkpoints import Checkpoints
 from experiments.storage.files import read_json
+from experiments.tables.hyperparameters import in_words, joined
 from supermask_jax.checks import lookup
 from supermask_jax.paths import path_name
 from tools.figure import PICTURE
@@ -56,6 +57,8 @@ def main(arguments: list[str]) -> None:
 def load(workdir: Path, layer: str | None, seed: int | None) -> tuple[np.ndarray, np.ndarray, str]:
     """Return a layer's weights before and after the dense training, and a title for them.
 
+    Of several dense networks with the seed, they are of the first.
+
     Raises:
       ValueError: if the run is of another kind or has not finished round 0, or if the layer or the
         seed is unknown.
@@ -82,7 +85,9 @@ def load(workdir: Path, layer: str | None, seed: int | None) -> tuple[np.ndarray
     layer = layer or max(kernels, key=lambda name: kernels[name].size)
     lookup("layer", layer, kernels)
     title = f"{layer} of {plan.config.network} on {plan.config.dataset}, dense, seed {seed}"
-    place = plan.seeds.index(seed)
+    place, own = next((i, m) for i, m in enumerate(plan.members(0)) if m.seed == seed)
+    several = hyperparameters.swept(plan.config, hyperparameters.OF_TRAINING)
+    title = joined(title, in_words(own.numbers._asdict(), several))
     return w_i[layer][place], w_f[layer][place], title
 
 

@@ -143,7 +143,9 @@ def recompute(found: Found, plan: Plan, folder: str, code: Code) -> results.Row:
     names = results.columns_between(row, "dataset", "density")
     workdir = run_folder.open_workdir(folder, plan.config.recorded(), code=code)
     rows = found.runner.run(plan, workdir, row["command"])
-    return next(new for new in rows if all(new[name] == row[name] for name in names))
+    # A table that is older than its columns has None there.
+    told = [name for name in names if row[name] is not None]
+    return next(new for new in rows if all(new[name] == row[name] for name in told))
 
 
 def reason(found: Found, version: str) -> str:
@@ -165,7 +167,7 @@ def measured(row: results.Row) -> list[str]:
 def comparison(row: results.Row, again: results.Row) -> Table:
     """Return a table with the numbers of both rows side by side."""
     names = results.columns_between(row, "dataset", "density")
-    member = ", ".join(f"{name} {row[name]}" for name in names if row[name] != "")
+    member = ", ".join(f"{name} {row[name]}" for name in names if row[name] not in ("", None))
     table = Table("column", "table", "now", "equal", title=f"row {row['id']}: {member}")
     for name in measured(row):
         table.add_row(name, str(row[name]), str(again[name]), str(_equal(row[name], again[name])))

@@ -9,10 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.plots import learned_supermasks
-from experiments.plots.panels import draw_points, finish, legend_entries, range_note
+from experiments.plots.panels import draw_lines, draw_points, finish, legend_entries, range_note
 from experiments.plots.rounds import weights_axis
 from experiments.plots.styles import SOLID, Style, styles_for
 from experiments.tables.curves import Row, num_seeds, setting
+from experiments.tables.hyperparameters import swept
 
 TITLES = {
     "init": "initial weights",
@@ -46,7 +47,7 @@ def draw(rows: Sequence[Row]) -> Figure:
     if not heuristic:
         raise ValueError("The table has no heuristic masks.")
     kinds = list(dict.fromkeys(row["weights"] for row in heuristic))
-    best = best_means(heuristic)
+    best, several = best_means(heuristic), swept(learned)
     low = LOW.get(dataset, -1.0)
     named, others = ([c for c in best if (best[c] > low) == high] for high in (True, False))
     heights = [_height(heuristic, kinds[i : i + 2], low) for i in range(0, len(kinds), 2)]
@@ -55,7 +56,7 @@ def draw(rows: Sequence[Row]) -> Figure:
     panels = list(figure.subplots(**size, sharey=True, squeeze=False).flat)
     for axes, kind in zip(panels, kinds, strict=False):
         own = [row for row in heuristic if row["weights"] == kind]
-        _draw_learned(axes, [row for row in learned if row["weights"] == kind])
+        _draw_learned(axes, [row for row in learned if row["weights"] == kind], several)
         _draw_named(axes, own, named)
         _draw_others(axes, own, others, _name(others, best))
         finish(axes, TITLES[kind])
@@ -112,12 +113,12 @@ def _draw_named(axes: Axes, rows: Sequence[Row], named: Sequence[str]) -> None:
         draw_points(axes, own, "power", style, criterion)
 
 
-def _draw_learned(axes: Axes, rows: Sequence[Row]) -> None:
+def _draw_learned(axes: Axes, rows: Sequence[Row], several: Sequence[str]) -> None:
     for rescale in sorted({row["rescale"] for row in rows}):
         own = [row for row in rows if row["rescale"] == rescale]
         style = learned_supermasks.STYLES[f"signed_constant{':rescale' * rescale}"]
         name = "learned, rescaled" if rescale else "learned"
-        draw_points(axes, own, "initial_logit", style._replace(color="#e60000"), name)
+        draw_lines(axes, own, several, "initial_logit", style._replace(color="#e60000"), name)
 
 
 def _note(seeds: str, others: Sequence[str]) -> str:

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.plots.panels import draw_points, finish, range_note
+from experiments.plots.panels import draw_lines, finish, range_note
 from experiments.plots.rounds import SIZE
 from experiments.plots.styles import DASHED, Style
 from experiments.tables.curves import Row, num_seeds, setting
+from experiments.tables.hyperparameters import swept
 
 COLLAPSE = 25.0  # percentage points between the masks from which on there is an enlarged panel
 ENLARGED = 8.0  # percentage points below the best mask that this panel shows
@@ -40,12 +41,13 @@ def draw(rows: Sequence[Row]) -> Figure:
       ValueError: if there are no rows, or rows of several networks or data sets.
     """
     network, dataset = setting(rows)
+    several = swept(rows)
     figure = Figure(figsize=SIZE, layout="constrained")
     panels = _panels(figure, [100 * row["test_accuracy"] for row in rows])
     for axes in panels:
         for variant in dict.fromkeys(row["variant"] for row in rows):
             own = [row for row in rows if row["variant"] == variant]
-            draw_points(axes, own, "initial_logit", STYLES[variant], label(variant))
+            draw_lines(axes, own, several, "initial_logit", STYLES[variant], label(variant))
         finish(axes, "")
         axes.set_xlim(100, 0)
         axes.set_ylabel("test accuracy (%)", fontsize=9.5)

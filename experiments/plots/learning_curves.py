@@ -1,6 +1,6 @@
 """Learned supermasks over their training: validation accuracy and density."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,8 +9,9 @@ from matplotlib.figure import Figure
 
 from experiments.plots.learned_supermasks import STYLES, label
 from experiments.plots.rounds import SIZE
-from experiments.plots.styles import band_options, matplotlib_defaults
+from experiments.plots.styles import Style, band_options, matplotlib_defaults, told_apart
 from experiments.tables.curves import Row, num_seeds
+from experiments.tables.hyperparameters import WORDS, by_numbers, joined, swept
 
 ENLARGED = 12  # percentage points below the best
 PANELS = {
@@ -23,8 +24,8 @@ PANELS = {
 def draw(curves: Mapping[str, np.ndarray], about: str) -> Figure:
     """Draw the curves that a run of `experiments.runners.learned` wrote.
 
-    There is a line per variant (`weights[:rescale]`) and initial logit, which is the mean over
-    seeds, and a band for their range.
+    There is a line per variant (`weights[:rescale]`), initial logit, and number of a setting that
+    lists several, which is the mean over seeds, and a band for their range.
 
     Args:
       curves: columns with one entry per member and evaluation.
@@ -36,9 +37,7 @@ def draw(curves: Mapping[str, np.ndarray], about: str) -> Figure:
     panels = figure.subplots(2, sharex=True, height_ratios=(3, 2))
     for axes, (name, title) in zip(panels, PANELS.items(), strict=True):
         for variant in dict.fromkeys(curves["variant"]):
-            own = curves["variant"] == variant
-            for logit in np.unique(curves["initial_logit"][own]):
-                _draw_line(axes, curves, name, variant, logit)
+            _draw_variant(axes, curves, name, [m for m in members if m["variant"] == variant])
         axes.set_ylabel(title, fontsize=9.5)
         axes.grid(axis="y", color="#e4e4e4", linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
@@ -72,7 +71,8 @@ def about(config: Mapping[str, Any]) -> str:
 
 def _members(curves: Mapping[str, np.ndarray]) -> list[Row]:
     """Return the members, each once."""
-    names = ("variant", "initial_logit", "seed")
+    given = [name for name in WORDS if name in curves]
+    names = ("variant", "initial_logit", *given, "seed")
     columns = zip(*(curves[name].tolist() for name in names), strict=True)
     return [dict(zip(names, member, strict=True)) for member in dict.fromkeys(columns)]
 
@@ -100,15 +100,33 @@ def _limits(percents: np.ndarray, steps: np.ndarray) -> tuple[float, float]:
     return max(0.0, min(best - ENLARGED, early - 1)), min(100.0, best + 1)
 
 
-def _draw_line(
-    axes: Axes, curves: Mapping[str, np.ndarray], name: str, variant: str, logit: float
+def _draw_variant(
+    axes: Axes, curves: Mapping[str, np.ndarray], name: str, members: Sequence[Row]
 ) -> None:
-    own = (curves["variant"] == variant) & (curves["initial_logit"] == logit)
+    """Draw a line per initial logit and number of one variant's members."""
+    variant, several = members[0]["variant"], swept(members)
+    groups = by_numbers(members, several)
+    styles = told_apart([STYLES[variant]] * len(groups))
+    for (numbers, group), style in zip(groups.items(), styles, strict=True):
+        chosen = {"variant": variant, **{each: group[0][each] for each in several}}
+        for logit in sorted({member["initial_logit"] for member in group}):
+            line = chosen | {"initial_logit": logit}
+            own = np.logical_and.reduce([curves[each] == value for each, value in line.items()])
+            _draw_line(axes, curves, name, own, style, joined(label(variant), numbers))
+
+
+def _draw_line(
+    axes: Axes,
+    curves: Mapping[str, np.ndarray],
+    name: str,
+    own: np.ndarray,
+    style: Style,
+    text: str,
+) -> None:
     steps = np.unique(curves["step"][own])
     values = np.array([100 * curves[name][own & (curves["step"] == step)] for step in steps])
-    style = STYLES[variant]
     if values.shape[1] > 1:
         band = band_options(style.color)
         axes.fill_between(steps, values.min(axis=1), values.max(axis=1), **band)
     options = {k: v for k, v in style.line_options().items() if not k.startswith("marker")}
-    axes.plot(steps, values.mean(axis=1), label=label(variant), linewidth=1.2, **options)
+    axes.plot(steps, values.mean(axis=1), label=text, linewidth=1.2, **options)

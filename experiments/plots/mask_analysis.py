@@ -14,9 +14,17 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from experiments.plots.panels import finish
 from experiments.plots.rounds import weights_axis
-from experiments.plots.styles import DASHED, Style, band_options, matplotlib_defaults, styles_for
+from experiments.plots.styles import (
+    DASHED,
+    Style,
+    band_options,
+    matplotlib_defaults,
+    styles_for,
+    told_apart,
+)
 from experiments.storage.results import ALL_LAYERS
 from experiments.tables.curves import Row, num_seeds, setting
+from experiments.tables.hyperparameters import in_words, joined, swept
 
 REFERENCE = "large_final"
 OVERALL = "all layers"  # in the legend
@@ -35,7 +43,8 @@ class Panel(NamedTuple):
 def draw(rows: Sequence[Row]) -> Figure:
     """Draw a table of `runners.mask_analysis`: lines are means, bands minimum to maximum.
 
-    Overlaps of variants are with large_final or, where the table lacks it, the first variant.
+    A variant with several learning rates, pruning rates and so on has a line for each. Overlaps
+    of variants are with large_final or, where the table lacks it, the first variant.
 
     Raises:
       ValueError: if there are no rows, or rows of several networks or data sets, or of another
@@ -45,9 +54,13 @@ def draw(rows: Sequence[Row]) -> Figure:
     if "quantity" not in rows[0]:
         raise ValueError("A mask analysis is drawn from the table analysis.csv of a run.")
     variants = list(dict.fromkeys(row["variant"] for row in rows))
+    several = swept(rows)
+    rows = [{**row, "numbers": in_words(row, several)} for row in rows]
     # As the default of both actions, large_final leaves the style to what differs from it.
     names = [v.removeprefix(f"{REFERENCE}:").removeprefix("rewind:") for v in variants]
-    styles = dict(zip(variants, styles_for(names), strict=True))
+    of_variants = dict(zip(variants, styles_for(names), strict=True))
+    lines = {_line(row): of_variants[row["variant"]] for row in rows}
+    styles = dict(zip(lines, told_apart([*lines.values()]), strict=True))
     weights_left = _weights_left(rows)
     figure = Figure(figsize=(7.5, 9.6), layout="constrained")
     grid = figure.subplots(4, 2, sharex=True)
@@ -113,7 +126,7 @@ def _panels(rows: Sequence[Row], variants: Sequence[str]) -> list[Panel]:
     overall = [row for row in rows if row["layer"] == ALL_LAYERS]
     reference = REFERENCE if REFERENCE in variants else variants[0]
     panels = [
-        Panel(title, _by_variant([row for row in overall if row["quantity"] == quantity]))
+        Panel(title, _by_line([row for row in overall if row["quantity"] == quantity]))
         for quantity, title in (
             ("sign_agreement_kept", "kept weights: same sign before and after"),
             ("sign_agreement_pruned", "weights pruned now: same sign"),
@@ -127,29 +140,36 @@ def _panels(rows: Sequence[Row], variants: Sequence[str]) -> list[Panel]:
         pair = {row["variant"], row["other_variant"]}
         if len(pair) == 2 and reference in pair:
             [other] = pair - {reference}
-            between[other].append(row)
-    seeds = _by_variant([r for r in overlaps if r["variant"] == r["other_variant"]])
-    layers = defaultdict(list)
+            between[joined(other, row["numbers"])].append(row)
+    seeds = _by_line([r for r in overlaps if r["variant"] == r["other_variant"]])
+    layers, first = defaultdict(list), _line(rows[0])
     for row in rows:
-        if row["quantity"] == "density" and row["variant"] == variants[0]:
+        if row["quantity"] == "density" and _line(row) == first:
             layers[OVERALL if row["layer"] == ALL_LAYERS else row["layer"]].append(row)
     return [
         *panels,
         Panel(f"mask: overlap with {reference}, same seed", between, "overlap"),
         Panel("mask: overlap between seeds", seeds, "overlap"),
-        Panel(f"% of weights left in a layer, {variants[0]}", layers),
+        Panel(f"% of weights left in a layer, {first}", layers),
     ]
 
 
-def _by_variant(rows: Sequence[Row]) -> dict[str, list[Row]]:
+def _by_line(rows: Sequence[Row]) -> dict[str, list[Row]]:
     groups = defaultdict(list)
     for row in rows:
-        groups[row["variant"]].append(row)
+        groups[_line(row)].append(row)
     return groups
 
 
+def _line(row: Row) -> str:
+    return joined(row["variant"], row["numbers"])
+
+
 def _draw_panel(
-    axes: Axes, panel: Panel, styles: dict[str, Style], weights_left: dict[int, float]
+    axes: Axes,
+    panel: Panel,
+    styles: dict[str, Style],
+    weights_left: dict[tuple[str, int], float],
 ) -> None:
     scale = 100 if panel.unit == "%" else 1
     if not panel.lines:
@@ -158,7 +178,7 @@ def _draw_panel(
     for name, rows in panel.lines.items():
         rounds = sorted({row["round"] for row in rows})
         groups = [[scale * r["value"] for r in rows if r["round"] == number] for number in rounds]
-        x = [weights_left[number] for number in rounds]
+        x = [weights_left[rows[0]["numbers"], number] for number in rounds]
         lows, highs = ([f(group) for group in groups] for f in (min, max))
         axes.fill_between(x, lows, highs, **band_options(styles[name].color))
         options = styles[name].line_options()
@@ -170,10 +190,10 @@ def _draw_panel(
     weights_axis(axes, min(weights_left.values()))
 
 
-def _weights_left(rows: Sequence[Row]) -> dict[int, float]:
-    """Percent of the prunable weights by round."""
+def _weights_left(rows: Sequence[Row]) -> dict[tuple[str, int], float]:
+    """Percent of the prunable weights by numbers and round."""
     densities = defaultdict(list)
     for row in rows:
         if row["quantity"] == "density" and row["layer"] == ALL_LAYERS:
-            densities[row["round"]].append(100 * row["value"])
-    return {number: float(np.mean(values)) for number, values in densities.items()}
+            densities[row["numbers"], row["round"]].append(100 * row["value"])
+    return {place: float(np.mean(values)) for place, values in densities.items()}

@@ -2,14 +2,34 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 
-from experiments.plots.styles import Style
+from experiments.plots.styles import Style, told_apart
 from experiments.tables.curves import Row
+from experiments.tables.hyperparameters import by_numbers, joined
+
+
+def draw_lines(
+    axes: Axes, rows: Sequence[Row], several: Sequence[str], by: str, style: Style, label: str
+) -> None:
+    """Draw the points of each combination of numbers; see `draw_points`.
+
+    Args:
+      axes: the panel.
+      rows: of one method.
+      several: the columns in which the rows of the figure have several numbers.
+      by: the column with a point per value.
+      style: of the first line; the others are lighter.
+      label: the method.
+    """
+    groups = by_numbers(rows, several)
+    styles = told_apart([style] * len(groups))
+    for (numbers, own), lighter in zip(groups.items(), styles, strict=True):
+        draw_points(axes, own, by, lighter, joined(label, numbers))
 
 
 def draw_points(

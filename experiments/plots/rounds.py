@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from experiments.plots.styles import DOTTED, Style, band_options, styles_for
+from experiments.plots.styles import DOTTED, SOLID, Style, band_options, styles_for, told_apart
 from experiments.tables.curves import (
     ACCURACY,
     Curve,
@@ -25,9 +25,10 @@ from experiments.tables.curves import (
     num_seeds,
     setting,
 )
+from experiments.tables.hyperparameters import joined
 
 SIZE = (6.5, 4.5)  # inches: the text width of a page
-DENSE_COLOR = "#707070"
+DENSE = Style("#707070", "", SOLID)
 
 
 class Name(NamedTuple):
@@ -51,6 +52,8 @@ def draw_rounds(
 ) -> Figure:
     """Draw every variant of a table: a line for the mean, a band from minimum to maximum.
 
+    A variant with several learning rates, pruning rates and so on has a line for each.
+
     Where accuracies fall far below the best curve there are two panels: the upper one shows the
     range of the best curve, the lower one everything.
 
@@ -64,30 +67,30 @@ def draw_rounds(
       ValueError: if there are no rows, or rows of several networks or data sets.
     """
     dense, curves = make_curves(rows, measure)
-    lines = _lines(curves, name)
-    everything = [*curves, dense] if dense else curves
+    lines, everything = _lines(curves, name), [*curves, *dense]
+    of_dense = list(zip(dense, told_apart([DENSE] * len(dense)), strict=True))
     figure = Figure(figsize=SIZE, layout="constrained")
     panels = _panels(figure, everything, measure)
     for axes in panels:
-        if dense:
-            _draw_dense(axes, dense)
+        for curve, style in of_dense:
+            _draw_dense(axes, curve, style.color)
         for line in lines:
             _draw_line(axes, line)
     weights_axis(panels[-1], min(curve.weights_left.min() for curve in everything))
     _texts(figure, panels, rows, measure)
-    _legend(figure, lines, dense, title)
+    _legend(figure, lines, of_dense, title)
     return figure
 
 
 def _lines(curves: Sequence[Curve], name: Callable[[Curve], Name]) -> list[Line]:
     """Return the curves, sorted from the highest to the lowest right end."""
     names = [name(curve) for curve in curves]
-    styles = styles_for([name.style for name in names])
+    styles = told_apart(styles_for([name.style for name in names]))
     items = sorted(
         zip(curves, names, styles, strict=True), key=lambda item: item[0].end, reverse=True
     )
     return [
-        Line(curve, "\n".join(in_lines(name.label)), style, place)
+        Line(curve, "\n".join(in_lines(joined(name.label, curve.numbers))), style, place)
         for place, (curve, name, style) in enumerate(items)
     ]
 
@@ -138,9 +141,9 @@ def _draw_line(axes: Axes, line: Line) -> None:
     )
 
 
-def _draw_dense(axes: Axes, dense: Curve) -> None:
-    axes.axhspan(dense.low[0], dense.high[0], **band_options(DENSE_COLOR, DOTTED), zorder=1)
-    axes.axhline(dense.mean[0], color=DENSE_COLOR, linewidth=0.9, zorder=1, label=dense.variant)
+def _draw_dense(axes: Axes, dense: Curve, color: str) -> None:
+    axes.axhspan(dense.low[0], dense.high[0], **band_options(color, DOTTED), zorder=1)
+    axes.axhline(dense.mean[0], color=color, linewidth=0.9, zorder=1, label=dense.name)
 
 
 def weights_axis(axes: Axes, least: float) -> None:
@@ -176,16 +179,19 @@ def _notes(panels: Sequence[Axes], rows: Sequence[Row]) -> list[str]:
     return [" ".join(notes), *left_out(rows)]
 
 
-def _legend(figure: Figure, lines: Sequence[Line], dense: Curve | None, title: str) -> None:
+def _legend(
+    figure: Figure, lines: Sequence[Line], dense: Sequence[tuple[Curve, Style]], title: str
+) -> None:
     entries: list[tuple[tuple[int, float], str, Any]] = [
         (curve.end, label, Line2D([], [], linewidth=1.3, markersize=4.2, **style.line_options()))
         for curve, label, style, _ in lines
     ]
-    if dense:
-        band = Patch(**band_options(DENSE_COLOR, DOTTED))
-        handle = (band, Line2D([], [], color=DENSE_COLOR, linewidth=0.9))
-        last_round = max((curve.end[0] for curve, *_ in lines), default=0)
-        entries.append(((last_round, dense.end[1]), dense.variant, handle))
+    last_round = max((curve.end[0] for curve, *_ in lines), default=0)
+    for curve, style in dense:
+        band = Patch(**band_options(style.color, DOTTED))
+        handle = (band, Line2D([], [], color=style.color, linewidth=0.9))
+        label = "\n".join(in_lines(curve.name))
+        entries.append(((last_round, curve.end[1]), label, handle))
     entries.sort(key=lambda entry: entry[0], reverse=True)
     figure.legend(
         [handle for _, _, handle in entries],

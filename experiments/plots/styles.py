@@ -7,12 +7,14 @@ its style.
 """
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib
-from matplotlib.colors import to_rgba
+from matplotlib.colors import to_hex, to_rgb, to_rgba
 
+LIGHTEST = 0.6  # the share of white in the last of several curves that would look the same
 SOLID, DASHED, DOTTED, DASH_DOTTED = "-", (0, (4, 1.6)), (0, (1, 1.4)), (0, (5, 1.4, 1, 1.4))
 
 
@@ -122,3 +124,15 @@ def styles_for(names: Sequence[str]) -> list[Style]:
     unknown = [name for name in dict.fromkeys(names) if name not in STYLES]
     others = {name: OTHERS[place % len(OTHERS)] for place, name in enumerate(unknown)}
     return [(STYLES | others)[name] for name in names]
+
+
+def told_apart(styles: Sequence[Style]) -> list[Style]:
+    """Return styles of which equal ones grow lighter from the first to the last."""
+    counts, seen = Counter(styles), Counter()
+    found = []
+    for style in styles:
+        share = LIGHTEST * seen[style] / max(counts[style] - 1, 1)
+        seen[style] += 1
+        red, green, blue = ((1 - share) * part + share for part in to_rgb(style.color))
+        found.append(style._replace(color=to_hex((red, green, blue))) if share else style)
+    return found

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from experiments.plots.panels import draw_points, finish, legend_entries, range_note
+from experiments.plots.panels import draw_lines, finish, legend_entries, range_note
 from experiments.plots.rounds import SIZE
 from experiments.plots.styles import styles_for
 from experiments.tables.curves import Row, num_seeds, setting
+from experiments.tables.hyperparameters import swept
 
 MEASURE = "test_most_probable_accuracy"  # of the mask to evaluate, for every draw
 TITLES = {"init": "on initial weights", "signed_constant": "on signed constants"}
@@ -24,7 +25,7 @@ def draw(rows: Sequence[Row]) -> Figure:
     """
     network, dataset = setting(rows)
     variants = list(dict.fromkeys(row["variant"] for row in rows))
-    draws = list(dict.fromkeys(row["draw"] for row in rows))
+    draws, several = list(dict.fromkeys(row["draw"] for row in rows)), swept(rows)
     styles = styles_for([name.partition(":")[0] for name in draws])
     width, height = SIZE
     figure = Figure(figsize=(max(width, 3.3 * len(variants) + 1.6), height), layout="constrained")
@@ -34,7 +35,7 @@ def draw(rows: Sequence[Row]) -> Figure:
             own = [row for row in rows if (row["variant"], row["draw"]) == (variant, name)]
             measured = [{**row, "test_accuracy": row[MEASURE]} for row in own]
             if measured:
-                draw_points(axes, measured, "initial_logit", style, _label(name))
+                draw_lines(axes, measured, several, "initial_logit", style, _label(name))
         finish(axes, TITLES.get(variant) or _label(variant))
         axes.set_xlim(100, 0)
     panels[0].set_ylabel("test accuracy (%)", fontsize=9.5)

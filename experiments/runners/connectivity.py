@@ -28,10 +28,10 @@ from experiments.engine.progress import RoundProgress, announce_finished
 from experiments.engine.trainer import Advance, Schedule, Trainer
 from experiments.problems.problem import Problem
 from experiments.problems.seeds import BATCHES, COPIES, LOSS, seed_keys
-from experiments.runners import iterative, settings
+from experiments.runners import hyperparameters, iterative, settings
 from experiments.runners.iterative import Outcome, abstract_outcome, part_name
 from experiments.runners.problems import refuse_state
-from experiments.runners.rows import Origin, make_row
+from experiments.runners.rows import Origin, in_order, make_row
 from experiments.runners.settings import SWEEP, integer, list_of
 from experiments.runners.sweeps import seed_places
 from experiments.stopping import check_stop
@@ -47,6 +47,7 @@ from supermask_jax.transforms import freeze_pruned
 PyTree = Any
 
 LISTS = ("variants", "rounds", "seeds")
+NUMBERS = ()
 COLUMNS: results.Columns = {
     "id": results.identifier,
     "experiment": results.text,
@@ -121,6 +122,7 @@ def make_plan(config: ConfigDict, data_dir: str | None = None, part: str | None 
       FileNotFoundError: if the data set is missing; the message says how to get it.
     """
     checked = settings.read(Settings, config.to_dict())
+    hyperparameters.refuse_lists(checked)
     tickets = iterative.plan_from(checked.of_tickets(), data_dir, part)
     refuse_state(checked.network, tickets.problem, "networks between two trained ones")
     return Plan(checked, tickets)
@@ -325,8 +327,10 @@ def copy_keys(seed: int, number: int) -> jax.Array:
 
 def row_key(config: Mapping[str, Any]) -> Callable[[results.Row], tuple]:
     """Return a sort key for rows: by round, variant, seed, copies and position."""
-    of_ticket = iterative.row_key(config)
-    return lambda row: (*of_ticket(row), row["copy"], row["other_copy"], row["position"])
+    variants = ["dense", *(str(iterative.Variant.parse(text)) for text in config["variants"])]
+    of_ticket = in_order({"variant": variants, "seed": config["seeds"]})
+    on_line = "copy", "other_copy", "position"
+    return lambda row: (row["round"], *of_ticket(row), *(row[name] for name in on_line))
 
 
 def alone(config: ConfigDict, row: results.Row) -> ConfigDict:
@@ -357,5 +361,5 @@ def _make_rows(
                     "position": float(position),
                 }
                 values = results.measured(table, i, COLUMNS) | {"density": densities[t]}
-                rows.append(make_row(COLUMNS, plan.config, origin, own, values))
+                rows.append(make_row(COLUMNS, plan.config, origin, member.numbers, own, values))
     return rows

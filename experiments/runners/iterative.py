@@ -9,6 +9,9 @@ Every round trains its members as one population:
 With late rewinding, w_0 gives way after round 0 to the weights w_k of the dense network at step k,
 which later rounds prune by and restart from; their trainings begin at step k.
 
+Settings that list several numbers make more members: then S counts seeds x the numbers of a
+training, and each dense network branches into variants x pruning rates.
+
 The results of a round are a pure function of the configuration, the seeds and the number of the
 round. Rounds that are complete on disk are not computed again.
 """
@@ -34,11 +37,12 @@ from experiments.engine.progress import RoundProgress, announce_finished
 from experiments.engine.trainer import Advance, Schedule, Trained, Trainer
 from experiments.problems.problem import Problem
 from experiments.problems.seeds import ADVANCE, BATCHES, INIT, LOSS, seed_keys
-from experiments.runners import mask_analysis, settings
+from experiments.runners import hyperparameters, mask_analysis, settings
+from experiments.runners.hyperparameters import Numbers
 from experiments.runners.optimizers import make_optimizer
 from experiments.runners.problems import make_problem
 from experiments.runners.rows import Origin, in_order, make_row
-from experiments.runners.scopes import Scope, ScopeSettings, make_scope
+from experiments.runners.scopes import Scope, ScopeSettings, make_scopes
 from experiments.runners.settings import SWEEP, integer, list_of
 from experiments.runners.sweeps import parse_variants, seed_places, seeds_of, take_part
 from experiments.storage import results
@@ -58,6 +62,7 @@ from supermask_jax.trees import EVERY_LEAF
 PyTree = Any
 
 LISTS = ("variants", "seeds")
+NUMBERS = hyperparameters.OF_PRUNING
 ROW_BYTES = 2000  # of a row in main memory, where a run keeps its whole table
 
 COLUMNS: results.Columns = {
@@ -69,6 +74,7 @@ COLUMNS: results.Columns = {
     "criterion": results.text,
     "mask_one": results.text,
     "mask_zero": results.text,
+    **hyperparameters.columns(NUMBERS),
     "seed": results.integer,
     "round": results.integer,
     "density": results.number,
@@ -113,10 +119,16 @@ class Variant(NamedTuple):
 
 
 class Member(NamedTuple):
-    """One member of the population; the variant of a dense network is None."""
+    """One member of the population; a dense network has neither a variant nor a pruning rate."""
 
     variant: Variant | None
     seed: int
+    numbers: Numbers
+
+    @property
+    def dense(self) -> "Member":
+        """The dense network that it comes from."""
+        return Member(None, self.seed, self.numbers._replace(default_rate=None))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -147,7 +159,7 @@ class Plan(NamedTuple):
     config: Settings
     pruned: tuple[Member, ...]  # the members of every round after round 0
     problem: Problem
-    scope: Scope
+    scopes: Mapping[Any, Scope]  # by default rate
     num_steps: int
     optimizer: optax.GradientTransformation
 
@@ -155,6 +167,11 @@ class Plan(NamedTuple):
     def seeds(self) -> list[int]:
         """The seeds of the members, in order of first appearance."""
         return seeds_of(self.pruned)
+
+    @property
+    def scope(self) -> Scope:
+        """The scope of the first pruning rate; those of others differ in their counts alone."""
+        return next(iter(self.scopes.values()))
 
     def first_step(self, round: int) -> int:
         """Return the step at which the trainings of a round start."""
@@ -173,12 +190,12 @@ class Plan(NamedTuple):
 
     def members(self, round: int) -> Sequence[Member]:
         """Return the members of a round in the order of the member axis: variant by variant."""
-        return self.pruned if round else [Member(None, seed) for seed in self.seeds]
+        return self.pruned if round else list(dict.fromkeys(m.dense for m in self.pruned))
 
     def populations(self, rounds: range) -> Counter[int]:
         """Return the numbers of members in some rounds, and how many rounds have each."""
         dense = int(0 in rounds)
-        sizes = {len(self.seeds): dense}, {len(self.pruned): len(rounds) - dense}
+        sizes = {len(self.members(0)): dense}, {len(self.pruned): len(rounds) - dense}
         return sum(map(Counter, sizes), Counter())  # without a size that no round has
 
     def num_rows(self, rounds: range) -> int:
@@ -225,20 +242,33 @@ def make_plan(config: ConfigDict, data_dir: str | None = None, part: str | None 
 
 def plan_from(config: Settings, data_dir: str | None = None, part: str | None = None) -> Plan:
     """Return the plan of settings that have been checked; see `make_plan`."""
-    variants = parse_variants(Variant.parse, config.variants)
-    members = [Member(variant, seed) for variant in variants for seed in config.seeds]
     problem = make_problem(config, data_dir)
     steps = settings.count_steps("epochs", config.epochs, problem)
-    optimizer = make_optimizer(config, problem, config.learning_rate, steps)
+    optimizer = make_optimizer(config, problem, steps)
     _check_rewinding(config, problem, optimizer, steps)
     return Plan(
         config=config,
-        pruned=take_part(part, members),
+        pruned=take_part(part, members_of(config)),
         problem=problem,
-        scope=make_scope(config, problem, config.num_rounds),
+        scopes=make_scopes(config, problem, config.num_rounds),
         num_steps=steps,
         optimizer=optimizer,
     )
+
+
+def members_of(config: Settings) -> list[Member]:
+    """Return the members of all rounds after round 0: by variant, numbers and seed.
+
+    Args:
+      config: the settings.
+
+    Raises:
+      ValueError: if a variant is wrong, or if two are the same.
+    """
+    variants = parse_variants(Variant.parse, config.variants)
+    numbers = hyperparameters.combinations(config, NUMBERS)
+    sweep = itertools.product(variants, numbers, config.seeds)
+    return [Member(variant, seed, own) for variant, own, seed in sweep]
 
 
 def _check_rewinding(
@@ -364,9 +394,9 @@ class RunFiles:
         new = _make_rows(self._plan, round, outcome.state.mask, trained.table, self._origin)
         curves = self._folder.path / "curves" / f"{name}.parquet"
         if processes.is_first():
-            results.write_curves(
-                curves, new, ("variant", "seed", "round"), eval_steps, trained.curves
-            )
+            several = hyperparameters.swept(self._plan.config, NUMBERS)
+            names = ("variant", *several, "seed", "round")
+            results.write_curves(curves, new, names, eval_steps, trained.curves)
         if round:
             self._analyses.add(name, analysed)
         self._records.add(name, new, [curves])
@@ -400,7 +430,10 @@ class Laboratory:
             plan.problem,
             freeze_pruned(plan.optimizer),
             Schedule(plan.num_steps, config.eval_every, config.chunk_evals, config.rewind_step),
-            context={"mask": abstract(plan.problem.params, dtype=bool)},
+            context={
+                "mask": abstract(plan.problem.params, dtype=bool),
+                **hyperparameters.abstract_context(config),
+            },
             num_orders=len(plan.seeds),
             members_at_once=config.members_at_once,
         )
@@ -461,14 +494,14 @@ class Laboratory:
             return self._first_model_state()
         if not isinstance(previous, OutcomeWithState):
             return None
-        members, places = self._plan.members(round), self._places(round)
+        members = self._plan.members(round)
         actions = [MASK_ONE[member.variant.mask_one] for member in members if member.variant]
         goes_on = np.array([getattr(action, EVERY_LEAF, False) for action in actions])
 
         def choose(start: np.ndarray, end: np.ndarray) -> np.ndarray:
             return np.where(goes_on.reshape(-1, *[1] * (start.ndim - 1)), end, start)
 
-        before = population.take(previous, places) if round == 1 else previous
+        before = population.take(previous, self._parents(round))
         return jax.tree.map(choose, before.model_start, before.model_end)
 
     def analyse(
@@ -481,8 +514,11 @@ class Laboratory:
           previous: the outcome of the previous round.
           state: from `start`.
         """
-        members = [(str(member.variant), member.seed) for member in self._plan.members(round)]
-        parents = self._places(round) if round == 1 else np.arange(len(members))
+        members = [
+            mask_analysis.Member(str(member.variant), member.seed, member.numbers)
+            for member in self._plan.members(round)
+        ]
+        parents = self._parents(round)
         rows = self._analysis.rows(members, parents, previous.state, previous.w_f, state)
         config = self._plan.config
         shared = {
@@ -517,7 +553,10 @@ class Laboratory:
         streams = Stream(
             batches=jnp.asarray(orders),
             key=self._keys(round, LOSS)[orders],
-            context={"mask": state.mask},
+            context={
+                "mask": state.mask,
+                **hyperparameters.context(self._plan.config, self._plan.members(round)),
+            },
         )
 
         def start_params(chosen: slice) -> PyTree:
@@ -554,26 +593,42 @@ class Laboratory:
         def begin(keys: jax.Array) -> rounds.RoundState:
             return lax.map(lambda key: rounds.begin(self._plan.problem.network.init(key)), keys)
 
-        return jax.device_get(jax.jit(begin)(self._keys(0, INIT)))
+        return jax.device_get(jax.jit(begin)(self._keys(0, INIT)[self._places(0)]))
 
     def _first_model_state(self) -> PyTree:
         init_state = self._plan.problem.network.init_state
         if init_state is None:
             return None
-        return jax.device_get(jax.jit(lambda keys: lax.map(init_state, keys))(self._keys(0, INIT)))
+        keys = self._keys(0, INIT)[self._places(0)]
+        return jax.device_get(jax.jit(lambda keys: lax.map(init_state, keys))(keys))
 
     def _next_state(self, round: int, previous: AnyOutcome) -> rounds.RoundState:
         members = self._plan.members(round)
-        num_keep = self._plan.scope.counts(round)
         keys, orders = self._keys(round, ADVANCE), self._places(round)
+        num_keep, parents = self._num_keep(round), self._parents(round)
         state = empty(abstract_outcome(self._plan, round).state)
         for variant in self._plan.variants:
             own = np.array([i for i, member in enumerate(members) if member.variant == variant])
-            before = population.take(previous, orders[own] if round == 1 else own)
+            before = population.take(previous, parents[own])
+            counts = population.take(num_keep, own)
             scores = self._score[variant.criterion](before)
             advance = self._advance[variant.mask_one, variant.mask_zero]
-            write(state, own, jax.device_get(advance(keys[orders[own]], before, scores, num_keep)))
+            write(state, own, jax.device_get(advance(keys[orders[own]], before, scores, counts)))
         return state
+
+    def _num_keep(self, round: int) -> PyTree:
+        """Return how many weights each member of a round keeps, int32 `[P]` per leaf or for all."""
+        by_rate = {rate: scope.counts(round) for rate, scope in self._plan.scopes.items()}
+        counts = [by_rate[own.numbers.default_rate] for own in self._plan.members(round)]
+        return jax.tree.map(lambda *numbers: np.array(numbers, np.int32), *counts)
+
+    def _parents(self, round: int) -> np.ndarray:
+        """Return the place of every member's parent in the previous population, int `[P]`."""
+        members = self._plan.members(round)
+        if round > 1:
+            return np.arange(len(members))
+        places = {dense: place for place, dense in enumerate(self._plan.members(0))}
+        return np.array([places[member.dense] for member in members])
 
     def _places(self, round: int) -> np.ndarray:
         """Return the index of every member's seed in `Plan.seeds`, int32 `[P]`."""
@@ -601,7 +656,7 @@ class Laboratory:
         def advance_seeds(
             keys: jax.Array, own: AnyOutcome, scores: PyTree, num_keep: PyTree
         ) -> rounds.RoundState:
-            return lax.map(lambda x: advance_one(x[0], x[1], x[2], num_keep), (keys, own, scores))
+            return lax.map(lambda x: advance_one(*x), (keys, own, scores, num_keep))
 
         return jax.jit(advance_seeds)
 
@@ -622,15 +677,16 @@ def _compile_score(criterion: str) -> Callable[[AnyOutcome], PyTree]:
 
 
 def row_key(config: Mapping[str, Any]) -> Callable[[results.Row], tuple]:
-    """Return a sort key for rows: by round, variant and seed, as configured."""
+    """Return a sort key for rows: by round, variant, numbers and seed, as configured."""
     variants = ["dense", *(str(Variant.parse(text)) for text in config["variants"])]
-    of_member = in_order({"variant": variants, "seed": config["seeds"]})
+    numbers = hyperparameters.orders(Settings, config, NUMBERS)
+    of_member = in_order({"variant": variants, **numbers, "seed": config["seeds"]})
     return lambda row: (row["round"], *of_member(row))
 
 
 def alone(config: ConfigDict, row: results.Row) -> ConfigDict:
     """Return the configuration that trains only the member of a row, up to its round."""
-    config = ConfigDict(config.to_dict())
+    config = hyperparameters.alone(config, row)
     variants = config.variants if row["round"] == 0 else [row["variant"]]
     config.update(variants=variants, seeds=[row["seed"]], num_rounds=row["round"])
     return config
@@ -671,7 +727,7 @@ def _make_rows(
             "variant": str(member.variant or "dense"),
             "density": shares[i],
         }
-        rows.append(make_row(COLUMNS, plan.config, origin, own, values))
+        rows.append(make_row(COLUMNS, plan.config, origin, member.numbers, own, values))
     return rows
 
 

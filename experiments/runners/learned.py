@@ -29,8 +29,9 @@ from experiments.engine.progress import RoundProgress, announce_finished
 from experiments.engine.trainer import Advance, Schedule, Trained, Trainer
 from experiments.problems.problem import Problem
 from experiments.problems.seeds import ADVANCE, BATCHES, DRAWS, INIT, LOSS, SCORING, seed_keys
-from experiments.runners import settings
+from experiments.runners import hyperparameters, settings
 from experiments.runners.draws import NamedDraw, Training, check_draw
+from experiments.runners.hyperparameters import Numbers
 from experiments.runners.optimizers import make_optimizer
 from experiments.runners.problems import make_problem, refuse_state
 from experiments.runners.retraining import Retrainer
@@ -50,6 +51,7 @@ from supermask_jax.training import Metrics, Stream
 PyTree = Any
 
 LISTS = ("variants", "initial_logits", "seeds")
+NUMBERS = hyperparameters.OF_TRAINING
 PART = "learning"
 BERNOULLI = "bernoulli"  # the draw of Zhou et al. 2019
 CURVES = Path("curves") / f"{PART}.parquet"  # relative to the folder of a run
@@ -64,6 +66,7 @@ COLUMNS: results.Columns = {
     "rescale": results.boolean,
     "draw": results.Younger(results.text, BERNOULLI),
     "initial_logit": results.number,
+    **hyperparameters.columns(NUMBERS),
     "seed": results.integer,
     "density": results.number,
     "early_stop_step": results.integer,
@@ -109,6 +112,7 @@ class Member(NamedTuple):
     variant: Variant
     initial_logit: float
     seed: int
+    numbers: Numbers
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -118,7 +122,9 @@ class Settings(settings.Settings):
     variants: Annotated[Sequence[str], list_of(), SWEEP]
     initial_logits: Annotated[Sequence[float], list_of(finite), SWEEP]
     optimizer: Annotated[str, settings.optimizer_name] = "sgd"
-    momentum: Annotated[float, settings.fraction] = dataclasses.field()  # every file has it
+    momentum: Annotated[settings.Numbers, settings.one_or_several(settings.fraction)] = (
+        dataclasses.field()  # every file has it
+    )
     num_draws: Annotated[int, integer(1)]
     count_gradient: Annotated[bool, boolean]
     retrain_epochs: Annotated[int, integer(0)]
@@ -162,9 +168,10 @@ def make_plan(config: ConfigDict, data_dir: str | None = None, part: str | None 
     checked = settings.read(Settings, config.to_dict())
     variants = parse_variants(Variant.parse, checked.variants)
     members = [
-        Member(variant, logit, seed)
+        Member(variant, logit, seed, numbers)
         for variant in variants
         for logit in checked.initial_logits
+        for numbers in hyperparameters.combinations(checked, NUMBERS)
         for seed in checked.seeds
     ]
     problem = make_problem(checked, data_dir)
@@ -179,7 +186,7 @@ def make_plan(config: ConfigDict, data_dir: str | None = None, part: str | None 
         problem=problem,
         num_steps=num_steps,
         retrain_steps=retrain_steps,
-        optimizer=make_optimizer(checked, problem, checked.learning_rate, num_steps),
+        optimizer=make_optimizer(checked, problem, num_steps),
     )
 
 
@@ -230,7 +237,8 @@ def run(
         rows = _make_rows(plan, found.table, origin)
         curves = folder.path / CURVES
         if processes.is_first():
-            names = ("variant", "initial_logit", "seed")
+            several = hyperparameters.swept(plan.config, NUMBERS)
+            names = ("variant", "initial_logit", *several, "seed")
             results.write_curves(curves, rows, names, learner.eval_steps, found.curves)
         checkpoints.save(0, found.params)
         records.add(PART, rows, [curves])
@@ -258,6 +266,7 @@ class Learner:
                 "weights": problem.params,
                 "rescale": jax.ShapeDtypeStruct((), bool),
                 "draws": key,
+                **hyperparameters.abstract_context(config),
             },
             num_orders=len(plan.seeds),
             members_at_once=config.members_at_once,
@@ -315,6 +324,7 @@ class Learner:
                 "weights": self._weights(),
                 "rescale": jnp.array([member.variant.rescale for member in members]),
                 "draws": seed_keys(seeds, 0, DRAWS)[orders],
+                **hyperparameters.context(self._plan.config, members),
             },
         )
         starts = np.array([member.initial_logit for member in members], np.float32)
@@ -471,16 +481,16 @@ def masked_classification(
 
 
 def row_key(config: Mapping[str, Any]) -> Callable[[results.Row], tuple]:
-    """Return a sort key for rows: by variant, initial logit and seed, as configured."""
+    """Return a sort key for rows: by variant, initial logit, numbers and seed, as configured."""
     variants = [str(Variant.parse(text)) for text in config["variants"]]
-    return in_order(
-        {"variant": variants, "initial_logit": config["initial_logits"], "seed": config["seeds"]}
-    )
+    numbers = hyperparameters.orders(Settings, config, NUMBERS)
+    logits, seeds = config["initial_logits"], config["seeds"]
+    return in_order({"variant": variants, "initial_logit": logits, **numbers, "seed": seeds})
 
 
 def alone(config: ConfigDict, row: results.Row) -> ConfigDict:
     """Return the configuration that computes only one row."""
-    config = ConfigDict(config.to_dict())
+    config = hyperparameters.alone(config, row)
     config.update(
         variants=[row["variant"]], initial_logits=[row["initial_logit"]], seeds=[row["seed"]]
     )
@@ -504,5 +514,5 @@ def _make_rows(plan: Plan, table: dict[str, np.ndarray], origin: Origin) -> list
             "variant": str(member.variant),
             "density": float(str(table["test_density"][i])),
         }
-        rows.append(make_row(COLUMNS, plan.config, origin, own, values))
+        rows.append(make_row(COLUMNS, plan.config, origin, member.numbers, own, values))
     return rows

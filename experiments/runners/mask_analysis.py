@@ -10,7 +10,7 @@ which the masks came from:
 * shrunk_kept, shrunk_pruned: the fraction of weights whose magnitude fell during training, among
   the same weights;
 * overlap: the overlap beyond chance of the masks of two variants with the same seed, or of two
-  seeds with the same variant.
+  seeds with the same variant; both with the same learning rate, pruning rate and so on.
 
 A fraction of no weights has no row, and neither has a member that diverged. See
 `supermask_jax.analysis` for the definitions.
@@ -18,11 +18,13 @@ A fraction of no weights has no row, and neither has a member that diverged. See
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from experiments.runners import hyperparameters
+from experiments.runners.hyperparameters import Numbers
 from experiments.storage import results
 from supermask_jax import analysis, masks, population, rounds
 
@@ -35,6 +37,7 @@ COLUMNS: results.Columns = {
     "network": results.text,
     "dataset": results.text,
     "variant": results.text,
+    **hyperparameters.columns(hyperparameters.OF_PRUNING),
     "seed": results.integer,
     "other_variant": results.text,  # empty unless the quantity is an overlap
     "other_seed": results.optional_integer,
@@ -43,6 +46,14 @@ COLUMNS: results.Columns = {
     "quantity": results.text,
     "value": results.number,
 }
+
+
+class Member(NamedTuple):
+    """One member of the population, as the table names it."""
+
+    variant: str
+    seed: int
+    numbers: Numbers
 
 
 class Analysis:
@@ -70,7 +81,7 @@ class Analysis:
 
     def rows(
         self,
-        members: Sequence[tuple[str, int]],
+        members: Sequence[Member],
         parents: Sequence[int] | np.ndarray,
         before: rounds.RoundState,
         w_f: PyTree,
@@ -81,7 +92,7 @@ class Analysis:
         The P members come from the Q members of the previous round.
 
         Args:
-          members: the variant and the seed of each of the P members.
+          members: the P members.
           parents: `[P]`, the place of each member's parent in the previous population.
           before: `[Q, ...]`, the states that the previous training started from.
           w_f: `[Q, ...]` per leaf, the final weights of the previous training.
@@ -94,27 +105,28 @@ class Analysis:
             quantities = self._measure(*training, population.take(after.mask, i))
             rows += _rows(members[i], None, quantities)
         for i, j in itertools.combinations(finite, 2):
-            (variant, seed), (other_variant, other_seed) = members[i], members[j]
-            if (variant == other_variant) != (seed == other_seed):
+            own, other = members[i], members[j]
+            is_alike = own.numbers == other.numbers
+            if is_alike and (own.variant == other.variant) != (own.seed == other.seed):
                 pair = (population.take(after.mask, place) for place in (i, j))
-                rows += _rows(members[i], members[j], {"overlap": self._overlap(*pair)})
+                rows += _rows(own, other, {"overlap": self._overlap(*pair)})
         return rows
 
 
 def _rows(
-    member: tuple[str, int],
-    other: tuple[str, int] | None,
+    member: Member,
+    other: Member | None,
     quantities: Mapping[str, analysis.PerLayer],
 ) -> Iterator[results.Row]:
-    other_variant, other_seed = other or ("", None)
     for quantity, (layers, overall) in jax.device_get(quantities).items():
         for layer, value in (layers | {results.ALL_LAYERS: overall}).items():
             if not np.isnan(value):
                 yield {
-                    "variant": member[0],
-                    "seed": member[1],
-                    "other_variant": other_variant,
-                    "other_seed": other_seed,
+                    "variant": member.variant,
+                    **member.numbers._asdict(),
+                    "seed": member.seed,
+                    "other_variant": other.variant if other else "",
+                    "other_seed": other.seed if other else None,
                     "layer": layer,
                     "quantity": quantity,
                     # str gives the shortest decimal that reads back as the same float32.

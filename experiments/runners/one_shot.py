@@ -26,7 +26,7 @@ from experiments.engine.objectives import measure
 from experiments.engine.progress import RoundProgress, announce_finished
 from experiments.problems.problem import Problem
 from experiments.problems.seeds import ADVANCE, seed_keys
-from experiments.runners import iterative, settings
+from experiments.runners import hyperparameters, iterative, settings
 from experiments.runners.iterative import abstract_outcome
 from experiments.runners.optimizers import make_optimizer
 from experiments.runners.problems import refuse_state
@@ -46,6 +46,7 @@ from supermask_jax.criteria import CRITERIA
 PyTree = Any
 
 LISTS = ("powers", "criteria", "weights", "seeds")
+NUMBERS = ()
 COLUMNS: results.Columns = {
     "id": results.identifier,
     "experiment": results.text,
@@ -119,6 +120,7 @@ def make_plan(config: ConfigDict, data_dir: str | None = None, part: str | None 
       FileNotFoundError: if the data set is missing; the message says how to get it.
     """
     checked = settings.read(Settings, config.to_dict())
+    hyperparameters.refuse_lists(checked)
     if checked.retrain_power not in (-1, *checked.powers):
         raise ValueError(
             f"config.retrain_power is {checked.retrain_power}, expected -1 or one of the powers."
@@ -126,7 +128,7 @@ def make_plan(config: ConfigDict, data_dir: str | None = None, part: str | None 
     dense = iterative.plan_from(checked.of_dense(), data_dir, part)
     refuse_state(checked.network, dense.problem, "untrained weights")
     steps = settings.count_steps("retrain_epochs", checked.retrain_epochs, dense.problem)
-    retraining = make_optimizer(checked, dense.problem, checked.learning_rate, steps)
+    retraining = make_optimizer(checked, dense.problem, steps)
     return Plan(checked, dense, retraining)
 
 
@@ -388,6 +390,7 @@ def _part_name(seed: int) -> str:
 
 def _make_rows(plan: Plan, seed: int, measured: Measured, origin: Origin) -> list[results.Row]:
     config, criteria = plan.config, plan.members(seed)
+    [numbers] = hyperparameters.combinations(config, hyperparameters.OF_PRUNING)
     places = itertools.product(*map(enumerate, (criteria, config.powers, config.weights)))
     rows = []
     for (c, criterion), (n, power), (k, weights) in places:
@@ -397,5 +400,5 @@ def _make_rows(plan: Plan, seed: int, measured: Measured, origin: Origin) -> lis
             for name in ("validation_accuracy", "test_accuracy", "retrained_test_accuracy")
         }
         values = results.measured(table, 0, COLUMNS) | {"density": float(measured.density[n])}
-        rows.append(make_row(COLUMNS, config, origin, own, values))
+        rows.append(make_row(COLUMNS, config, origin, numbers, own, values))
     return rows

@@ -26,7 +26,8 @@ from experiments.engine.progress import RoundProgress, announce_finished
 from experiments.engine.trainer import Trained
 from experiments.problems.problem import Problem
 from experiments.problems.seeds import ADVANCE, INIT, SCORING, seed_keys
-from experiments.runners import settings
+from experiments.runners import hyperparameters, settings
+from experiments.runners.hyperparameters import Numbers
 from experiments.runners.initial_scores import SCORES
 from experiments.runners.optimizers import make_optimizer
 from experiments.runners.problems import make_problem
@@ -45,6 +46,7 @@ from supermask_jax.trees import num_prunable
 PyTree = Any
 
 LISTS = ("variants", "ticket_rounds", "seeds")
+NUMBERS = hyperparameters.OF_PRUNING
 PART = "training"
 MOST = 10_000  # rounds of one pruning
 CURVES = Path("curves") / f"{PART}.parquet"  # relative to the folder of a run
@@ -54,6 +56,7 @@ COLUMNS: results.Columns = {
     "network": results.text,
     "dataset": results.text,
     "variant": results.text,
+    **hyperparameters.columns(NUMBERS),
     "seed": results.integer,
     "round": results.integer,
     "density": results.number,
@@ -100,6 +103,7 @@ class Member(NamedTuple):
     variant: Variant
     round: int
     seed: int
+    numbers: Numbers
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -116,9 +120,9 @@ class Plan(NamedTuple):
 
     Attributes:
       config: the settings.
-      members: in the order of the sweep: by variant, round and seed.
+      members: in the order of the sweep: by variant, round, numbers and seed.
       problem: the network and the data set.
-      num_keep: the prunable weights that the ticket of each round keeps.
+      num_keep: the prunable weights that a ticket keeps, by default rate and round.
       num_steps: the steps of a training.
       optimizer: trains the kept weights.
     """
@@ -126,7 +130,7 @@ class Plan(NamedTuple):
     config: Settings
     members: tuple[Member, ...]
     problem: Problem
-    num_keep: Mapping[int, int]
+    num_keep: Mapping[tuple[Any, int], int]
     num_steps: int
     optimizer: optax.GradientTransformation
 
@@ -150,8 +154,9 @@ def make_plan(config: ConfigDict, data_dir: str | None = None, part: str | None 
     """
     checked = settings.read(Settings, config.to_dict())
     variants = parse_variants(Variant.parse, checked.variants)
-    sweep = itertools.product(variants, checked.ticket_rounds, checked.seeds)
-    members = list(itertools.starmap(Member, sweep))
+    numbers = hyperparameters.combinations(checked, NUMBERS)
+    sweep = itertools.product(variants, checked.ticket_rounds, numbers, checked.seeds)
+    members = [Member(variant, round, seed, own) for variant, round, own, seed in sweep]
     problem = make_problem(checked, data_dir)
     _check_examples(checked.examples_per_class, problem)
     steps = settings.count_steps("epochs", checked.epochs, problem)
@@ -161,20 +166,23 @@ def make_plan(config: ConfigDict, data_dir: str | None = None, part: str | None 
         problem=problem,
         num_keep=_num_keep(checked, problem),
         num_steps=steps,
-        optimizer=make_optimizer(checked, problem, checked.learning_rate, steps),
+        optimizer=make_optimizer(checked, problem, steps),
     )
 
 
-def _num_keep(config: Settings, problem: Problem) -> dict[int, int]:
-    """Return the number of prunable weights that the ticket of each round keeps."""
-    of_layers = settings.pruning_rates(config, problem.params)
+def _num_keep(config: Settings, problem: Problem) -> dict[tuple[Any, int], int]:
+    """Return the number of prunable weights that a ticket keeps, by default rate and round."""
 
-    def kept(round: int) -> int:
+    def kept(of_layers: PyTree, round: int) -> int:
         counts = rates.keep_counts(problem.params, of_layers, round)
         pairs = zip(jax.tree.leaves(counts), jax.tree.leaves(problem.prunable), strict=True)
         return sum(int(count) for count, yes in pairs if yes)
 
-    return {round: kept(round) for round in config.ticket_rounds}
+    return {
+        (rate, round): kept(of_layers, round)
+        for rate, of_layers in hyperparameters.pruning_rates(config, problem.params).items()
+        for round in config.ticket_rounds
+    }
 
 
 def _check_examples(number: int, problem: Problem) -> None:
@@ -227,12 +235,20 @@ def run(
         w_i, pruned = prune_members(plan)
         seeds = [member.seed for member in plan.members]
         trained = retrainer.train(
-            w_i, pruned, seeds, max_memory, progress.advance, autosave, start_model_state(plan)
+            w_i,
+            pruned,
+            seeds,
+            max_memory,
+            progress.advance,
+            autosave,
+            start_model_state(plan),
+            hyperparameters.context(plan.config, plan.members),
         )
         rows = _make_rows(plan, pruned, trained, Origin(folder.code_version, command))
         curves = folder.path / CURVES
         if processes.is_first():
-            names = ("variant", "seed", "round")
+            several = hyperparameters.swept(plan.config, NUMBERS)
+            names = ("variant", *several, "seed", "round")
             results.write_curves(curves, rows, names, retrainer.eval_steps, trained.curves)
         records.add(PART, rows, [curves])
         autosave.clear()
@@ -249,6 +265,7 @@ def make_retrainer(plan: Plan) -> Retrainer:
         epochs=plan.config.epochs,
         eval_every=plan.config.eval_every,
         members_at_once=plan.config.members_at_once,
+        context=hyperparameters.abstract_context(plan.config),
     )
 
 
@@ -320,15 +337,16 @@ def _prune(plan: Plan, own: Sequence[int], inputs: Mapping[str, PyTree]) -> PyTr
         {
             **inputs,
             "name": np.array([names.index(member.variant.score) for member in members]),
-            "counts": np.array([_counts(plan, *member[:2]) for member in members], np.int32),
+            "counts": np.array([_counts(plan, member) for member in members], np.int32),
         }
     )
 
 
-def _counts(plan: Plan, variant: Variant, round: int) -> list[int]:
+def _counts(plan: Plan, member: Member) -> list[int]:
     """Return the number of weights that every round of a pruning keeps."""
     whole = num_prunable(plan.problem.params, plan.problem.prunable)
-    return saliency.exponential_counts(whole, plan.num_keep[round], variant.rounds)
+    kept = plan.num_keep[member.numbers.default_rate, member.round]
+    return saliency.exponential_counts(whole, kept, member.variant.rounds)
 
 
 def examples(plan: Plan, seed: int) -> dict[str, np.ndarray]:
@@ -347,16 +365,16 @@ def examples(plan: Plan, seed: int) -> dict[str, np.ndarray]:
 
 
 def row_key(config: Mapping[str, Any]) -> Callable[[results.Row], tuple]:
-    """Return a sort key for rows: by variant, round and seed, as configured."""
+    """Return a sort key for rows: by variant, round, numbers and seed, as configured."""
     variants = [str(Variant.parse(text)) for text in config["variants"]]
-    return in_order(
-        {"variant": variants, "round": config["ticket_rounds"], "seed": config["seeds"]}
-    )
+    numbers = hyperparameters.orders(Settings, config, NUMBERS)
+    rounds, seeds = config["ticket_rounds"], config["seeds"]
+    return in_order({"variant": variants, "round": rounds, **numbers, "seed": seeds})
 
 
 def alone(config: ConfigDict, row: results.Row) -> ConfigDict:
     """Return the configuration that computes only one row."""
-    config = ConfigDict(config.to_dict())
+    config = hyperparameters.alone(config, row)
     config.update(variants=[row["variant"]], ticket_rounds=[row["round"]], seeds=[row["seed"]])
     return config
 
@@ -377,5 +395,5 @@ def _make_rows(plan: Plan, pruned: PyTree, trained: Trained, origin: Origin) -> 
             "density": sum(of_layers) / whole,
             "empty_layers": of_layers.count(0),
         }
-        rows.append(make_row(COLUMNS, plan.config, origin, own, values))
+        rows.append(make_row(COLUMNS, plan.config, origin, member.numbers, own, values))
     return rows

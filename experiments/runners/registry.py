@@ -54,6 +54,11 @@ class Runner(Protocol):
         """The settings that list members; runs that differ only in these can be joined."""
         ...
 
+    @property
+    def NUMBERS(self) -> tuple[str, ...]:
+        """The settings that may list several numbers; runs that differ in them can be joined."""
+        ...
+
     def make_plan(
         self, config: ConfigDict, data_dir: str | None = None, part: str | None = None
     ) -> Plan:

@@ -1,6 +1,6 @@
 """Retraining: masked networks trained from untrained weights, to test supermasks as tickets."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -32,6 +32,7 @@ class Retrainer:
       epochs: the number of epochs.
       eval_every: steps between validations.
       members_at_once: see `Trainer`.
+      context: shapes and types of what the optimizer needs of one member, besides the mask.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Retrainer:
         epochs: int,
         eval_every: int,
         members_at_once: int,
+        context: Mapping[str, PyTree] | None = None,
     ) -> None:
         mask = abstract(problem.params, dtype=bool)
         self._begin = jax.jit(jax.vmap(rounds.begin))
@@ -52,7 +54,7 @@ class Retrainer:
             problem,
             freeze_pruned(optimizer),
             Schedule(epochs * problem.steps_per_epoch, eval_every, chunk_evals=1),
-            context={"mask": mask},
+            context={"mask": mask, **(context or {})},
             num_orders=num_seeds,
             members_at_once=members_at_once,
         )
@@ -109,6 +111,7 @@ class Retrainer:
         advance: Advance = lambda steps, before=False: None,
         autosave: Autosave | None = None,
         model_state: PyTree = None,
+        context: Mapping[str, PyTree] | None = None,
     ) -> Trained:
         """Train P networks.
 
@@ -120,6 +123,7 @@ class Retrainer:
           advance: called with the progress at every chunk boundary.
           autosave: saves the training in progress; None does not save it.
           model_state: the start states of networks with state, `[P, ...]` per leaf.
+          context: what the optimizer needs of each network, `[P, ...]` per leaf.
 
         Raises:
           Stopped: if a signal asked for a stop; the state is on disk.
@@ -132,7 +136,9 @@ class Retrainer:
         return self._trainer.train(
             lambda chosen: jax.device_get(self._start_params(population.take(state, chosen))),
             Stream(
-                jnp.asarray(orders), seed_keys(distinct, ROUND, LOSS)[orders], {"mask": state.mask}
+                jnp.asarray(orders),
+                seed_keys(distinct, ROUND, LOSS)[orders],
+                {"mask": state.mask, **(context or {})},
             ),
             seed_keys(distinct, ROUND, BATCHES),
             advance,

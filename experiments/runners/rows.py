@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from experiments.runners import hyperparameters
+from experiments.runners.hyperparameters import Numbers
 from experiments.runners.settings import Settings
 from experiments.storage import results
 
@@ -23,6 +25,7 @@ def make_row(
     columns: results.Columns,
     settings: Settings,
     origin: Origin,
+    numbers: Numbers,
     member: Mapping[str, Any],
     values: Mapping[str, Any],
 ) -> results.Row:
@@ -32,14 +35,17 @@ def make_row(
       columns: the columns of the table.
       settings: the settings of the run.
       origin: the provenance of the row.
+      numbers: those of the member.
       member: the columns that distinguish the row; with settings and code they determine its id.
       values: all other columns that differ between the rows of a run.
     """
+    own = hyperparameters.of_member(settings, numbers)
     row = {
-        "id": results.row_id(settings.of_a_member(), member, origin.code_version),
+        "id": results.row_id(own.of_a_member(), member, origin.code_version),
         "experiment": settings.experiment,
         "network": settings.network,
         "dataset": settings.dataset,
+        **numbers._asdict(),
         **member,
         **values,
         **origin._asdict(),

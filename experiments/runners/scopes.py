@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from experiments.problems.problem import Problem
-from experiments.runners import settings
+from experiments.runners import hyperparameters, settings
 from experiments.runners.settings import integer, one_of
 from supermask_jax import rates
 from supermask_jax.trees import num_prunable
@@ -41,8 +41,10 @@ class Scope(NamedTuple):
     counts: Callable[[int], PyTree]
 
 
-def make_scope(config: ScopeSettings, problem: Problem, last: int) -> Scope:
-    """Return the scope that the settings ask for.
+def make_scopes(config: ScopeSettings, problem: Problem, last: int) -> dict[Any, Scope]:
+    """Return the scope that the settings ask for, by ``config.default_rate``.
+
+    Only the counts of scopes differ.
 
     Of scope "global", a rule of ``config.rates`` may only exempt leaves, by a rate of 0; all others
     together lose ``config.default_rate`` of their weights in a round.
@@ -55,6 +57,13 @@ def make_scope(config: ScopeSettings, problem: Problem, last: int) -> Scope:
     Raises:
       ValueError: if settings contradict each other or match no leaf.
     """
+    return {
+        rate: _make_scope(dataclasses.replace(config, default_rate=rate), problem, last)
+        for rate in hyperparameters.listed(config.default_rate)
+    }
+
+
+def _make_scope(config: ScopeSettings, problem: Problem, last: int) -> Scope:
     if config.scope == GLOBAL:
         return _make_global(config, problem, last)
     if config.least:

@@ -23,6 +23,7 @@ OPTIMIZERS = {name: f"optax.{name}" for name in ("adam", "adamw", "lamb", "sgd")
 SCHEDULES = ("constant", "cosine", "step")
 FUNCTIONS = ("optimizer", "loss")  # settings that may also name a function with a dot
 Check = Callable[[str, Any], None]
+Numbers = float | Sequence[float]  # one for all members, or several for members of their own
 S = TypeVar("S", bound="Settings")
 
 
@@ -146,6 +147,23 @@ def list_of(*checks: Check) -> Check:
     return check
 
 
+def one_or_several(check: Check) -> Check:
+    """Return a check for a number, or a non-empty list of distinct numbers, that pass `check`."""
+
+    def check_numbers(name: str, value: Any) -> None:
+        is_list = isinstance(value, list | tuple)
+        if is_list and not value:
+            raise ValueError(
+                f"config.{name} is {shown(value)}, expected a number or a list of one or more."
+            )
+        for number in value if is_list else [value]:
+            check(name, number)
+        if is_list:
+            refuse_repetitions(name, value)
+
+    return check_numbers
+
+
 def refuse_repetitions(name: str, values: Sequence[Any]) -> None:
     """Check that no value of a setting occurs more than once.
 
@@ -196,7 +214,7 @@ class Settings:
     network: str
     dataset: str
     seeds: Annotated[Sequence[int], list_of(seed), SWEEP]
-    learning_rate: Annotated[float, positive]
+    learning_rate: Annotated[Numbers, one_or_several(positive)]
     epochs: Annotated[int, integer(1)]
     batch_size: Annotated[int, integer(1)]
     eval_every: Annotated[int, integer(1)]
@@ -204,9 +222,9 @@ class Settings:
     members_at_once: Annotated[int, integer(0)]
     chunk_evals: Annotated[int, integer(1), SWEEP]
     optimizer: Annotated[str, optimizer_name] = "adam"
-    momentum: Annotated[float, fraction] = 0.0
+    momentum: Annotated[Numbers, one_or_several(fraction)] = 0.0
     nesterov: Annotated[bool, boolean] = False
-    weight_decay: Annotated[float, at_least_0] = 0.0
+    weight_decay: Annotated[Numbers, one_or_several(at_least_0)] = 0.0
     clip_norm: Annotated[float, at_least_0] = 0.0  # of all gradients together; 0: no clipping
     schedule: Annotated[str, one_of("schedule", dict.fromkeys(SCHEDULES))] = "constant"
     warmup_steps: Annotated[int, integer(0)] = 0
@@ -244,7 +262,7 @@ class Settings:
 class RateSettings(Settings):
     """The settings of runners whose densities follow from pruning rates per round."""
 
-    default_rate: Annotated[float, fraction]
+    default_rate: Annotated[Numbers, one_or_several(fraction)]
     rates: Sequence[tuple[str, float]]  # (pattern, rate) for leaves whose path matches
 
 
@@ -252,15 +270,16 @@ def rates_of_leaves(config: RateSettings, params: PyTree) -> PyTree:
     """Return the pruning rate of every leaf.
 
     Args:
-      config: the settings.
+      config: the settings, with one `default_rate`.
       params: `[...]` per leaf, or their shapes.
 
     Raises:
       ValueError: if a rule is wrong or matches no leaf.
     """
     own = by_name.is_named(config.network)
+    default: Any = config.default_rate
     try:
-        return rates.rates_by_path(params, config.rates, config.default_rate)
+        return rates.rates_by_path(params, config.rates, default)
     except (ValueError, TypeError) as error:
         hint = " Its own rates come with --config=FILE.py:" + config.network if own else ""
         raise ValueError(f"config.rates: {error}{hint}") from None
@@ -305,6 +324,8 @@ def modules_of(config: Mapping[str, Any]) -> list[str]:
 def read(kind: type[S], config: Mapping[str, Any]) -> S:
     """Check a configuration and return its settings, with floats where floats are declared.
 
+    A list of one number is that number.
+
     Args:
       kind: the subclass of `Settings` of a runner.
       config: the values of its fields; those with a default may be missing.
@@ -324,6 +345,11 @@ def read(kind: type[S], config: Mapping[str, Any]) -> S:
 
 def _as_declared(kind: Any, value: Any) -> Any:
     """Return a value with floats where its declared type has them, so that 0 and 0.0 are one."""
+    if kind == Numbers:
+        if not isinstance(value, list | tuple):
+            return _as_declared(float, value)
+        several = [_as_declared(float, number) for number in value]
+        return tuple(several) if len(several) > 1 else several[0]
     parts = get_args(kind)
     if kind is float and _is_finite(value):
         return float(value) + 0.0  # adding 0.0 turns -0.0 into 0.0

@@ -84,6 +84,11 @@ def optional_integer(cell: str) -> int | None:
     return None if cell.strip().lower() in MISSING else integer(cell)
 
 
+def optional_number(cell: str) -> float | None:
+    """Read a number as `number` does; None where it is missing."""
+    return None if cell.strip().lower() in MISSING else number(cell)
+
+
 def boolean(cell: str) -> bool:
     """Read True or False in any case, or 1 or 0.
 
@@ -270,7 +275,7 @@ def write_curves(
     Args:
       path: the file.
       members: the results of the P members.
-      names: the columns of `members` to repeat beside the curves.
+      names: the columns of `members` to repeat beside the curves; None becomes NaN.
       steps: int `[E]`, the step of every evaluation.
       curves: arrays `[P, E]` by name. ``train_*`` are means over the steps from an evaluation to
         the next one, and NaN for the last evaluation.
@@ -280,7 +285,8 @@ def write_curves(
 
     count = len(steps)
     columns: dict[str, Any] = {
-        name: np.repeat([member[name] for member in members], count) for name in names
+        name: np.repeat([math.nan if row[name] is None else row[name] for row in members], count)
+        for name in names
     }
     columns["step"] = np.tile(steps, len(members))
     columns |= {name: np.asarray(values).ravel() for name, values in curves.items()}

@@ -5,12 +5,15 @@ diverged and are left out.
 """
 
 import math
+import textwrap
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from experiments.tables.hyperparameters import by_numbers, joined, swept
 
 Row = Mapping[str, Any]
 DENSE = "dense"
@@ -37,6 +40,7 @@ class Curve:
     Attributes:
       variant: its name in the table; in iterative pruning `criterion`, `mask_one` and `mask_zero`
         are its parts, elsewhere they are empty.
+      numbers: what tells it from other curves of its variant, in words; empty if there are none.
       rounds: int `[R]`, starting at 0 if the table has the dense network.
       weights_left: float `[R]`, percent of the prunable weights, in (0, 100].
       mean, low, high: float `[R]`, mean, minimum and maximum over the seeds, accuracies in
@@ -48,12 +52,18 @@ class Curve:
     criterion: str
     mask_one: str
     mask_zero: str
+    numbers: str
     rounds: np.ndarray
     weights_left: np.ndarray
     mean: np.ndarray
     low: np.ndarray
     high: np.ndarray
     num_members: np.ndarray
+
+    @property
+    def name(self) -> str:
+        """Return the variant, with the numbers if there are any."""
+        return joined(self.variant, self.numbers)
 
     @property
     def end(self) -> tuple[int, float]:
@@ -66,26 +76,36 @@ class Curve:
 
 def make_curves(
     rows: Sequence[Row], measure: Measure = ACCURACY
-) -> tuple[Curve | None, list[Curve]]:
-    """Return the curve of the dense network, which has one round, and those of the variants.
+) -> tuple[list[Curve], list[Curve]]:
+    """Return the curves of dense networks, which have one round, and those of the variants.
 
         dense, variants = make_curves(registry.read_table(path))
 
     Returns:
-      The dense curve, None if the table has no round 0, and a curve per variant in the order of
-      the table. The curve of a variant starts at the dense network.
+      The dense curves, none if the table has no round 0, and the curves of the variants in the
+      order of the table. There is one, or one for each of several learning rates, pruning rates and
+      so on. The curve of a variant starts at the dense network that it comes from.
 
     Raises:
       ValueError: if there are no rows, or rows of several networks or data sets.
     """
     setting(rows)
+    names = swept(rows)
     dense = [row for row in rows if row["variant"] == DENSE]
-    names = dict.fromkeys(row["variant"] for row in rows if row["variant"] != DENSE)
-    variants = [[row for row in rows if row["variant"] == name] for name in names]
-    return (
-        _curve(dense, dense, measure) if dense else None,
-        [_curve(members, dense + members, measure) for members in variants],
-    )
+    variants = dict.fromkeys(row["variant"] for row in rows if row["variant"] != DENSE)
+    curves = []
+    for variant in variants:
+        own = [row for row in rows if row["variant"] == variant]
+        for numbers, members in by_numbers(own, names).items():
+            before = [row for row in dense if _is_parent(row, members[0], names)]
+            curves.append(_curve(numbers, members, before + members, measure))
+    of_dense = by_numbers(dense, names).items()
+    return [_curve(numbers, own, own, measure) for numbers, own in of_dense], curves
+
+
+def _is_parent(dense: Row, row: Row, names: Sequence[str]) -> bool:
+    """Return whether the numbers of a dense network are those of a row, as far as it has them."""
+    return all(dense.get(name) in (None, row.get(name)) for name in names)
 
 
 def setting(rows: Sequence[Row]) -> tuple[str, str]:
@@ -105,27 +125,37 @@ def setting(rows: Sequence[Row]) -> tuple[str, str]:
 
 def num_seeds(rows: Sequence[Row]) -> str:
     """Return how many seeds the lines of a figure have: ``1 seed``, ``3 to 5 seeds``."""
-    seeds = defaultdict(set)
+    seeds, names = defaultdict(set), (*LINE, *swept(rows))
     for row in rows:
-        seeds[tuple(row.get(name) for name in LINE)].add(row["seed"])
+        seeds[tuple(row.get(name) for name in names)].add(row["seed"])
     least, most = (f(map(len, seeds.values())) for f in (min, max))
     return _count(most, "seed") if least == most else f"{least} to {most} seeds"
 
 
-def in_lines(variant: str) -> list[str]:
-    """Return the name of a variant in one line or, if it is long, in two."""
-    head, _, tail = variant.rpartition(":")
-    return [head, f":{tail}"] if head and len(variant) > LONGEST_NAME else [variant]
+def in_lines(name: str) -> list[str]:
+    """Return the name of a curve in one line or, if it is long, in several."""
+    if len(name) <= LONGEST_NAME:
+        return [name]
+    variant, comma, numbers = name.partition(", ")
+    if comma:
+        return [*in_lines(f"{variant},"), *textwrap.wrap(numbers, LONGEST_NAME)]
+    head, _, tail = name.rpartition(":")
+    return [head, f":{tail}"] if head else [name]
 
 
 def left_out(rows: Sequence[Row]) -> list[str]:
     """Return sentences on diverged members and on results that are still missing."""
+    names = swept(rows)
+
+    def line(row: Row) -> tuple:
+        return row["variant"], *(row.get(name) for name in names)
+
     diverged = len(
-        {(row["variant"], row["seed"]) for row in rows if not math.isfinite(row["test_accuracy"])}
+        {(*line(row), row["seed"]) for row in rows if not math.isfinite(row["test_accuracy"])}
     )
     pruned = [row for row in rows if row["variant"] != DENSE]
     complete = (
-        len({row["variant"] for row in pruned})
+        len({line(row) for row in pruned})
         * len({row["round"] for row in pruned})
         * len({row["seed"] for row in rows})
     )
@@ -137,7 +167,7 @@ def left_out(rows: Sequence[Row]) -> list[str]:
     return sentences
 
 
-def _curve(members: Sequence[Row], rows: Sequence[Row], measure: Measure) -> Curve:
+def _curve(numbers: str, members: Sequence[Row], rows: Sequence[Row], measure: Measure) -> Curve:
     rounds = sorted({row["round"] for row in rows})
     by_round = [[row for row in rows if row["round"] == number] for number in rounds]
     measured = [_measured(group, measure) for group in by_round]
@@ -147,6 +177,7 @@ def _curve(members: Sequence[Row], rows: Sequence[Row], measure: Measure) -> Cur
         criterion=first.get("criterion", ""),
         mask_one=first.get("mask_one", ""),
         mask_zero=first.get("mask_zero", ""),
+        numbers=numbers,
         rounds=np.array(rounds),
         weights_left=np.array([100 * np.mean([r["density"] for r in group]) for group in by_round]),
         mean=np.array([np.mean(values) for values in measured]),

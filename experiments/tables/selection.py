@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments.tables.hyperparameters import in_words, swept
+
 Row = Mapping[str, Any]
 
 
@@ -19,6 +21,7 @@ class SelectedMasks(NamedTuple):
       weights: the masked weights, a name of `experiments.runners.untrained_weights.WEIGHTS`.
       rescale: whether the weights are rescaled dynamically.
       draw: how the masks of learned ones are drawn; empty for heuristic ones.
+      numbers: what tells them from others of the same method, in words; empty if there are none.
       setting: the power or the initial logit with the best mean validation accuracy.
       validation: that accuracy; minus infinity if it is not finite for all seeds.
       density: the weights kept at the setting, mean over seeds.
@@ -32,6 +35,7 @@ class SelectedMasks(NamedTuple):
     weights: str
     rescale: bool
     draw: str
+    numbers: str
     setting: float
     validation: float
     density: float
@@ -43,11 +47,20 @@ class SelectedMasks(NamedTuple):
 def select_masks(rows: Sequence[Row]) -> list[SelectedMasks]:
     """Return one entry per criterion and weights, or per learned variant and draw, in table order.
 
+    There is one for each of several learning rates and so on.
+
     Args:
       rows: a table of `experiments.runners.one_shot` or `experiments.runners.learned`.
     """
+    several = swept(rows)
     names = [
-        (row.get("criterion", ""), row["weights"], row.get("rescale", False), row.get("draw", ""))
+        (
+            row.get("criterion", ""),
+            row["weights"],
+            row.get("rescale", False),
+            row.get("draw", ""),
+            in_words(row, several),
+        )
         for row in rows
     ]
     groups = {name: [] for name in names}
@@ -62,7 +75,7 @@ def is_heuristic(rows: Sequence[Row]) -> bool:
 
 
 def _best(
-    criterion: str, weights: str, rescale: bool, draw: str, rows: Sequence[Row]
+    criterion: str, weights: str, rescale: bool, draw: str, numbers: str, rows: Sequence[Row]
 ) -> SelectedMasks:
     finite = {row["seed"] for row in rows if math.isfinite(row["test_accuracy"])}
     rows = [row for row in rows if row["seed"] in finite] or rows
@@ -86,6 +99,7 @@ def _best(
         weights=weights,
         rescale=rescale,
         draw=draw,
+        numbers=numbers,
         setting=setting,
         validation=validation(setting),
         density=100 * float(np.mean([row["density"] for row in at(setting)])),

@@ -21,6 +21,7 @@ from experiments.tables.curves import (
     num_seeds,
     setting,
 )
+from experiments.tables.hyperparameters import joined
 from experiments.tables.selection import SelectedMasks, is_heuristic, select_masks
 
 MOST_COLUMNS = 6
@@ -58,11 +59,10 @@ def summary(rows: Sequence[Row], width: int = 80) -> Table:
 
 
 def _fill_rounds(table: Table, rows: Sequence[Row], width: int, measure: Measure) -> None:
-    """Fill in a measure at some rounds: the dense network, then variants, highest first."""
+    """Fill in a measure at some rounds: dense networks, then variants, highest first."""
     dense, variants = make_curves(rows, measure)
-    curves = [dense] if dense else []
-    curves += sorted(variants, key=lambda curve: curve.end, reverse=True)
-    names = [in_lines(curve.variant) for curve in curves]
+    curves = [*dense, *sorted(variants, key=lambda curve: curve.end, reverse=True)]
+    names = [in_lines(curve.name) for curve in curves]
     table.add_column("variant", overflow="fold")
     rounds = _some_rounds(curves, width - max(len(line) for name in names for line in name))
     for number in rounds:
@@ -105,7 +105,7 @@ def _add_learned(table: Table, found: Sequence[SelectedMasks]) -> None:
         table.add_column(head, justify="right")
     for masks in sorted(found, key=lambda masks: -masks.accuracies.mean()):
         table.add_row(
-            masks.weights.replace("_", " ") + ", rescaled" * masks.rescale,
+            joined(masks.weights.replace("_", " ") + ", rescaled" * masks.rescale, masks.numbers),
             f"{masks.setting:g}",
             f"{masks.density:.3g} %",
             _mean(masks.accuracies),

@@ -48,6 +48,10 @@ def slow_adam(learning_rate):
     return optax.adam(learning_rate, b1=0.99)
 
 
+def choosing(learning_rate):
+    return optax.adam(learning_rate) if learning_rate < 0.5 else optax.sgd(learning_rate)
+
+
 def no_optimizer(learning_rate):
     return number
 

@@ -55,8 +55,30 @@ def integer(name, value, least=1):
 
 WRONG = [
     # Types
-    *(c for v in ("0.1", True, None, [0.1])
+    *(c for v in ("0.1", True, None, {0.1})
       for c in in_all("types", "learning_rate is .*, expected a finite number", learning_rate=v)),
+    *(c for wrong, pattern in (((), r"is \(\), expected a number or a list of one or more"),
+                               ((1e-3, NAN), "is nan, expected a finite number above 0"),
+                               ((1e-3, -1), "is -1, expected a finite number above 0"),
+                               (("a",), "is 'a', expected a finite number above 0"),
+                               (((1e-3,),), r"is \(0.001,\), expected a finite number above 0"),
+                               ((1e-3, 1e-3), f"has 0.001 {TWICE}"),
+                               ((1, 1.0), f"has 1, 1.0 {TWICE}"))
+      for c in in_all("types", rf"config\.learning_rate {pattern}", learning_rate=wrong)),
+    *(case("types", runner, rf"config\.{name} is .*, expected a", **{name: (0.5, wrong)})
+      for runner, name, wrong in (("iterative", "momentum", 1.0), ("learned", "momentum", -1),
+                                  ("learned", "weight_decay", -0.1),
+                                  ("pruning_at_init", "default_rate", 1.0))),
+    *(case("types", "one_shot", rf"config\.{name} is \(0.1, 0.2\), expected one number: the runner "
+           "one_shot sweeps none; run it once per number", **{name: (0.1, 0.2)})
+      for name in ("learning_rate", "weight_decay", "momentum", "default_rate")),
+    *in_all("types", r"config\.epochs has \(1, 2\), expected an integer", epochs=(1, 2)),
+    *in_all("types", r"config\.clip_norm is \(0.1, 0.2\), expected a finite number of 0 or more",
+            clip_norm=(0.1, 0.2)),
+    case("names", "iterative", r"config.momentum is \(0.0, 0.5\), but adam has no argument",
+         momentum=(0.0, 0.5)),
+    case("names", "iterative", "config.nesterov is True, but sgd has no Nesterov momentum here",
+         optimizer="sgd", momentum=(0.0, 0.5), nesterov=True),
     *(c for name in ("epochs", "batch_size", "eval_every", "chunk_evals")
       for c in in_all("types", integer(name, 1.5), **{name: 1.5})),
     *in_all("types", integer("epochs", "3"), epochs="3"),
@@ -407,6 +429,17 @@ FILES = {
 TYPED = [
     ("types", (*START, "--config.num_rounds=1.5"), "flag --config.num_rounds=1.5: invalid literal"),
     ("types", (*START, "--config.learning_rate=fast"), A_NUMBER),
+    *(("types", (*START, f"--config.learning_rate={text}"), pattern) for text, pattern in (
+        ("('a',)", f"flag --config.learning_rate=.*: {A_NUMBER}"), ("(1e-3", A_NUMBER),
+        ("(1e-3,,2e-3)", A_NUMBER), ("((1,2),3)", A_NUMBER),
+        ("()", r"config.learning_rate is \(\), expected a number or a list of one or more"),
+        ("(1e-3,nan)", "config.learning_rate is nan, expected a finite number above 0"),
+        ("(1e-3,-1)", "config.learning_rate is -1.0, expected a finite number above 0"),
+        ("(1e-3,0.001)", f"config.learning_rate has 0.001 {TWICE}"))),
+    ("types", (*START, "--config.epochs=(1,2)"), "flag --config.epochs=.*: invalid literal for"),
+    ("types", (*START, "--config.clip_norm=1,2"), r"clip_norm is \(1.0, 2.0\), expected a fini"),
+    ("types", (RUN, ONE_SHOT, NEW, "--config.learning_rate=(1e-3,3e-3)"),
+     "expected one number: the runner one_shot sweeps none"),
     ("types", (*START, "--config.seeds=a"), "config.seeds has 'a', expected an integer of 0 or"),
     ("types", (*START, "--config.seeds=0,b"), "config.seeds has 'b', expected an integer of 0 or"),
     ("types", (*START, "--config.seeds={{0:1}}"), r"config.seeds has \{0: 1\}, expected an int"),

@@ -4,6 +4,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ml_collections import ConfigDict
 
 from experiments.runners import iterative, mask_analysis
 from experiments.runners.iterative import Variant
@@ -125,7 +126,11 @@ def test_a_finished_run_does_nothing_and_says_so(workdir, rows, monkeypatch, cap
     assert capsys.readouterr().out == f"{workdir} is complete\n"
 
 
-def test_programs_are_compiled_once_for_a_whole_run(compilations, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "numbers", [{}, {"learning_rate": (1e-3, 1e-2), "weight_decay": (0.0, 1e-3),
+                     "default_rate": (0.2, 0.3)}]
+)  # fmt: skip
+def test_programs_are_compiled_once_for_a_whole_run(compilations, tmp_path, monkeypatch, numbers):
     """Nothing is compiled after round 1: every round advances S members of each variant."""
     after = {}
 
@@ -135,7 +140,7 @@ def test_programs_are_compiled_once_for_a_whole_run(compilations, tmp_path, monk
     monkeypatch.setattr(iterative.RoundProgress, "finish_round", finish_round)
     config = tiny.config(num_rounds=4)
     config.variants = ("large_final", "random")
-    tiny.run(tmp_path, config)
+    tiny.run(tmp_path, ConfigDict(config.to_dict() | numbers))
     assert after[4].count("jit(run_chunk)") == 2, "of S and of P members"
     assert after[4].count("jit(_test)") == 2
     assert after[4].count("jit(score_seeds)") == 2, "of two criteria"

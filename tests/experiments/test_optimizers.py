@@ -15,6 +15,7 @@ from experiments.runners.optimizers import learning_rates, make_optimizer
 from experiments.runners.settings import OPTIMIZERS, SCHEDULES
 from supermask_jax.transforms import freeze_pruned
 from supermask_jax.trees import prunable_leaves
+from tests.bad_input import check_one_line
 from tests.experiments import tiny
 from tests.experiments.functions import slow_adam
 
@@ -33,12 +34,14 @@ PARAMS, GRADS = make_params(), jax.tree.map(lambda x: jnp.sin(5 * x), make_param
 
 
 def read(**changes):
-    return settings.read(iterative.Settings, tiny.config(**changes).to_dict())
+    return settings.read(
+        iterative.Settings, tiny.config().to_dict() | {"learning_rate": RATE} | changes
+    )
 
 
 def make(config, params=PARAMS, steps=STEPS):
     problem: Problem = Problem(None, None, params, prunable_leaves(params), 1)  # pyright: ignore
-    return make_optimizer(config, problem, RATE, steps)
+    return make_optimizer(config, problem, steps)
 
 
 def train(optimizer, params=PARAMS, steps=3, **extra):
@@ -71,7 +74,7 @@ def test_an_optimizer_is_that_of_its_name(name):
 
 def test_without_settings_the_programs_are_those_of_adam_and_of_sgd_with_momentum():
     assert program(make(read())) == program(optax.adam(RATE))
-    logits = settings.read(learned.Settings, tiny.learned().to_dict())
+    logits = settings.read(learned.Settings, tiny.learned(learning_rate=RATE).to_dict())
     assert program(make(logits)) == program(optax.sgd(RATE, momentum=0.9))
 
 
@@ -160,6 +163,34 @@ def test_learning_rates_are_those_of_numpy(schedule, warmup):
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("name", NAMES)
+def test_numbers_that_come_with_the_steps_are_those_of_the_settings(name, schedule):
+    numbers = {"learning_rate": (RATE, 0.5), "weight_decay": (0.0, 0.25)}
+    if name in ("sgd", "optax:rmsprop"):
+        numbers["momentum"] = (0.0, 0.75)
+    drops = {"drop_steps": (2,)} if schedule == "step" else {}
+    options = {"optimizer": name, "schedule": schedule, "warmup_steps": 1, **drops}
+    mask = jax.tree.map(lambda x: x > 0, PARAMS)
+    swept = freeze_pruned(make(read(**options, **numbers)))
+    for place in (0, 1):
+        own = {each: several[place] for each, several in numbers.items()}
+        alone = train(freeze_pruned(make(read(**options, **own))), mask=mask)
+        context = {each: jnp.float32(number) for each, number in own.items()}
+        assert_close(train(swept, mask=mask, hyperparameters=context), alone)
+
+
+def test_an_optimizer_that_needs_a_number_is_named():
+    config = read(optimizer="tests.experiments.functions:choosing", learning_rate=(0.1, 0.2))
+    with pytest.raises(ValueError) as caught:
+        make(config)
+    check_one_line(caught.value)
+    assert str(caught.value).startswith(
+        "config.learning_rate must be one number here, because one program trains all members: the "
+        "optimizer tests.experiments.functions:choosing raises TracerBoolConversionError: "
+    )
+
+
 def test_the_optimizers_of_a_convolution_fit_its_kernel():
     params = {"conv1": {"kernel": jnp.zeros((3, 3, 2, 4)), "bias": jnp.zeros(4)}, **PARAMS}
     for name in NAMES:
@@ -171,7 +202,7 @@ def test_settings_that_a_file_lacks_are_those_of_the_paper():
     for name in settings.defaults(iterative.Settings):
         del old[name]
     config = settings.read(iterative.Settings, old)
-    assert config == read() and config.recorded() == json_of(old)
+    assert config == read(learning_rate=old["learning_rate"]) and config.recorded() == json_of(old)
     changed = dataclasses.replace(config, optimizer="sgd", drop_steps=(3,), schedule="step")
     assert changed.recorded().keys() - old.keys() == {"optimizer", "drop_steps", "schedule"}
     assert changed.of_a_member().keys() - config.of_a_member().keys() == {

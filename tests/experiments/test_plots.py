@@ -1,4 +1,5 @@
 import io
+import itertools
 import math
 import subprocess
 import sys
@@ -10,8 +11,9 @@ import pytest
 from matplotlib.colors import to_hex, to_rgb
 
 from experiments.plots import FIGURES, plane, rounds, save
-from experiments.plots.styles import OTHERS, STYLES, styles_for
-from experiments.tables.curves import left_out, make_curves
+from experiments.plots.styles import OTHERS, STYLES, styles_for, told_apart
+from experiments.tables.curves import left_out, make_curves, num_seeds
+from experiments.tables.hyperparameters import WORDS
 from supermask_jax.actions import MASK_ONE, MASK_ZERO
 from supermask_jax.criteria import CRITERIA
 from tools import figure as tool
@@ -27,6 +29,7 @@ MASK_ZERO_VARIANTS = (
     *(f"large_final:rewind:{name}" for name in MASK_ZERO if name != "zero"),
     "large_final:rewind_unless_shrunk:zero_if_shrunk",
 )
+VARIANT_PAIR = ("large_final", "random")
 VARIANTS = {
     "mask_criteria": tuple(CRITERIA),
     "mask_one_actions": MASK_ONE_VARIANTS,
@@ -380,14 +383,79 @@ def test_tables_of_two_networks_are_an_error():
 
 def test_curves_have_the_rounds_and_members_of_the_table():
     rows = make_rows(("large_final", "random"), 2)
-    dense, (first, second) = make_curves(rows)
-    assert dense is not None
+    [dense], (first, second) = make_curves(rows)
     assert dense.rounds.tolist() == [0]
     assert first.variant == "large_final"
     assert second.rounds.tolist() == [0, 1, 2]
     assert second.num_members.tolist() == [3, 3, 3]
     np.testing.assert_allclose(second.end, (2, accuracies(rows, "random", 2).mean()))
     assert left_out(rows) == []
+
+
+def swept_rows(**numbers):
+    """Rows of two methods for each combination of numbers; a dense network has no pruning rate.
+
+    The n-th combination is n times 0.01 below the first.
+    """
+    rows = []
+    for place, values in enumerate(itertools.product(*numbers.values())):
+        own = dict(zip(numbers, values, strict=True))
+        for row in make_rows(("large_final", "random"), 2):
+            accuracy = row["test_accuracy"] - 0.01 * place
+            rows.append(row | own | {"test_accuracy": accuracy})
+    dense = [row | {"default_rate": None} for row in rows if row["variant"] == "dense"]
+    named = {tuple(row.get(name) for name in (*WORDS, "seed")): row for row in reversed(dense)}
+    return [*reversed(named.values()), *(row for row in rows if row["variant"] != "dense")]
+
+
+def test_every_number_has_a_curve_that_starts_at_its_dense_network():
+    rows = swept_rows(learning_rate=(0.001, 0.01), momentum=(0.9,), default_rate=(0.2, 0.5))
+    dense, variants = make_curves(rows)
+    of_rates = "learning rate 0.001", "learning rate 0.01"
+    assert [curve.name for curve in dense] == [f"dense, {words}" for words in of_rates]
+    assert [curve.name for curve in variants] == [
+        f"{variant}, {words}, pruning rate {rate}"
+        for variant in ("large_final", "random") for words in of_rates for rate in (0.2, 0.5)
+    ]  # fmt: skip
+    for curve in (*dense, *variants):
+        own = [row for row in rows if f"learning rate {row['learning_rate']}" in curve.numbers]
+        np.testing.assert_allclose(curve.mean[0], accuracies(own, "dense", 0).mean())
+        assert curve.num_members.tolist() == [3] * len(curve.rounds)
+    assert num_seeds(rows) == "3 seeds" and left_out(rows) == []
+    assert left_out(rows[:-3]) == ["Unfinished: 3 results missing."]
+
+
+@pytest.mark.parametrize("name", ["mask_criteria", "mask_one_actions", "mask_criteria_convergence"])
+def test_a_figure_has_a_line_per_number(name):
+    drawn = FIGURES[name](swept_rows(learning_rate=(0.001, 0.003)))
+    methods = ("dense", *(("rewind", "random masks") if "one" in name else VARIANT_PAIR))
+    expected = [f"{m}, learning rate {rate}" for m in methods for rate in (0.001, 0.003)]
+    labels = [label.replace("\n", " ") for label in lines(drawn.axes[-1])]
+    assert sorted(labels) == sorted(expected)
+    assert sorted(text.replace("\n", " ") for text in legend(drawn)) == sorted(expected)
+    looks = {(line.get_color(), line.get_marker()) for line in drawn.axes[-1].get_lines()}
+    assert len(looks) == len(expected)
+
+
+def test_one_number_is_not_named_and_an_older_table_has_none():
+    rows = make_rows(("large_final", "random"))
+    told = [row | {"learning_rate": 0.001, "default_rate": 0.2} for row in rows]
+    plain = legend(FIGURES["mask_criteria"](rows))
+    assert plain == legend(FIGURES["mask_criteria"](told))
+    older = [row | dict.fromkeys(WORDS) for row in rows]
+    mixed = [old if old["seed"] else new for old, new in zip(older, told, strict=True)]
+    for table in (older, mixed):
+        figure = FIGURES["mask_criteria"](table)
+        assert legend(figure) == plain and "3 seeds" in figure.axes[0].get_title()
+
+
+def test_equal_styles_grow_lighter_and_others_stay():
+    one, other = STYLES["large_final"], STYLES["random"]
+    found = told_apart([one, other, one, one])
+    assert found[:2] == [one, other]
+    assert [style.marker for style in found] == [one.marker, other.marker, one.marker, one.marker]
+    brightness = [sum(to_rgb(style.color)) for style in (found[0], found[2], found[3])]
+    assert brightness == sorted(set(brightness)) and brightness[-1] < 2.5
 
 
 @pytest.mark.parametrize(("suffix", "start"), [("png", b"\x89PNG"), ("svg", b"<?xml")])

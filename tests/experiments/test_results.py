@@ -109,9 +109,7 @@ MEASURED = (
 def first_id(plan, **changes):
     """Return the id of the row of the first variant and seed in round 1."""
     plan = plan._replace(config=dataclasses.replace(plan.config, **changes))
-    variants = map(iterative.Variant.parse, plan.config.variants)
-    members = [iterative.Member(v, seed) for v in variants for seed in plan.config.seeds]
-    plan = plan._replace(pruned=members)
+    plan = plan._replace(pruned=iterative.members_of(plan.config))
     count = len(plan.members(1))
     mask = jax.tree.map(lambda x: np.ones((count, *x.shape), bool), plan.problem.params)
     table = dict.fromkeys(MEASURED, np.zeros(count, np.int32))

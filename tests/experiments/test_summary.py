@@ -6,7 +6,7 @@ from rich.console import Console
 
 from experiments.tables.summary import summary
 from supermask_jax.criteria import CRITERIA
-from tests.experiments.test_plots import MASK_ZERO_VARIANTS, accuracies, make_rows
+from tests.experiments.test_plots import MASK_ZERO_VARIANTS, accuracies, make_rows, swept_rows
 
 
 def cells(table):
@@ -111,6 +111,17 @@ def test_missing_results_are_dashes():
         ("random", True),
     ]
     assert str(table.caption).endswith("Unfinished: 3 results missing.")
+
+
+def test_every_number_has_a_line():
+    rows = swept_rows(learning_rate=(0.001, 0.003))
+    names = [row[0].replace("\n", " ") for row in cells(summary(rows))[1:]]
+    assert names[:2] == ["dense, learning rate 0.001", "dense, learning rate 0.003"]
+    assert sorted(names[2:]) == [
+        f"{variant}, learning rate {rate}"
+        for variant in ("large_final", "random") for rate in (0.001, 0.003)
+    ]  # fmt: skip
+    assert "3 seeds" in str(summary(rows).caption)
 
 
 def test_without_pruning_rounds_only_dense_is_shown():

@@ -246,6 +246,59 @@ def test_curves_are_drawn_over_the_steps():
     assert all(x.tolist() == [0, 3, 6, 9, 10] for x, _ in lines(density).values())
 
 
+def two_rates(rows):
+    """Rows at two learning rates, of which the second is 0.1 lower in all accuracies."""
+    accuracies = [name for name in rows[0] if name.endswith("accuracy")]
+    return [
+        row | {"learning_rate": rate} | {name: row[name] - lower for name in accuracies}
+        for rate, lower in ((100.0, 0.0), (30.0, 0.1))
+        for row in rows
+    ]
+
+
+@pytest.mark.parametrize(
+    "name", ["learned_supermasks", "supermask_methods", "heuristic_supermasks"]
+)
+def test_a_figure_of_masks_has_a_line_per_learning_rate(name):
+    rows = two_rates([row for row in learned_rows() if row["variant"] == "init"])
+    more = heuristic_rows(peaked) if name.startswith("heuristic") else []
+    axes = FIGURES[name]([*more, *rows]).axes[0]
+    found = {str(line.get_label()): line for line in axes.get_lines()}
+    own = {text.rpartition(", ")[2]: line for text, line in found.items() if "rate" in text}
+    assert own.keys() == {"learning rate 100", "learning rate 30"}
+    high, low = (np.asarray(own[f"learning rate {rate}"].get_ydata()) for rate in (100, 30))
+    np.testing.assert_allclose(high - low, 10)
+    assert len({line.get_color() for line in own.values()}) == 2
+
+
+def test_tables_of_masks_have_a_line_per_learning_rate():
+    rows = two_rates([row for row in learned_rows() if row["variant"] == "init"])
+    cells = [list(column.cells) for column in summary(rows).columns]
+    assert cells[0] == ["init, learning rate 100", "init, learning rate 30"]
+    assert [str(cell)[:5] for cell in cells[3]] == ["92.50", "82.50"]
+    names = [line[0] for line in accuracy_tables.table(rows).lines]
+    assert names == ["init, learning rate 100"] * 2 + ["init, learning rate 30"] * 2
+    assert "2 seeds" in str(summary(rows).caption)
+
+
+def test_learning_curves_have_a_line_per_learning_rate():
+    members = [(rate, seed) for rate in (100.0, 30.0) for seed in (0, 1)]
+    values = np.repeat([0.9, 0.8, 0.5, 0.4], 2)
+    curves = {
+        "variant": np.repeat("init", 8), "initial_logit": np.ones(8), "step": np.tile([0, 9], 4),
+        "learning_rate": np.repeat([rate for rate, _ in members], 2),
+        "seed": np.repeat([seed for _, seed in members], 2),
+        "validation_accuracy": values, "validation_density": values,
+    }  # fmt: skip
+    drawn = learning_curves.draw(curves, "")
+    found = {str(line.get_label()): line for line in drawn.axes[0].get_lines()}
+    assert {label: line.get_ydata()[0] for label, line in found.items()} == pytest.approx(
+        {"init, learning rate 100": 85.0, "init, learning rate 30": 45.0}
+    )
+    assert len({line.get_color() for line in found.values()}) == 2
+    assert "mean over 2 seeds" in drawn.get_supxlabel()
+
+
 @pytest.mark.parametrize(
     ("accuracies", "bottom", "top"),
     [((0.1, 0.9, 0.93, 0.95), 83, 96), ((0.1, 0.12, 0.3, 0.5), 11, 51), ((0, 0, 0, 0), 0, 1)],

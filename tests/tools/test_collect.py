@@ -15,13 +15,15 @@ from tools import collect
 VARIANTS = ("large_final", "random:rewind", "movement:reinit")
 
 
-def make_rows(seeds, variants, num_rounds, command):
+def make_rows(config, seeds, variants, num_rounds, command):
+    numbers = {name: config[name] for name in iterative.NUMBERS}
     rows = []
     for round in range(num_rounds + 1):
         for variant in variants if round else ["dense"]:
             for seed in seeds:
                 member = {"variant": variant.removesuffix(":rewind"), "seed": seed, "round": round}
-                row = tiny.blank_row(iterative.COLUMNS) | member
+                row = tiny.blank_row(iterative.COLUMNS) | member | numbers
+                row |= {} if round else {"default_rate": None}
                 row |= {"id": results.row_id({}, member, "0"), "validation_loss": float("nan")}
                 rows.append(row | {"command": command})
     return rows
@@ -37,7 +39,7 @@ def make_run(tmp_path):
         workdir = tmp_path / name
         write_json(workdir / "config.json", config.to_dict())
         write_json(workdir / "environment.json", [{"processor": machine}])
-        rows = make_rows(seeds, variants, num_rounds, f"command of {name}")
+        rows = make_rows(config, seeds, variants, num_rounds, f"command of {name}")
         results.write_rows(workdir / "results.csv", rows, iterative.COLUMNS)
         return workdir
 
@@ -199,7 +201,46 @@ def test_other_numbers_for_the_same_row_are_refused(make_run, tmp_path, changes)
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("changes", [{"learning_rate": 0.5}, {"network": "conv2"}, {"epochs": 9}])
+def make_older(workdir):
+    """Remove the columns that tables lacked before settings could list several numbers."""
+    rows = results.read_rows(workdir / "results.csv", iterative.COLUMNS)
+    older = [name for name in iterative.COLUMNS if name not in iterative.NUMBERS]
+    rows = [{name: row[name] for name in older} for row in rows]
+    results.write_rows(workdir / "results.csv", rows, older)
+
+
+def test_runs_that_differ_in_numbers_are_joined_into_lists(make_run, tmp_path):
+    runs = [
+        make_run(str(place), variants=("random",), num_rounds=1, **own)
+        for place, own in enumerate(
+            ({"learning_rate": 0.5, "default_rate": 0.4},
+             {"learning_rate": 0.25, "weight_decay": 0.125},
+             {"learning_rate": 0.5, "default_rate": 0.4, "seeds": (3,)})
+        )
+    ]  # fmt: skip
+    for run in runs:
+        make_older(run)
+    first = read_json(runs[0] / "config.json")
+    del first["weight_decay"]  # as in a file that is older than the setting
+    write_json(runs[0] / "config.json", first)
+    rows = collect.collect(runs, tmp_path / "table")
+    names = "variant", *iterative.NUMBERS, "seed"
+    assert [tuple(row[name] for name in names) for row in rows] == [
+        *(("dense", 0.25, 0.125, 0.0, None, seed) for seed in (0, 1)),
+        *(("dense", 0.5, 0.0, 0.0, None, seed) for seed in (0, 1, 3)),
+        *(("random", 0.25, 0.125, 0.0, 0.2, seed) for seed in (0, 1)),
+        *(("random", 0.5, 0.0, 0.0, 0.4, seed) for seed in (0, 1, 3)),
+    ]
+    config = read_json(tmp_path / "table.config.json")
+    assert config == first | {
+        "learning_rate": [0.25, 0.5], "weight_decay": [0.0, 0.125], "default_rate": [0.2, 0.4],
+        "seeds": [0, 1, 3],
+    }  # fmt: skip
+    grown = collect.collect([tmp_path / "table", runs[1]], tmp_path / "table")
+    assert repr(grown) == repr(rows)
+
+
+@pytest.mark.parametrize("changes", [{"clip_norm": 0.5}, {"network": "conv2"}, {"epochs": 9}])
 def test_runs_of_other_settings_are_refused(make_run, tmp_path, changes):
     one, two = make_run("one"), make_run("two", seeds=(7,), **changes)
     [name] = changes

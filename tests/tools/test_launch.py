@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments.runners import iterative
+from experiments.runners.hyperparameters import Numbers
 from experiments.runners.iterative import Member, Variant
 from experiments.runners.sweeps import Slice
 from experiments.storage import results
@@ -16,10 +17,14 @@ from tools import collect
 CONFIG = "--config=experiments/configs/mask_criteria.py:lenet300,tiny"
 
 
-@given(st.integers(1, 5), st.permutations(range(4)), st.integers(1, 4))
-def test_slices_part_the_members_and_keep_their_order(num_variants, seeds, count):
+@given(
+    st.integers(1, 5), st.sampled_from([(0.1,), (0.1, 0.01)]), st.permutations(range(4)),
+    st.integers(1, 4),
+)  # fmt: skip
+def test_slices_part_the_members_and_keep_their_order(num_variants, rates, seeds, count):
     variants = [Variant.parse(name) for name in list(iterative.CRITERIA)[:num_variants]]
-    members = [Member(variant, seed) for variant in variants for seed in seeds]
+    numbers = [Numbers(rate, 0.0, 0.0, 0.2) for rate in rates]
+    members = [Member(v, seed, own) for v in variants for own in numbers for seed in seeds]
     slices = [Slice(index, count).take(members) for index in range(count)]
     assert sorted(map(members.index, sum(slices, ()))) == list(range(len(members)))
     for part in slices:

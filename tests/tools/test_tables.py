@@ -3,12 +3,12 @@ from pathlib import Path
 
 import pytest
 
-from experiments.configs import mask_criteria
-from experiments.runners import iterative
+from experiments.configs import learned_supermasks, mask_criteria
+from experiments.runners import iterative, learned
 from experiments.storage import results
 from experiments.storage.files import write_json
 from tests.experiments import tiny
-from tools.report import tables
+from tools.report import accuracy_tables, tables
 
 ROOT = Path(__file__).parent.parent.parent
 MEMBER = {"network": "lenet300", "dataset": "mnist", "variant": "random", "seed": 0, "round": 1}
@@ -64,6 +64,11 @@ def test_other_numbers_for_the_same_member_are_reported_and_the_first_count(tmp_
         ({}, [], True),
         ({"seeds": [0], "variants": ["random"], "num_rounds": 3, "keep_checkpoints": 1}, [], True),
         ({"epochs": 1}, ["epochs 1 instead of 55"], False),
+        (
+            {"learning_rate": [1.2e-3, 0.01]},
+            ["learning rate 0.0012, 0.01 instead of 0.0012"],
+            False,
+        ),
         ({"rates": []}, ["rates none instead of ('output/kernel', 0.1)"], False),
         ({"dataset": "digits"}, [], False),
     ],
@@ -74,6 +79,28 @@ def test_rows_are_judged_if_they_have_the_papers_settings(tmp_path, settings, wo
     assert [*table.deviations.values()] == words
     assert table.rows[0]["deviations"] == tuple(words)
     assert table.is_judged == is_judged
+
+
+@pytest.mark.parametrize(
+    ("rate", "is_judged"), [(100.0, True), (50.0, True), ([50.0, 100.0], False)]
+)
+def test_learned_masks_of_several_learning_rates_are_not_judged(tmp_path, rate, is_judged):
+    settings = learned_supermasks.get_config("lenet300").to_dict()
+    write_table(tmp_path, "a", [])
+    write_json(tmp_path / "a.config.json", settings | {"learning_rate": rate})
+    blank = tiny.blank_row(learned.COLUMNS)
+    several = rate if isinstance(rate, list) else [rate]
+    rows = [blank | {"learning_rate": each, "test_accuracy": each / 200} for each in several]
+    rows = [row | {"network": "lenet300", "dataset": "mnist", "weights": "init"} for row in rows]
+    results.write_rows(tmp_path / "a.csv", rows, learned.COLUMNS)
+    [table] = tables.read_tables(tmp_path)
+    assert table.is_judged == is_judged
+    told = [{*row} & {*learned.NUMBERS} for row in table.rows]
+    assert told == [{"learning_rate"} if len(several) > 1 else set()] * len(several)
+    found = accuracy_tables.table(table.rows).lines
+    names = [f", learning rate {each:g}" if len(several) > 1 else "" for each in several]
+    assert [line[0] for line in found] == [f"init, rescaled{name}" for name in names]
+    assert [line[5] for line in found] == [f"{each / 2:.2f}" for each in several]
 
 
 def test_settings_of_something_else_are_an_error(tmp_path):

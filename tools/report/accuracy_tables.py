@@ -11,6 +11,7 @@ import numpy as np
 from experiments.storage import results
 from experiments.tables.barriers import barriers, is_of_lines
 from experiments.tables.curves import Curve, make_curves, num_seeds, setting
+from experiments.tables.hyperparameters import in_words, joined, swept
 from experiments.tables.selection import SelectedMasks, is_heuristic, select_masks
 from tools.report.pages import Code, Inline, Table, Text
 
@@ -47,12 +48,13 @@ def at_a_glance(rows: Sequence[results.Row]) -> list[Inline]:
       ValueError: if there are no rows, or rows of several networks or data sets.
     """
     dense, variants = make_curves(rows)
-    words: list[Inline] = [f"dense {_short(dense, 0)}"] if dense is not None else []
+    words: list[Inline] = [f"{own.name} {_short(own, 0)}" for own in dense[:1]]
+    words += [f", {own.name} {_short(own, 0)}" for own in dense[1:]]
     if variants:
         last = min(int(curve.rounds.max()) for curve in variants)
         words.append(f"{', ' if words else ''}at {_weights_left(variants, last)} % of the weights ")
         for curve in variants:
-            words += [Code(curve.variant), f" {_short(curve, last)}", ", "]
+            words += [Code(curve.name), f" {_short(curve, last)}", ", "]
         words.pop()
     return [*words, f" (mean ± half the range, {num_seeds(rows)})"]
 
@@ -97,12 +99,12 @@ def _rounds(title: str, rows: Sequence[results.Row]) -> Table:
     """Return a table of all rounds, the dense network first."""
     dense, variants = make_curves(rows)
     lines: list[list[Text]] = []
-    if dense is not None:
-        lines.append(["0, dense", "100", *[_cell(dense, 0)] * len(variants)])
+    if dense:
+        lines.append(["0, dense", "100", *(_cell(curve, 0) for curve in variants)])
     for number in sorted({int(n) for curve in variants for n in curve.rounds} - {0}):
         left = _weights_left(variants, number)
         lines.append([str(number), left, *(_cell(curve, number) for curve in variants)])
-    head = [f"{title}: round", "% of weights left", *(c.variant for c in variants)]
+    head = [f"{title}: round", "% of weights left", *(c.name for c in variants)]
     return Table(head, lines)
 
 
@@ -140,10 +142,16 @@ def _heuristic(title: str, found: Sequence[SelectedMasks]) -> Table:
 def _learned(title: str, rows: Sequence[results.Row]) -> Table:
     """Return a line per weights and initial logit; the best on validation is marked."""
     lines: list[list[Text]] = []
+    several = swept(rows)
     for best in select_masks(rows):
-        name = best.weights + ", rescaled" * best.rescale
+        name = joined(best.weights + ", rescaled" * best.rescale, best.numbers)
         columns = "weights", "rescale", "draw"
-        own = [r for r in rows if all(r.get(c, "") == getattr(best, c) for c in columns)]
+        own = [
+            r
+            for r in rows
+            if all(r.get(c, "") == getattr(best, c) for c in columns)
+            and in_words(r, several) == best.numbers
+        ]
         logits = dict.fromkeys(row["initial_logit"] for row in own)
         for logit in logits:
             at = [row for row in own if row["initial_logit"] == logit]

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from experiments.runners.hyperparameters import listed
 from experiments.runners.registry import RUNNERS, read_table
 from experiments.storage import results
 from experiments.storage.files import read_json
@@ -26,7 +27,8 @@ class Table(NamedTuple):
     Attributes:
       files: the paths of its files.
       rows: its rows, with the name of their file under ``table`` and, for a judged experiment, the
-        differences from the paper's settings under ``deviations``.
+        differences from the paper's settings under ``deviations``. They tell a learning rate,
+        pruning rate and so on only where the settings list several.
       config: the settings of its runs.
       environments: the machines of its runs.
     """
@@ -53,9 +55,11 @@ class Table(NamedTuple):
 
     @property
     def is_judged(self) -> bool:
-        """Whether its rows count for verdicts."""
-        return _has_claims(self.config) and schedule.may_be_judged(
-            self.config["experiment"], self.deviations
+        """Whether its rows count for verdicts: not if settings list several numbers."""
+        return (
+            _has_claims(self.config)
+            and not _swept(self.config)
+            and schedule.may_be_judged(self.config["experiment"], self.deviations)
         )
 
 
@@ -106,6 +110,12 @@ def _with_first(tables: Sequence[Table]) -> Iterator[tuple[results.Row, results.
             yield row, known.setdefault((shared, *((name, row[name]) for name in about)), row)
 
 
+def _swept(config: dict[str, Any]) -> list[str]:
+    """Return the settings that list several numbers."""
+    names = RUNNERS[config["runner"]].NUMBERS
+    return [name for name in names if len(listed(config.get(name))) > 1]
+
+
 def _has_claims(config: dict[str, Any]) -> bool:
     network, dataset = config["network"], config["dataset"]
     return config["experiment"] in (*EXPERIMENTS, CONNECTIVITY) and NETWORKS.get(network) == dataset
@@ -120,4 +130,9 @@ def _read(files: Files) -> Table:
     lookup("runner", config["runner"], RUNNERS)
     table = Table(files, [], config, read_json(files.environment))
     about = {"table": files.rows.name, "deviations": tuple(table.deviations.values())}
-    return table._replace(rows=[row | about for row in read_table(files.rows)])
+    shared = set(RUNNERS[config["runner"]].NUMBERS) - set(_swept(config))
+    rows = [
+        {name: value for name, value in row.items() if name not in shared} | about
+        for row in read_table(files.rows)
+    ]
+    return table._replace(rows=rows)
