@@ -6,7 +6,7 @@ from typing import Any
 
 from experiments import configs
 from experiments.datasets import LOADERS, Dataset, is_own
-from experiments.problems.networks import NETWORKS
+from experiments.problems.networks import MODULES, NETWORKS
 from experiments.runners.registry import RUNNERS
 from experiments.runners.settings import modules_of
 from experiments.runners.untrained_weights import WEIGHTS
@@ -16,7 +16,7 @@ from supermask_jax.criteria import CRITERIA
 
 # What rows depend on and a configuration may add to. Figures make no rows.
 REGISTRIES: tuple[Mapping[str, Any], ...] = (
-    CRITERIA, MASK_ONE, MASK_ZERO, NETWORKS, LOADERS, WEIGHTS, RUNNERS,
+    CRITERIA, MASK_ONE, MASK_ZERO, NETWORKS, MODULES, LOADERS, WEIGHTS, RUNNERS,
 )  # fmt: skip
 _OWN = [dict(registry) for registry in REGISTRIES]  # before any configuration
 

@@ -1,20 +1,28 @@
-"""The parts that configurations share: the paper's networks, schedules and pruning rates."""
+"""The parts that configurations share: schedules, trainings and pruning rates of the networks."""
 
 import re
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from experiments import by_name
 from experiments.problems import own_networks
+from experiments.problems.networks import MODULES
 from experiments.problems.own_networks import Schedule
 from supermask_jax.checks import shown
 
-# Zhou et al. 2019. Data set, Adam's learning rate and epochs depend on the network.
+# Data set, learning rate and epochs depend on the network: those of Zhou et al. 2019, for Adam, and
+# of Frankle et al. 2020, for `SGD_TRAINING`.
+FRANKLE = {"dataset": "cifar10", "learning_rate": 0.1, "epochs": 160}
 SCHEDULES = {
     "lenet300": {"dataset": "mnist", "learning_rate": 1.2e-3, "epochs": 55},
     "conv2": {"dataset": "cifar10", "learning_rate": 2e-4, "epochs": 27},
     "conv4": {"dataset": "cifar10", "learning_rate": 3e-4, "epochs": 34},
     "conv6": {"dataset": "cifar10", "learning_rate": 3e-4, "epochs": 40},
+    "resnet20": FRANKLE,
+    "resnet8_narrow": FRANKLE,
+    "vgg16": FRANKLE,
+    "vgg11_narrow": FRANKLE,
 }
 CONVOLUTION_RATES = {"conv2": 0.1, "conv4": 0.1, "conv6": 0.15}
 
@@ -60,8 +68,24 @@ TRAINING = {
 }
 
 
+# Frankle et al. 2020, with the learning rate times 0.1 after 80 and after 120 epochs. An epoch of
+# CIFAR-10 without its validation images has 351 steps.
+SGD_TRAINING = {
+    "optimizer": "sgd",
+    "momentum": 0.9,
+    "weight_decay": 1e-4,
+    "batch_size": 128,
+    "schedule": "step",
+    "drop_steps": (80 * 351, 120 * 351),
+    "augment_shift": 4,
+    "augment_flip": True,
+    "eval_every": 500,
+}
+NARROW = {"resnet20": "resnet8_narrow", "vgg16": "vgg11_narrow"}  # what tiny forms train
+
+
 def schedule(network: str) -> Schedule:
-    """Return the schedule and the pruning rates of a network of the paper, or of one's own.
+    """Return the schedule and the pruning rates of a network that has a name, or of one's own.
 
     Raises:
       ValueError: if a network of one's own cannot be imported, or brings none.
@@ -69,14 +93,15 @@ def schedule(network: str) -> Schedule:
     """
     if network not in SCHEDULES:
         return own_networks.schedule_of(network)
-    rates = [("output/kernel", 0.1)]
+    rates = [("output/kernel", 0.0 if network in MODULES else 0.1)]
     if network in CONVOLUTION_RATES:
         rates.append(("conv[0-9]/kernel", CONVOLUTION_RATES[network]))
     return Schedule(**SCHEDULES[network], rates=rates)
 
 
-# Learned supermasks: SGD's learning rate on the logits, and epochs. Those of lenet300 are the
-# paper's, except that it trains for 2000 epochs; for the convolutions they are not known.
+# Learned supermasks, which networks with BatchNorm have none of: SGD's learning rate on the logits,
+# and epochs. Those of lenet300 are the paper's, except that it trains for 2000 epochs; for the
+# convolutions they are not known.
 LEARNING = {
     "lenet300": {"learning_rate": 100.0, "epochs": 400},
     "conv2": {"learning_rate": 100.0, "epochs": 100},
@@ -95,7 +120,7 @@ def learned(argument: str | None, *, experiment: str, variants: tuple[str, ...])
     """
     network, tiny = parse(argument)
     brought = schedule(network)
-    if network in SCHEDULES and network not in LEARNING:
+    if network in SCHEDULES and network not in (*LEARNING, *MODULES):
         raise ValueError(
             f"{network} has no learning rate and epochs for learned masks; add it to LEARNING of "
             "experiments/configs/base.py."
@@ -124,7 +149,7 @@ def learned(argument: str | None, *, experiment: str, variants: tuple[str, ...])
     config.members_at_once = 0
     config.chunk_evals = 1
     if tiny:
-        config.update(dataset="digits", epochs=2, eval_every=3, seeds=(0, 1), num_draws=2)
+        on_digits(config, epochs=2, eval_every=3, seeds=(0, 1), num_draws=2)
     return config
 
 
@@ -227,7 +252,21 @@ def iterative(
     # Evaluations between two chunk boundaries: a few seconds of training.
     config.chunk_evals = 20 if network == "lenet300" else 1
     config.keep_checkpoints = 2
+    if network in MODULES:
+        config.update(SGD_TRAINING)
     if tiny:
-        config.update(dataset="digits", epochs=1, eval_every=10, seeds=(0, 1))
+        config.network = NARROW.get(network, network)
+        on_digits(config, epochs=1, eval_every=10, seeds=(0, 1))
         config.num_rounds = 2 if network == "lenet300" else 1
     return config
+
+
+def on_digits(config: ConfigDict, **changes: Any) -> None:
+    """Change a configuration to the digits, at a constant learning rate and without augmentation.
+
+    Args:
+      config: is changed.
+      changes: other settings.
+    """
+    plain = ("schedule", "drop_steps", "augment_shift", "augment_flip")
+    config.update({name: TRAINING[name] for name in plain}, dataset="digits", **changes)

@@ -22,5 +22,5 @@ def get_config(argument: str | None = None) -> ConfigDict:
     )
     config.figure = "mask_criteria"
     if not tiny:
-        config.update(dataset="digits", epochs=40, seeds=(0, 1, 2), num_rounds=8)
+        base.on_digits(config, epochs=40, eval_every=100, seeds=(0, 1, 2), num_rounds=8)
     return config

@@ -42,7 +42,8 @@ def canonical_conv(*args: Any, **options: Any) -> jax.Array:
     tens of times slower (jax-ml/jax#12868). Here, both gradients are NHWC/HWIO convolutions.
     Reverse mode and forward-over-reverse mode work; forward mode alone does not.
 
-    Use it as `nn.Conv(..., conv_general_dilated=canonical_conv)`. Calls with strides, dilations,
+    Use it as `nn.Conv(..., conv_general_dilated=canonical_conv)`. With strides, all pixels are made
+    and some of them kept: more arithmetic, but not the slow gradient. Calls with dilations,
     groups, other layouts or other options go to `lax` unchanged.
 
     Args:
@@ -57,8 +58,8 @@ def shifted_conv(*args: Any, **options: Any) -> jax.Array:
 
     Under `vmap` over kernels, it becomes batched matrix products. `lax` would compute a grouped
     convolution, whose gradient is slow on GPUs (jax-ml/jax#13800). The price is memory: one copy of
-    the images per height and width entry of the kernel. As with `canonical_conv`, calls with
-    strides and other options go to `lax` unchanged.
+    the images per height and width entry of the kernel. Strides and other options are treated as by
+    `canonical_conv`.
 
     Args:
       args: as for `lax.conv_general_dilated`.
@@ -78,10 +79,10 @@ def _unless_general(
     dimension_numbers: Any = None,
     **options: Any,
 ) -> jax.Array:
-    """Call `conv(images, kernel, pads)` for plain convolutions, and `lax` for all others."""
-    steps = (*window_strides, *(lhs_dilation or ()), *(rhs_dilation or ()))
+    """Call `conv(images, kernel, pads)` for convolutions without options, and `lax` for others."""
+    dilations = {*(lhs_dilation or ()), *(rhs_dilation or ())}
     asks_more = any(value not in (None, 1) for value in options.values())
-    if asks_more or set(steps) != {1} or not _has_layout(lhs, rhs, dimension_numbers):
+    if asks_more or dilations - {1} or not _has_layout(lhs, rhs, dimension_numbers):
         return lax.conv_general_dilated(
             lhs,
             rhs,
@@ -94,7 +95,9 @@ def _unless_general(
         )
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], window_strides, padding)
-    return conv(lhs, rhs, tuple((low, high) for low, high in padding))
+    result = conv(lhs, rhs, tuple((low, high) for low, high in padding))
+    rows, columns = window_strides
+    return result if rows == columns == 1 else result[:, ::rows, ::columns]
 
 
 def _has_layout(lhs: jax.Array, rhs: jax.Array, dimension_numbers: Any) -> bool:

@@ -1,4 +1,4 @@
-"""The four networks of Zhou et al. 2019 in flax linen, for images of any size.
+"""Networks in flax linen for images of any size: the four of Zhou et al. 2019, ResNets and VGGs.
 
 Axes: `B` batch, `H` height, `W` width, `C` channels. Images are `[B, H, W, C]`, convolution kernels
 `[height, width, in, out]`.
@@ -63,21 +63,23 @@ class Widths(NamedTuple):
 
 
 def make_network(name: str, input_shape: tuple[int, int, int], num_classes: int = 10) -> Network:
-    """Return one of the networks of the paper.
+    """Return one of the networks that have a name.
 
         network = make_network("conv2", (32, 32, 3))
         params = network.init(jax.random.key(0))
         logits = network.apply(params, images)
 
     Args:
-      name: a key of `NETWORKS`.
+      name: a key of `NETWORKS` or `MODULES`.
       input_shape: `(H, W, C)`.
       num_classes: the number of logits.
 
     Raises:
       ValueError: if the name is unknown, or if pooling would leave no pixel.
     """
-    kind = lookup("network", name, NETWORKS)
+    kind = lookup("network", name, NETWORKS | MODULES)
+    if not isinstance(kind, Widths):
+        return as_network(kind(num_classes=num_classes), input_shape)
     height, width, _ = input_shape
     minimum = 2 ** len(kind.pairs)
     if min(height, width) < minimum:
@@ -213,9 +215,126 @@ class Classifier(nn.Module):
         return dense(self.num_classes, name="output")(values)
 
 
+class ResNet(nn.Module):
+    """A residual network of He et al. 2016 for small images, with `6 * blocks + 2` layers.
+
+    A convolution, three stages of blocks with 1, 2 and 4 times `width` channels, the mean over all
+    pixels, and a linear output layer. The second and the third stage begin by halving the image.
+    """
+
+    blocks: int  # of a stage
+    width: int = 16
+    num_classes: int = 10
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool) -> jax.Array:
+        """Map images `[B, H, W, C]` to logits `[B, num_classes]`."""
+        values = nn.relu(NormalisedConv(self.width, name="stem")(images, train))
+        for index in range(3 * self.blocks):
+            stage, place = divmod(index, self.blocks)
+            stride = 2 if stage and not place else 1
+            block = Block(self.width * 2**stage, stride, name=f"block{index + 1}")
+            values = block(values, train)
+        return _output(self.num_classes, values)
+
+
+class Block(nn.Module):
+    """Two convolutions, whose result is added to their input.
+
+    Where the shape changes, the input passes through a 1x1 convolution instead of padding with
+    zeros, as in Frankle et al. 2020.
+    """
+
+    channels: int
+    stride: int
+
+    @nn.compact
+    def __call__(self, values: jax.Array, train: bool) -> jax.Array:
+        """Map `[B, H, W, C]` to `[B, H / stride, W / stride, channels]`, rounded up."""
+        inner = NormalisedConv(self.channels, stride=self.stride, name="first")(values, train)
+        inner = NormalisedConv(self.channels, name="second")(nn.relu(inner), train)
+        if values.shape != inner.shape:
+            seen = values[:, :: self.stride, :: self.stride]
+            values = NormalisedConv(self.channels, size=1, name="shortcut")(seen, train)
+        return nn.relu(values + inner)
+
+
+class VGG(nn.Module):
+    """A network of Simonyan and Zisserman 2015 with BatchNorm, for small images.
+
+    Groups of 3x3 convolutions of 1, 2, 4, 8 and 8 times `width` channels, with 2x2 max pooling
+    between them as long as a pixel is left, so images below 16x16 are halved less often. Then come,
+    as in Frankle et al. 2020, the mean over all pixels and a linear output layer.
+    """
+
+    groups: tuple[int, ...]  # the number of convolutions of each
+    width: int = 64
+    num_classes: int = 10
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool) -> jax.Array:
+        """Map images `[B, H, W, C]` to logits `[B, num_classes]`."""
+        values = images
+        for group, number in enumerate(self.groups, 1):
+            if group > 1 and min(values.shape[1:3]) > 1:
+                values = max_pool(values)
+            channels = self.width * 2 ** min(group - 1, 3)
+            for index in range(1, number + 1):
+                conv = NormalisedConv(channels, name=f"conv{group}_{index}")
+                values = nn.relu(conv(values, train))
+        return _output(self.num_classes, values)
+
+
+class NormalisedConv(nn.Module):
+    """A convolution without bias, then BatchNorm.
+
+    Initialised as in Frankle et al. 2020: normal kernels of variance `2 / inputs`, and scales of
+    BatchNorm that are uniform in [0, 1]. An image is padded by `size // 2` pixels of 0.
+    """
+
+    channels: int
+    size: int = 3
+    stride: int = 1
+
+    @nn.compact
+    def __call__(self, values: jax.Array, train: bool) -> jax.Array:
+        """Map `[B, H, W, C]` to `[B, H / stride, W / stride, channels]`, rounded up."""
+        conv = nn.Conv(
+            self.channels,
+            (self.size, self.size),
+            self.stride,
+            padding=self.size // 2,
+            use_bias=False,
+            kernel_init=HE,
+            conv_general_dilated=convolve,
+            name="conv",
+        )
+        norm = nn.BatchNorm(
+            use_running_average=not train,
+            momentum=0.9,
+            scale_init=nn.initializers.uniform(1.0),
+            name="norm",
+        )
+        return norm(conv(values))
+
+
+HE = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+
+
+def _output(num_classes: int, values: jax.Array) -> jax.Array:
+    """Apply the last layer to the mean over all pixels of `[B, H, W, C]`."""
+    return nn.Dense(num_classes, kernel_init=HE, name="output")(values.mean(axis=(1, 2)))
+
+
 NETWORKS = {
     "lenet300": Widths(pairs=(), hidden=(300, 100)),
     "conv2": Widths(pairs=(64,), hidden=(256, 256)),
     "conv4": Widths(pairs=(64, 128), hidden=(256, 256)),
     "conv6": Widths(pairs=(64, 128, 256), hidden=(256, 256)),
+}
+MODULES: dict[str, Callable[..., nn.Module]] = {
+    "resnet20": functools.partial(ResNet, blocks=3),
+    "resnet8_narrow": functools.partial(ResNet, blocks=1, width=4),
+    "vgg16": functools.partial(VGG, groups=(2, 2, 3, 3, 3)),
+    "vgg11_narrow": functools.partial(VGG, groups=(1, 1, 2, 2, 2), width=8),
 }

@@ -8,7 +8,7 @@ import jax
 from experiments import by_name, datasets
 from experiments.problems import own_networks
 from experiments.problems.losses import Losses, cross_entropy
-from experiments.problems.networks import NETWORKS, Network, make_network
+from experiments.problems.networks import MODULES, NETWORKS, Network, make_network
 from supermask_jax import trees
 from supermask_jax.checks import lookup
 
@@ -51,7 +51,7 @@ def load_problem(
     """Load a data set and make the network for it.
 
     Args:
-      network: a key of `NETWORKS`, or ``MODULE:FUNCTION``, see `own_networks`.
+      network: a key of `NETWORKS` or `MODULES`, or ``MODULE:FUNCTION``, see `own_networks`.
       dataset: see `datasets`.
       batch_size: images per step.
       data_dir: see `datasets.load`.
@@ -64,7 +64,7 @@ def load_problem(
       FileNotFoundError: if the data set is missing; the message says how to get it.
     """
     if not by_name.is_named(network):
-        lookup("network", network, {**NETWORKS, by_name.FORM: None})
+        lookup("network", network, {**NETWORKS, **MODULES, by_name.FORM: None})
     data = datasets.load(dataset, data_dir, num_validation)
     num_train = len(data.train.labels)
     if batch_size > num_train:

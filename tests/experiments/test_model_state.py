@@ -245,7 +245,7 @@ def test_networks_with_state_are_pruned_before_training(at_init, tmp_path):
     assert repr(alone) == repr(twin)
 
 
-@pytest.mark.parametrize("network", [NETWORK])
+@pytest.mark.parametrize("network", [NETWORK, "resnet20"])
 @pytest.mark.parametrize("runner", ["connectivity", "learned", "one_shot"])
 def test_networks_that_were_not_trained_have_no_state(runner, network):
     own = CONFIGS[runner](network=network)

@@ -11,7 +11,8 @@ from jax import lax
 
 from experiments.problems import convolutions, networks
 from experiments.problems.convolutions import LAYOUT, canonical_conv, max_pool, shifted_conv
-from experiments.problems.networks import NETWORKS, make_network
+from experiments.problems.networks import MODULES, NETWORKS, VGG, ResNet, as_network, make_network
+from supermask_jax.paths import path_name
 
 MNIST, CIFAR, DIGITS = (28, 28, 1), (32, 32, 3), (8, 8, 1)
 PAPER_SHAPES = {"lenet300": MNIST, "conv2": CIFAR, "conv4": CIFAR, "conv6": CIFAR}
@@ -136,12 +137,17 @@ def test_initial_kernels_are_truncated_glorot_and_biases_zero():
 
 
 @pytest.mark.parametrize("shape", [DIGITS, CIFAR, (13, 9, 2)])
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [*NETWORKS, *MODULES])
 def test_apply_gives_logits_for_any_image_size(name, shape):
     network = make_network(name, shape, num_classes=7)
-    params = jax.eval_shape(network.init, jax.random.key(0))
-    logits = jax.eval_shape(network.apply, params, jax.ShapeDtypeStruct((5, *shape), jnp.float32))
     assert network.input_shape == shape
+    inputs = [jax.eval_shape(network.init, jax.random.key(0))]
+    inputs.append(jax.ShapeDtypeStruct((5, *shape), jnp.float32))
+    if network.init_state:
+        inputs.append(jax.eval_shape(network.init_state, jax.random.key(0)))
+        trained, state = jax.eval_shape(network.apply_training, *inputs)
+        assert (trained.shape, state) == ((5, 7), inputs[2])
+    logits = jax.eval_shape(network.apply, *inputs)
     assert (logits.shape, logits.dtype) == ((5, 7), jnp.float32)
 
 
@@ -165,6 +171,146 @@ def test_classifier_equals_the_one_of_lax_and_flax():
         return jax.jit(jax.value_and_grad(lambda p: jnp.mean(network.apply(p, images))))(params)
 
     assert_close(value_and_grad(ours), value_and_grad(theirs))
+
+
+def leaf_shapes(name, shape=CIFAR):
+    params = jax.eval_shape(make_network(name, shape).init, jax.random.key(0))
+    return {path_name(p): x.shape for p, x in jax.tree_util.tree_leaves_with_path(params)}
+
+
+@pytest.mark.parametrize(
+    ("name", "layers", "kernels", "norms"),
+    [("resnet20", 20, 270_896, 784), ("vgg16", 14, 14_715_584, 4_224)],
+)
+def test_networks_with_batchnorm_have_the_sizes_of_the_literature(name, layers, kernels, norms):
+    """Kernels, also those of 1x1 on shortcuts; channels, each with a scale and a bias."""
+    shapes = leaf_shapes(name)
+    of_kind = {
+        kind: sum(math.prod(x) for path, x in shapes.items() if path.endswith(kind))
+        for kind in ("conv/kernel", "output/kernel", "norm/scale", "norm/bias")
+    }
+    assert of_kind["conv/kernel"] + of_kind["output/kernel"] == kernels
+    assert of_kind["norm/scale"] == of_kind["norm/bias"] == norms
+    deep = [path for path in shapes if path.endswith("kernel") and "shortcut" not in path]
+    assert len(deep) == layers
+    assert sum(math.prod(x) for x in shapes.values()) == kernels + 2 * norms + 10
+
+
+def test_resnet20_widens_and_adds_shortcuts_where_the_stages_begin():
+    shapes = leaf_shapes("resnet20")
+    inputs = [shapes[f"block{number}/first/conv/kernel"][2:] for number in range(1, 10)]
+    stages = [(16, 16)] * 3, [(16, 32), *[(32, 32)] * 2], [(32, 64), *[(64, 64)] * 2]
+    assert inputs == [pair for stage in stages for pair in stage]
+    shortcuts = {path: x for path, x in shapes.items() if path.endswith("shortcut/conv/kernel")}
+    assert shortcuts == {
+        "block4/shortcut/conv/kernel": (1, 1, 16, 32),
+        "block7/shortcut/conv/kernel": (1, 1, 32, 64),
+    }
+
+
+def test_networks_with_batchnorm_start_as_in_the_literature():
+    params = jax.jit(make_network("resnet8_narrow", DIGITS).init)(jax.random.key(0))
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        name, leaf = path_name(path), np.asarray(leaf)
+        if name.endswith("kernel"):
+            fan_in = math.prod(leaf.shape[:-1])
+            expected = math.sqrt(2 / fan_in)
+            np.testing.assert_allclose(leaf.std(), expected, rtol=4 / math.sqrt(2 * leaf.size))
+        elif name.endswith("scale"):
+            assert 0 <= leaf.min() < leaf.max() < 1
+        else:
+            assert not leaf.any()
+
+
+class NumpyLayers:
+    """The layers of networks with BatchNorm in float64; `state` gets their new statistics."""
+
+    def __init__(self, params, state, train):
+        self.params, self.old, self.train = params, state["batch_stats"], train
+        self.state = {"batch_stats": jax.tree.map(np.float64, self.old)}
+
+    def conv(self, values, path, stride=1):
+        own, old, new = self.params, self.old, self.state["batch_stats"]
+        for word in path.split("/"):
+            own, old, new = own[word], old[word], new[word]
+        values = numpy_conv_same(values, np.float64(own["conv"]["kernel"]))[:, ::stride, ::stride]
+        mean, var = old["norm"]["mean"], old["norm"]["var"]
+        if self.train:
+            mean, var = values.mean((0, 1, 2)), values.var((0, 1, 2))
+            for name, now in (("mean", mean), ("var", var)):
+                new["norm"][name] = 0.9 * np.float64(old["norm"][name]) + 0.1 * now
+        norm = own["norm"]
+        return (values - mean) / np.sqrt(var + 1e-5) * norm["scale"] + norm["bias"]
+
+    def output(self, values):
+        own = self.params["output"]
+        return values.mean((1, 2)) @ np.float64(own["kernel"]) + own["bias"]
+
+
+def relu(values):
+    return np.maximum(values, 0)
+
+
+def numpy_resnet(layers, images):
+    values = relu(layers.conv(images, "stem"))
+    for number, stride in ((1, 1), (2, 2), (3, 2)):
+        block = f"block{number}"
+        inner = relu(layers.conv(values, f"{block}/first", stride))
+        inner = layers.conv(inner, f"{block}/second")
+        values = layers.conv(values, f"{block}/shortcut", stride) if stride > 1 else values
+        values = relu(values + inner)
+    return layers.output(values)
+
+
+def numpy_vgg(layers, images):
+    values = images
+    for group, number in ((1, 1), (2, 2), (3, 1)):
+        if group > 1:
+            b, h, w, c = values.shape
+            values = values.reshape(b, h // 2, 2, w // 2, 2, c).max((2, 4))
+        for index in range(1, number + 1):
+            values = relu(layers.conv(values, f"conv{group}_{index}"))
+    return layers.output(values)
+
+
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize(
+    ("module", "expected"),
+    [(ResNet(blocks=1, width=2), numpy_resnet), (VGG(groups=(1, 2, 1), width=2), numpy_vgg)],
+    ids=["resnet", "vgg"],
+)
+def test_networks_with_batchnorm_equal_numpy_in_training_and_evaluation(module, expected, train):
+    network = as_network(module, DIGITS)
+    params, state = (
+        jax.tree.map(
+            lambda x: 0.5 + abs(normal(1, x.shape)), jax.eval_shape(make, jax.random.key(0))
+        )
+        for make in (network.init, network.init_state)
+    )
+    params = jax.tree.map(lambda x: normal(2, x.shape) if x.ndim > 1 else x, params)
+    images = normal(3, (3, *DIGITS))
+    layers = NumpyLayers(params, state, train)
+    logits = expected(layers, np.float64(images))
+    apply = network.apply_training if train else network.apply
+    found = jax.jit(apply)(params, images, state)
+    found, new = found if train else (found, state)
+    np.testing.assert_allclose(found, logits, rtol=1e-3, atol=1e-3)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3), new, layers.state)
+
+
+def test_vgg_halves_small_images_less_often():
+    module, shapes = VGG(groups=(1, 1, 1, 1, 1), width=1), {}
+    for size in (32, 16, 8):
+        images = jnp.zeros((1, size, size, 1))
+        _, seen = jax.eval_shape(
+            lambda x: module.init_with_output(
+                jax.random.key(0), x, False, capture_intermediates=True
+            ),
+            images,
+        )
+        outs = seen["intermediates"]
+        shapes[size] = [outs[f"conv{group}_1"]["__call__"][0].shape[1] for group in range(1, 6)]
+    assert shapes == {32: [32, 16, 8, 4, 2], 16: [16, 8, 4, 2, 1], 8: [8, 4, 2, 1, 1]}
 
 
 def test_unknown_network_is_named_with_the_nearest():
@@ -193,6 +339,22 @@ def test_our_convolutions_equal_lax_in_value_and_gradients(conv, images, kernel,
     ours, theirs = (
         jax.jit(jax.value_and_grad(squared(f, padding), argnums=(0, 1)))(*inputs)
         for f in (conv, lax_conv)
+    )
+    assert_close(ours, theirs)
+
+
+@OURS_FOR_FLAX
+@pytest.mark.parametrize("strides", [(2, 2), (1, 3)], ids=str)
+@pytest.mark.parametrize("padding", ["SAME", "VALID", ((1, 1), (0, 2))], ids=str)
+def test_our_convolutions_with_strides_equal_lax(conv, strides, padding):
+    inputs = tuple(normal(seed, shape) for seed, shape in enumerate(SIZE))
+
+    def value(conv, *inputs):
+        return jnp.sum(jnp.sin(conv(*inputs, strides, padding, dimension_numbers=LAYOUT)) ** 2)
+
+    ours, theirs = (
+        jax.jit(jax.value_and_grad(functools.partial(value, f), argnums=(0, 1)))(*inputs)
+        for f in (conv, lax.conv_general_dilated)
     )
     assert_close(ours, theirs)
 
@@ -236,7 +398,6 @@ def test_canonical_conv_equals_lax_in_second_order(product):
 @pytest.mark.parametrize(
     "options",
     [
-        {"window_strides": (2, 1)},
         {"lhs_dilation": (1, 2), "padding": ((1, 1), (1, 1))},
         {"rhs_dilation": (2, 2)},
         {"feature_group_count": 2},

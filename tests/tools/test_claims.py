@@ -4,6 +4,7 @@ import math
 import pytest
 
 from experiments.configs import base
+from experiments.problems import networks
 from experiments.runners import iterative, learned
 from experiments.runners.untrained_weights import WEIGHTS
 from supermask_jax.criteria import CRITERIA
@@ -28,7 +29,7 @@ def test_every_claim_has_an_id_of_its_own():
 
 
 def test_the_networks_are_those_of_the_configurations():
-    assert {name: base.SCHEDULES[name]["dataset"] for name in base.SCHEDULES} == NETWORKS
+    assert {name: base.SCHEDULES[name]["dataset"] for name in networks.NETWORKS} == NETWORKS
     assert {claim.network for claim in CLAIMS} == set(NETWORKS) == set(TABLE_1)
 
 
