@@ -1,0 +1,203 @@
+"""Measure runs of this checkout against those of another one, in turn, and compare what they write.
+
+    git worktree add ../before 3f8b09a
+    python -m tools.benchmark_versions ../before --table=results/benchmark_versions
+
+Every turn runs each command of `RUNS` in both checkouts, first in the other, with an empty workdir
+and this Python; the seconds are those of the whole command, their median is shown, and ratios are
+computed within each turn. Before that, each checkout runs once with a cache of compiled programs,
+whose size is the number of programs. Rows are compared to the last digit, in the columns that both
+versions have, and so are learning curves and the arrays of the last checkpoint.
+"""
+
+import csv
+import itertools
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from absl import flags
+
+from experiments.command_line import define_file, define_folder, fail, path_of, run_program
+from tools.benchmark import measurements
+
+# The paper's experiments, short enough to be repeated: by name, the flags of experiments.run.
+RUNS = {
+    "mask_criteria": "mask_criteria.py:lenet300 --config.variants=('large_final','random') "
+    "--config.epochs=2 --config.num_rounds=1",
+    "mask_one_actions": "mask_one_actions.py:lenet300 --config.epochs=1 --config.num_rounds=1",
+    "mask_zero_actions": "mask_zero_actions.py:lenet300 --config.epochs=1 --config.num_rounds=1",
+    "heuristic_supermasks": "heuristic_supermasks.py:lenet300 --config.seeds=0, "
+    "--config.epochs=2 --config.criteria=('large_final_same_sign','random')",
+    "learned_supermasks": "learned_supermasks.py:lenet300 --config.epochs=10",
+}
+OF_THE_VERSION = ("id", "code_version", "command")  # columns
+
+_RUNS = flags.DEFINE_list("runs", list(RUNS), "names of runs")
+_TURNS = flags.DEFINE_integer("turns", 3, "turns of each run", lower_bound=1)
+_FLAGS = flags.DEFINE_string("flags", "", "more flags for experiments.run, in one word")
+_DATA_DIR = define_folder("data_dir", None, "Folder of prepared data sets.")
+_TABLE = define_file("table", None, "path without suffix for a .csv")
+
+
+class Row(NamedTuple):
+    """One line of the table.
+
+    `before` and `now` are seconds; `ratio` is now by before in the same turns. `differing` is the
+    number of numbers that differ among the `compared` ones.
+    """
+
+    run: str
+    before: float
+    now: float
+    ratio: float
+    programs_before: int
+    programs_now: int
+    compared: int
+    differing: int
+
+
+HEAD = [
+    "run", "seconds before", "seconds now", "time", "programs before", "programs now",
+    "numbers compared", "differing",
+]  # fmt: skip
+
+
+def markdown(path: Path) -> str:
+    """Return a table that this program wrote as Markdown."""
+    return measurements.markdown(HEAD, map(cells, measurements.read(path, Row)))
+
+
+def cells(row: Row) -> list[str]:
+    """Return the cells of a line below `HEAD`."""
+    seconds = f"{row.before:.3g}", f"{row.now:.3g}", f"{row.ratio:.3f}"
+    return [row.run, *seconds, *map(str, row[4:])]
+
+
+def measure(name: str, checkouts: Sequence[Path], turns: int, more: Sequence[str]) -> Row:
+    """Run one command in two checkouts, in turn.
+
+    Args:
+      name: a key of `RUNS`.
+      checkouts: the one before and this one.
+      turns: of each.
+      more: flags for all runs.
+
+    Raises:
+      ValueError: if a run fails; names the checkout and what it said last.
+    """
+    taken: list[tuple[float, ...]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        places = [Path(folder, side) for side in ("before", "now")]
+        for checkout, place in zip(checkouts, places, strict=True):
+            _run(checkout, name, place, [*more, f"--compilation_cache={place}.programs"])
+        programs = [len(list(Path(f"{place}.programs").glob("*-cache"))) for place in places]
+        same = list(_comparisons(*places))
+        for turn in range(turns):
+            taken.append(
+                tuple(
+                    _run(checkout, name, Path(f"{place}.{turn}"), more)
+                    for checkout, place in zip(checkouts, places, strict=True)
+                )
+            )
+    before, now = (statistics.median(times) for times in zip(*taken, strict=True))
+    return Row(
+        run=name,
+        before=before,
+        now=now,
+        ratio=statistics.median(b / a for a, b in taken),
+        programs_before=programs[0],
+        programs_now=programs[1],
+        compared=len(same),
+        differing=same.count(False),
+    )
+
+
+def _run(checkout: Path, name: str, workdir: Path, more: Sequence[str]) -> float:
+    """Run a command in a checkout, and return the seconds that it took."""
+    config, *own = RUNS[name].split()
+    words = [f"--config=experiments/configs/{config}", f"--workdir={workdir}", *own, *more]
+    command = [sys.executable, "-m", "experiments.run", *words]
+    begin = time.perf_counter()
+    done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)
+    seconds = time.perf_counter() - begin
+    if done.returncode:
+        said = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        raise ValueError(f"{name} in {checkout}: {said}")
+    return seconds
+
+
+def _comparisons(before: Path, now: Path) -> Iterator[bool]:
+    """Yield for every number that two runs have in common whether it is equal in both."""
+    for table in ("results.csv", "analysis.csv"):
+        if (before / table).exists():
+            yield from _tables(*(_read(place / table) for place in (before, now)))
+    for file in sorted(before.rglob("*.parquet")):
+        yield from _curves(file, now / file.relative_to(before))
+    for folder in sorted(path.with_suffix("") for path in before.rglob("checkpoints/*.json")):
+        yield from _arrays(folder, now / folder.relative_to(before))
+
+
+def _read(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _tables(before: list[dict[str, str]], now: list[dict[str, str]]) -> Iterator[bool]:
+    for old, new in itertools.zip_longest(before, now, fillvalue={}):
+        for name in (old or new).keys() - set(OF_THE_VERSION):
+            if not old or not new or name in new:  # else a column of one version alone
+                yield old.get(name) == new.get(name)
+
+
+def _curves(before: Path, now: Path) -> Iterator[bool]:
+    import pyarrow.parquet as pq
+
+    old, new = (pq.read_table(path) for path in (before, now))
+    for name in set(old.column_names) & set(new.column_names):
+        pairs = (table[name].to_pylist() for table in (old, new))
+        yield from (repr(a) == repr(b) for a, b in itertools.zip_longest(*pairs))
+
+
+def _arrays(before: Path, now: Path) -> Iterator[bool]:
+    from orbax.checkpoint import v1 as ocp
+
+    old, new = (ocp.load(str(path.absolute())) for path in (before, now))
+    for a, b in itertools.zip_longest(*(jax.tree.leaves(tree) for tree in (old, new))):
+        yield a is not None and b is not None and np.array_equal(a, b, equal_nan=True)
+
+
+def main(arguments: list[str]) -> None:
+    """Measure the runs that the flags name."""
+    try:
+        if len(arguments) != 2:
+            raise ValueError("name the folder of one other checkout.")
+        if unknown := [name for name in _RUNS.value if name not in RUNS]:
+            raise ValueError(f"unknown run {unknown[0]!r}; known: {', '.join(RUNS)}.")
+        other = path_of(arguments[1])
+        if not (other / "experiments" / "run.py").exists():
+            raise ValueError(f"{other} is not a checkout: it has no experiments/run.py.")
+        checkouts = other.absolute(), Path(__file__).absolute().parents[1]
+        more = _FLAGS.value.split()
+        more += [f"--data_dir={Path(_DATA_DIR.value).absolute()}"] if _DATA_DIR.value else []
+        print(measurements.markdown(HEAD, []))
+        rows = []
+        for name in _RUNS.value:
+            rows.append(measure(name, checkouts, _TURNS.value, more))
+            print(measurements.markdown_line(cells(rows[-1])), flush=True)
+    except (ValueError, OSError) as error:
+        fail(error)
+    if _TABLE.value:
+        measurements.write(Path(f"{_TABLE.value}.csv"), rows)
+        measurements.write_machine(Path(f"{_TABLE.value}.csv"))
+
+
+if __name__ == "__main__":
+    run_program(main)
