@@ -12,9 +12,11 @@ from experiments.runners.registry import read_table
 from experiments.storage import results, run_folder
 from experiments.storage.files import read_json, write_json
 from tests.experiments import tiny
-from tools import rerun
+from tools import one_row, rerun
+from tools.table_files import of_run
 
 KINDS = (results.integer, results.number)
+FILES = of_run(Path("a run"))
 MEASURED = [name for name, read in iterative.COLUMNS.items() if read in KINDS][2:]
 
 
@@ -170,7 +172,7 @@ def test_a_row_of_a_configuration_with_code_asks_for_it(tmp_path, rerun_in):
     ],
 )  # fmt: skip
 def test_the_reason_names_code_or_processor(monkeypatch, version, processors, text):
-    monkeypatch.setattr(rerun, "processor", lambda: "Chip 9")
+    monkeypatch.setattr(one_row, "processor", lambda: "Chip 9")
     row = {"code_version": "0.1.0+smine"}
-    found = rerun.Found(row, iterative, tiny.config(), None, processors)
-    assert rerun.reason(found, version) == text
+    found = one_row.Found(row, iterative, FILES, tiny.config(), None, processors)
+    assert one_row.reason(found, version) == text
