@@ -40,6 +40,7 @@ ONLY_IN = {
     "tensorflow_datasets": "datasets/*.py",
     "array_record": "datasets/*.py",
     "orbax": "storage/checkpoints.py",
+    "safetensors": "storage/tickets.py",
 }
 
 

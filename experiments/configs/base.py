@@ -190,7 +190,7 @@ def pruning_at_init(
     config.runner = "pruning_at_init"
     config.ticket_rounds = (4, 8, 12, 16)  # 41, 17, 7 and 3 % of the weights of lenet300
     config.examples_per_class = 10
-    del config.num_rounds, config.keep_checkpoints
+    del config.num_rounds, config.keep_checkpoints, config.start, config.start_sha256
     del config.rewind_step, config.scope, config.least
     if tiny:
         config.ticket_rounds = (2, 8)
@@ -211,7 +211,7 @@ def connectivity(argument: str | None, *, experiment: str, variants: tuple[str, 
     config.rounds = (0, 4, 7)  # whose networks are copied: 100, 13 and 3 % of lenet300's weights
     config.copies = 2  # of each network; all pairs of them are compared
     config.points = 11  # of the line between two copies
-    del config.num_rounds, config.keep_checkpoints
+    del config.num_rounds, config.keep_checkpoints, config.start, config.start_sha256
     if tiny:
         config.update(rounds=(0, 1), points=3)
     return config
@@ -240,6 +240,8 @@ def iterative(
     config.variants = variants
     config.seeds = (0, 1, 2, 3, 4)
     config.num_rounds = 24
+    config.start = ""  # a file with the ticket that all seeds start from; empty: from their own
+    config.start_sha256 = ""  # of that file, if it must be this one
     config.rewind_step = 0  # kept weights restart from the dense network at this step
     config.scope = "layer"  # or global: all layers are ranked together
     config.least = 0  # weights that every layer keeps, of scope global

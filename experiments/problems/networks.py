@@ -90,6 +90,25 @@ def make_network(name: str, input_shape: tuple[int, int, int], num_classes: int 
     return as_network(Classifier(kind, num_classes), input_shape)
 
 
+def flattened(name: str, input_shape: tuple[int, ...]) -> dict[str, tuple[int, int, int]]:
+    """Return the shape `(C, H, W)` of what a network of the paper flattens, as `interop` needs it.
+
+    Args:
+      name: a key of `NETWORKS`.
+      input_shape: `(H, W, C)`.
+
+    Returns:
+      The shape, by the kernel that follows the flatten.
+
+    >>> flattened("conv4", (32, 32, 3))
+    {'dense1/kernel': (128, 8, 8)}
+    """
+    pairs, (height, width, channels) = NETWORKS[name].pairs, input_shape
+    halvings = 2 ** len(pairs)
+    channels = pairs[-1] if pairs else channels
+    return {"dense1/kernel": (channels, height // halvings, width // halvings)}
+
+
 def as_network(module: nn.Module, input_shape: tuple[int, ...]) -> Network:
     """Wrap a linen module as a `Network`.
 

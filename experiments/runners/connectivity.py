@@ -40,6 +40,7 @@ from experiments.storage.autosave import SAVE_EVERY, Autosave
 from experiments.storage.checkpoints import Checkpoints
 from experiments.storage.identity import RunFolder
 from experiments.storage.records import RESULTS, Records
+from experiments.storage.tickets import Ticket
 from supermask_jax import population, rounds
 from supermask_jax.training import Stream
 from supermask_jax.transforms import freeze_pruned
@@ -339,6 +340,16 @@ def alone(config: ConfigDict, row: results.Row) -> ConfigDict:
     variants = config.variants if row["round"] == 0 else [row["variant"]]
     config.update(variants=variants, seeds=[row["seed"]], rounds=[row["round"]])
     return config
+
+
+def ticket(plan: Plan, folder: RunFolder, row: results.Row) -> Ticket:
+    """Return the ticket whose copies a row compares, with its own final weights.
+
+    Raises:
+      FileNotFoundError: if the run keeps no checkpoint of its round.
+      ValueError: if the checkpoint is damaged.
+    """
+    return iterative.ticket(plan.tickets, folder.below("tickets"), row)
 
 
 def _make_rows(

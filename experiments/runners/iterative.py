@@ -12,6 +12,9 @@ which later rounds prune by and restart from; their trainings begin at step k.
 Settings that list several numbers make more members: then S counts seeds x the numbers of a
 training, and each dense network branches into variants x pruning rates.
 
+A run that starts from a ticket trains it in round 0, with the same weights and the same mask for
+all seeds, which differ in their batches. Later rounds go on from its mask.
+
 The results of a round are a pure function of the configuration, the seeds and the number of the
 round. Rounds that are complete on disk are not computed again.
 """
@@ -44,12 +47,14 @@ from experiments.runners.problems import make_problem
 from experiments.runners.rows import Origin, in_order, make_row
 from experiments.runners.scopes import Scope, ScopeSettings, make_scopes
 from experiments.runners.settings import SWEEP, integer, list_of
+from experiments.runners.starts import StartSettings, read_start, with_checksum
 from experiments.runners.sweeps import parse_variants, seed_places, seeds_of, take_part
 from experiments.storage import results
 from experiments.storage.autosave import SAVE_EVERY, Autosave
 from experiments.storage.checkpoints import Checkpoints
 from experiments.storage.identity import RunFolder
 from experiments.storage.records import RESULTS, Records
+from experiments.storage.tickets import Ticket
 from supermask_jax import population, rounds
 from supermask_jax.actions import MASK_ONE, MASK_ZERO
 from supermask_jax.checks import lookup, shown
@@ -132,7 +137,7 @@ class Member(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PruningSettings(settings.RateSettings):
+class PruningSettings(StartSettings):
     """The settings that iterative and one-shot pruning share."""
 
     keep_checkpoints: Annotated[int, integer(1), SWEEP]
@@ -162,6 +167,7 @@ class Plan(NamedTuple):
     scopes: Mapping[Any, Scope]  # by default rate
     num_steps: int
     optimizer: optax.GradientTransformation
+    ticket: rounds.RoundState | None = None  # `[...]` per leaf, the start of all seeds
 
     @property
     def seeds(self) -> list[int]:
@@ -237,7 +243,8 @@ def make_plan(config: ConfigDict, data_dir: str | None = None, part: str | None 
       ValueError: if a setting is wrong; the message says what is allowed.
       FileNotFoundError: if the data set is missing; the message says how to get it.
     """
-    return plan_from(settings.read(Settings, config.to_dict()), data_dir, part)
+    checked = with_checksum(settings.read(Settings, config.to_dict()))
+    return plan_from(checked, data_dir, part)
 
 
 def plan_from(config: Settings, data_dir: str | None = None, part: str | None = None) -> Plan:
@@ -246,13 +253,15 @@ def plan_from(config: Settings, data_dir: str | None = None, part: str | None = 
     steps = settings.count_steps("epochs", config.epochs, problem)
     optimizer = make_optimizer(config, problem, steps)
     _check_rewinding(config, problem, optimizer, steps)
+    start = read_start(config, problem)
     return Plan(
         config=config,
         pruned=take_part(part, members_of(config)),
         problem=problem,
-        scopes=make_scopes(config, problem, config.num_rounds),
+        scopes=make_scopes(config, problem, config.num_rounds, start and start.mask),
         num_steps=steps,
         optimizer=optimizer,
+        ticket=start,
     )
 
 
@@ -472,10 +481,10 @@ class Laboratory:
         """Return the states that a round starts from, `[P, ...]` per leaf, on the host.
 
         Args:
-          round: the number of the round; round 0 trains the dense networks.
+          round: the number of the round; round 0 trains the dense networks, or the ticket.
           previous: the outcome of the previous round; None for round 0.
         """
-        return self._dense_state() if previous is None else self._next_state(round, previous)
+        return self._first_state() if previous is None else self._next_state(round, previous)
 
     def start_model_state(self, round: int, previous: AnyOutcome | None) -> PyTree:
         """Return the model states that a round starts with, `[P, ...]` per leaf, on the host.
@@ -589,7 +598,10 @@ class Laboratory:
             return Outcome(state, trained.params)
         return OutcomeWithState(state, trained.params, model_state, trained.model_state)
 
-    def _dense_state(self) -> rounds.RoundState:
+    def _first_state(self) -> rounds.RoundState:
+        if ticket := self._plan.ticket:
+            return jax.tree.map(lambda x: np.stack([x] * len(self._plan.members(0))), ticket)
+
         def begin(keys: jax.Array) -> rounds.RoundState:
             return lax.map(lambda key: rounds.begin(self._plan.problem.network.init(key)), keys)
 
@@ -690,6 +702,28 @@ def alone(config: ConfigDict, row: results.Row) -> ConfigDict:
     variants = config.variants if row["round"] == 0 else [row["variant"]]
     config.update(variants=variants, seeds=[row["seed"]], num_rounds=row["round"])
     return config
+
+
+def ticket(plan: Plan, folder: RunFolder, row: results.Row) -> Ticket:
+    """Return the ticket of a row, from the checkpoint of its round.
+
+    With late rewinding, the start weights of a dense network are those that later rounds rewind to.
+
+    Raises:
+      FileNotFoundError: if the run keeps no checkpoint of the round.
+      ValueError: if the checkpoint is damaged.
+    """
+    checkpoints = Checkpoints(folder.below("checkpoints"), plan.config.keep_checkpoints)
+    number, kept = row["round"], checkpoints.rounds()
+    if number not in kept:
+        raise FileNotFoundError(
+            f"{folder.path} has checkpoints of the rounds {', '.join(map(str, kept)) or 'none'}, "
+            f"not of round {number}; see keep_checkpoints."
+        )
+    names = [(str(member.variant or "dense"), member.seed) for member in plan.members(number)]
+    outcome = checkpoints.load(number, abstract_outcome(plan, number))
+    own: Outcome = population.take(outcome, names.index((row["variant"], row["seed"])))
+    return Ticket(own.state.mask, own.state.w_i, own.state.fill, own.w_f)
 
 
 def part_name(round: int) -> str:

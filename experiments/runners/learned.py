@@ -44,7 +44,8 @@ from experiments.storage.autosave import SAVE_EVERY, Autosave
 from experiments.storage.checkpoints import Checkpoints
 from experiments.storage.identity import RunFolder
 from experiments.storage.records import RESULTS, Records
-from supermask_jax import masks, supermasks
+from experiments.storage.tickets import Ticket
+from supermask_jax import masks, population, supermasks
 from supermask_jax.checks import lookup, shown
 from supermask_jax.training import Metrics, Stream
 
@@ -321,7 +322,7 @@ class Learner:
             batches=jnp.asarray(orders),
             key=seed_keys(seeds, 0, LOSS)[orders],
             context={
-                "weights": self._weights(),
+                "weights": self.weights(),
                 "rescale": jnp.array([member.variant.rescale for member in members]),
                 "draws": seed_keys(seeds, 0, DRAWS)[orders],
                 **hyperparameters.context(self._plan.config, members),
@@ -358,22 +359,30 @@ class Learner:
           Stopped: if a signal asked for a stop; the state is on disk.
           MemoryError: if even the smallest group of members does not fit.
         """
-        prunable, steps = self._plan.problem.prunable, self._plan.num_steps
         if not self._retrainer:
             raise ValueError("config.retrain_epochs is 0, expected 1 or more to retrain.")
+        weights, kept = self.networks(logits, self.weights())
+        seeds = [member.seed for member in self._plan.members]
+        trained = self._retrainer.train(weights, kept, seeds, max_memory, advance, autosave)
+        return trained.table["test_accuracy"]
 
+    def networks(self, logits: PyTree, weights: PyTree) -> tuple[PyTree, PyTree]:
+        """Return the networks of the most probable masks: their weights, and which are kept.
+
+        Args:
+          logits: `[P, ...]` per leaf.
+          weights: the frozen weights `[P, ...]`, from `weights`.
+        """
+        prunable, steps = self._plan.problem.prunable, self._plan.num_steps
         draw = self._plan.draw.make(Training(self._plan.problem.params, prunable, steps, steps))
 
-        def ticket(logits: PyTree, weights: PyTree, rescale: jax.Array) -> tuple[PyTree, PyTree]:
+        def network(logits: PyTree, weights: PyTree, rescale: jax.Array) -> tuple[PyTree, PyTree]:
             mask = draw.evaluate(logits, prunable)
             own = supermasks.masked_params(mask, weights, prunable, rescale=rescale)
             return own, jax.tree.map(lambda m: m != 0, mask)
 
         rescale = np.array([member.variant.rescale for member in self._plan.members])
-        weights, kept = jax.jit(jax.vmap(ticket))(logits, self._weights(), rescale)
-        seeds = [member.seed for member in self._plan.members]
-        trained = self._retrainer.train(weights, kept, seeds, max_memory, advance, autosave)
-        return trained.table["test_accuracy"]
+        return jax.jit(jax.vmap(network))(logits, weights, rescale)
 
     def abstract_logits(self) -> PyTree:
         """Return the shapes and types of all logits, as `Checkpoints.load` needs them."""
@@ -388,7 +397,7 @@ class Learner:
         scores = supermasks.init_scores(key, problem.params, problem.prunable)
         return jax.tree.map(jnp.add, logits, scores)
 
-    def _weights(self) -> PyTree:
+    def weights(self) -> PyTree:
         """Return the frozen weights of all members, `[P, ...]` per leaf."""
         problem, names = self._plan.problem, sorted({m.variant.weights for m in self._plan.members})
 
@@ -495,6 +504,33 @@ def alone(config: ConfigDict, row: results.Row) -> ConfigDict:
         variants=[row["variant"]], initial_logits=[row["initial_logit"]], seeds=[row["seed"]]
     )
     return config
+
+
+def ticket(plan: Plan, folder: RunFolder, row: results.Row) -> Ticket:
+    """Return the most probable mask of a row, and the weights of its network.
+
+    The start weights are those that retraining starts from, with the sign and the scale that the
+    mask gives them; where it prunes, they are the frozen weights.
+
+    Raises:
+      FileNotFoundError: if the run has no checkpoint of its logits.
+      ValueError: if the checkpoint is damaged, or if the logits diverged.
+    """
+    checkpoints = Checkpoints(folder.below("checkpoints"), keep=1)
+    if not checkpoints.rounds():
+        raise FileNotFoundError(f"{folder.path} has no checkpoint of its logits.")
+    names = [(str(member.variant), member.initial_logit, member.seed) for member in plan.members]
+    place = names.index((row["variant"], row["initial_logit"], row["seed"]))
+    alone = Learner(plan._replace(members=plan.members[place : place + 1]))
+    whole = checkpoints.load(0, Learner(plan).abstract_logits())
+    logits = population.take(whole, slice(place, place + 1))
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(logits)):
+        raise ValueError(f"row {row['id']} diverged: its logits are NaN or infinite.")
+    frozen = alone.weights()
+    found, kept = alone.networks(logits, frozen)
+    own, mask, w = jax.device_get(population.take((found, kept, frozen), 0))
+    zeros = jax.tree.map(np.zeros_like, own)
+    return Ticket(mask, jax.tree.map(np.where, mask, own, w), zeros, own)
 
 
 def _make_rows(plan: Plan, table: dict[str, np.ndarray], origin: Origin) -> list[results.Row]:

@@ -5,7 +5,9 @@
         -> for each power, a mask, evaluated on every kind of untrained weights
         -> rows
 
-The masks are not saved.
+The masks are not saved; `ticket` makes one again.
+
+If the dense networks start from a ticket, masks go on from its mask.
 """
 
 import dataclasses
@@ -33,6 +35,7 @@ from experiments.runners.problems import refuse_state
 from experiments.runners.retraining import Retrainer
 from experiments.runners.rows import Origin, in_order, make_row
 from experiments.runners.settings import SWEEP, integer, list_of, one_of
+from experiments.runners.starts import with_checksum
 from experiments.runners.untrained_weights import WEIGHTS, untrained_weights
 from experiments.stopping import check_stop
 from experiments.storage import results
@@ -40,6 +43,7 @@ from experiments.storage.autosave import SAVE_EVERY, Autosave
 from experiments.storage.checkpoints import Checkpoints
 from experiments.storage.identity import RunFolder
 from experiments.storage.records import RESULTS, Records
+from experiments.storage.tickets import Ticket
 from supermask_jax import masks, population
 from supermask_jax.criteria import CRITERIA
 
@@ -102,6 +106,11 @@ class Plan(NamedTuple):
         """The network and the data set."""
         return self.dense.problem
 
+    @property
+    def mask(self) -> PyTree | None:
+        """The mask of the ticket that the dense networks start from, `[...]` per leaf."""
+        return self.dense.ticket and self.dense.ticket.mask
+
     def members(self, seed: int) -> list[str]:
         """Return the criteria to evaluate for a seed."""
         return [m.variant.criterion for m in self.dense.pruned if m.seed == seed and m.variant]
@@ -119,7 +128,7 @@ def make_plan(config: ConfigDict, data_dir: str | None = None, part: str | None 
       ValueError: if a setting is wrong; the message says what is allowed.
       FileNotFoundError: if the data set is missing; the message says how to get it.
     """
-    checked = settings.read(Settings, config.to_dict())
+    checked = with_checksum(settings.read(Settings, config.to_dict()))
     hyperparameters.refuse_lists(checked)
     if checked.retrain_power not in (-1, *checked.powers):
         raise ValueError(
@@ -251,7 +260,8 @@ class Bench:
             return self._nothing(len(self._plan.members(seed)))
         criteria = self._plan.members(seed)
         key = seed_keys([seed], 0, ADVANCE)[0]
-        scores = population.pad(_score(w_i, w_f, tuple(criteria)), self._mesh.size)
+        scores = _score(w_i, w_f, tuple(criteria), self._plan.mask)
+        scores = population.pad(scores, self._mesh.size)
         shared = population.replicate((key, w_i, self._counts), self._mesh)
         _, accuracies = self._program((), population.shard(scores, self._mesh), *shared, self._data)
         validation, test = population.take(population.gather(accuracies), slice(len(criteria)))
@@ -262,6 +272,22 @@ class Bench:
                 seed, key, w_i, population.take(scores, slice(len(criteria))), place, autosave
             )
         return Measured(self._densities(), validation, test, retrained)
+
+    def ticket(self, row: results.Row, w_i: PyTree, w_f: PyTree) -> tuple[PyTree, PyTree]:
+        """Return the mask of a row and its untrained weights, `[...]` per leaf.
+
+        Args:
+          row: the row.
+          w_i: the initial weights of its seed, `[...]` per leaf.
+          w_f: the trained weights, `[...]` per leaf.
+        """
+        config = self._plan.config
+        prune_key, weights_key = jax.random.split(seed_keys([row["seed"]], 0, ADVANCE)[0])
+        num_keep = population.take(self._counts, list(config.powers).index(row["power"]))
+        scores = population.take(_score(w_i, w_f, (row["criterion"],), self._plan.mask), 0)
+        pruned = masks.prune(prune_key, scores, self._whole(w_i), num_keep)
+        mask, weights = self._tickets(weights_key, w_i, pruned)
+        return mask, weights[list(config.weights).index(row["weights"])]
 
     def _measure_one(
         self, nothing: tuple, scores: PyTree, key: jax.Array, w_i: PyTree, counts: PyTree,
@@ -283,7 +309,7 @@ class Bench:
             return lax.map(of_network, networks)
 
         prune_key, weights_key = jax.random.split(key)
-        pruned = masks.prune_many(prune_key, scores, masks.ones(w_i), counts)
+        pruned = masks.prune_many(prune_key, scores, self._whole(w_i), counts)
         return nothing, lax.map(at_power, pruned)
 
     def _tickets(
@@ -292,13 +318,17 @@ class Bench:
         """Return a mask, whose prunable leaves are pruned, and every kind of weights for it."""
         prunable = self._plan.problem.prunable
         mask = jax.tree.map(
-            lambda yes, m, one: m if yes else one, prunable, pruned, masks.ones(w_i)
+            lambda yes, m, one: m if yes else one, prunable, pruned, self._whole(w_i)
         )
         weights = [
             untrained_weights(kind, weights_key, w_i, prunable, mask)
             for kind in self._plan.config.weights
         ]
         return mask, weights
+
+    def _whole(self, w_i: PyTree) -> PyTree:
+        """Return the mask before pruning."""
+        return masks.ones(w_i) if self._plan.mask is None else self._plan.mask
 
     def _nothing(self, criteria: int) -> Measured:
         shape = criteria, len(self._plan.config.powers), len(self._plan.config.weights)
@@ -318,7 +348,7 @@ class Bench:
         prune_key, weights_key = jax.random.split(key)
 
         def tickets(scores: PyTree) -> tuple[PyTree, PyTree]:
-            pruned = masks.prune(prune_key, scores, masks.ones(w_i), num_keep)
+            pruned = masks.prune(prune_key, scores, self._whole(w_i), num_keep)
             mask, weights = self._tickets(weights_key, w_i, pruned)
             return population.stack([mask] * len(weights)), population.stack(weights)
 
@@ -347,9 +377,11 @@ class Bench:
 
 
 @functools.partial(jax.jit, static_argnames="criteria")
-def _score(w_i: PyTree, w_f: PyTree, criteria: tuple[str, ...]) -> PyTree:
+def _score(
+    w_i: PyTree, w_f: PyTree, criteria: tuple[str, ...], mask: PyTree | None = None
+) -> PyTree:
     """Return the scores of several criteria, `[C, ...]` per leaf."""
-    return population.stack([CRITERIA[name](w_i, w_f) for name in criteria])
+    return population.stack([CRITERIA[name](w_i, w_f, mask) for name in criteria])
 
 
 def make_retrainer(plan: Plan) -> Retrainer:
@@ -382,6 +414,22 @@ def alone(config: ConfigDict, row: results.Row) -> ConfigDict:
     if config.retrain_power != row["power"]:
         config.retrain_power = -1
     return config
+
+
+def ticket(plan: Plan, folder: RunFolder, row: results.Row) -> Ticket:
+    """Return the mask of a row, made again from its dense network, and its untrained weights.
+
+    Raises:
+      FileNotFoundError: if the run has no checkpoint of its dense networks.
+      ValueError: if the checkpoint is damaged, or if the dense network diverged.
+    """
+    of_dense = {"variant": "dense", "seed": row["seed"], "round": 0}
+    dense = iterative.ticket(plan.dense, folder.below("dense"), of_dense)
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(dense.final)):
+        raise ValueError(f"row {row['id']} diverged: its dense network is NaN or infinite.")
+    mask, start = jax.device_get(Bench(plan).ticket(row, dense.start, dense.final))
+    zeros = jax.tree.map(np.zeros_like, start)
+    return Ticket(mask, start, zeros, jax.tree.map(np.where, mask, start, zeros))
 
 
 def _part_name(seed: int) -> str:

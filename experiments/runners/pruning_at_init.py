@@ -5,7 +5,7 @@
     all masked networks [P, ...] -> train as one population
     -> rows, curves
 
-The masks are not saved.
+The masks are not saved; `ticket` makes one again.
 """
 
 import dataclasses
@@ -39,6 +39,7 @@ from experiments.storage import results
 from experiments.storage.autosave import SAVE_EVERY, Autosave
 from experiments.storage.identity import RunFolder
 from experiments.storage.records import RESULTS, Records
+from experiments.storage.tickets import Ticket
 from supermask_jax import masks, population, rates, saliency
 from supermask_jax.checks import lookup, shown
 from supermask_jax.trees import num_prunable
@@ -377,6 +378,18 @@ def alone(config: ConfigDict, row: results.Row) -> ConfigDict:
     config = hyperparameters.alone(config, row)
     config.update(variants=[row["variant"]], ticket_rounds=[row["round"]], seeds=[row["seed"]])
     return config
+
+
+def ticket(plan: Plan, folder: RunFolder, row: results.Row) -> Ticket:
+    """Return the ticket of a row, which is pruned and trained again: a run keeps no weights."""
+    names = [(str(member.variant), member.round, member.seed) for member in plan.members]
+    place = names.index((row["variant"], row["round"], row["seed"]))
+    alone = plan._replace(members=plan.members[place : place + 1])
+    with jax.default_matmul_precision(plan.config.matmul_precision):
+        w_i, pruned = prune_members(alone)
+        trained = make_retrainer(alone).train(w_i, pruned, [row["seed"]])
+    mask, start, final = jax.device_get(population.take((pruned, w_i, trained.params), 0))
+    return Ticket(mask, start, jax.tree.map(np.zeros_like, start), final)
 
 
 def _make_rows(plan: Plan, pruned: PyTree, trained: Trained, origin: Origin) -> list[results.Row]:

@@ -19,6 +19,7 @@ from experiments.runners.settings import Settings
 from experiments.storage import results
 from experiments.storage.autosave import SAVE_EVERY
 from experiments.storage.identity import RunFolder
+from experiments.storage.tickets import Ticket
 from supermask_jax.checks import lookup, shown
 
 
@@ -96,6 +97,20 @@ class Runner(Protocol):
           Stopped: if a signal asked for a stop; see `stopping`.
           MemoryError: if even the smallest group of members does not fit.
           OSError: if a file cannot be written.
+        """
+        ...
+
+    def ticket(self, plan: Any, folder: RunFolder, row: results.Row) -> Ticket:
+        """Return the mask and the weights of a row, from what the run left.
+
+        Args:
+          plan: of the run.
+          folder: the folder of the run.
+          row: one of its rows.
+
+        Raises:
+          FileNotFoundError: if the run keeps no checkpoint that it takes.
+          ValueError: if the checkpoint is damaged, or if the member diverged.
         """
         ...
 

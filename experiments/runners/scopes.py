@@ -41,7 +41,9 @@ class Scope(NamedTuple):
     counts: Callable[[int], PyTree]
 
 
-def make_scopes(config: ScopeSettings, problem: Problem, last: int) -> dict[Any, Scope]:
+def make_scopes(
+    config: ScopeSettings, problem: Problem, last: int, mask: PyTree | None = None
+) -> dict[Any, Scope]:
     """Return the scope that the settings ask for, by ``config.default_rate``.
 
     Only the counts of scopes differ.
@@ -53,30 +55,33 @@ def make_scopes(config: ScopeSettings, problem: Problem, last: int) -> dict[Any,
       config: the settings.
       problem: the network.
       last: the number of the last round.
+      mask: bool `[...]` per leaf, the weights that are left before round 1; None is all.
 
     Raises:
       ValueError: if settings contradict each other or match no leaf.
     """
     return {
-        rate: _make_scope(dataclasses.replace(config, default_rate=rate), problem, last)
+        rate: _make_scope(dataclasses.replace(config, default_rate=rate), problem, last, mask)
         for rate in hyperparameters.listed(config.default_rate)
     }
 
 
-def _make_scope(config: ScopeSettings, problem: Problem, last: int) -> Scope:
+def _make_scope(
+    config: ScopeSettings, problem: Problem, last: int, mask: PyTree | None
+) -> Scope:
     if config.scope == GLOBAL:
-        return _make_global(config, problem, last)
+        return _make_global(config, problem, last, mask)
     if config.least:
         raise ValueError(
             f"config.least is {config.least}, but config.scope is {config.scope}, expected "
             f"{GLOBAL}: other layers keep what their own rates leave."
         )
     of_leaves = settings.pruning_rates(config, problem.params)
-    counts = functools.partial(rates.keep_counts, problem.params, of_leaves)
+    counts = functools.partial(rates.keep_counts, problem.params, of_leaves, start=mask)
     return Scope(problem.prunable, 0, counts)
 
 
-def _make_global(config: ScopeSettings, problem: Problem, last: int) -> Scope:
+def _make_global(config: ScopeSettings, problem: Problem, last: int, mask: PyTree | None) -> Scope:
     if above := [rule for rule in config.rates if rule[1]]:
         raise ValueError(
             f"config.rates has {above[0]}, but config.scope is {GLOBAL}, where all layers together "
@@ -91,9 +96,12 @@ def _make_global(config: ScopeSettings, problem: Problem, last: int) -> Scope:
             f"layers, expected a layer that loses weights, of scope {GLOBAL}."
         )
     whole = jax.ShapeDtypeStruct((num_prunable(problem.params, ranked),), np.float32)
-    counts = functools.partial(rates.keep_counts, whole, config.default_rate)
-    pairs = zip(jax.tree.leaves(problem.params), jax.tree.leaves(ranked), strict=True)
-    least = sum(min(config.least, leaf.size) for leaf, yes in pairs if yes)
+    begun = jax.tree.map(lambda x: np.ones(x.shape, bool), problem.params) if mask is None else mask
+    pairs = zip(jax.tree.leaves(begun), jax.tree.leaves(ranked), strict=True)
+    left = [leaf.ravel() for leaf, yes in pairs if yes]
+    start = np.concatenate(left)
+    counts = functools.partial(rates.keep_counts, whole, config.default_rate, start=start)
+    least = sum(min(config.least, np.count_nonzero(leaf)) for leaf in left)
     if least > counts(last):
         raise ValueError(
             f"config.least keeps {least} weights in all layers, expected at most {counts(last)}, "

@@ -196,6 +196,12 @@ def steps(name: str, values: Any) -> None:
         raise ValueError(f"config.{name} is {shown(values)}, expected steps that grow.")
 
 
+def file(name: str, value: Any) -> None:
+    """Check that a value is a string, which may be empty."""
+    if not isinstance(value, str):
+        raise ValueError(f"config.{name} is {shown(value)}, expected the path of a file.")
+
+
 def precision(name: str, value: Any) -> None:
     """Check that a value is one of `PRECISIONS`."""
     if value not in PRECISIONS:

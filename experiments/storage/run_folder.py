@@ -14,7 +14,7 @@ from experiments.storage.records import PARTS, RESULTS
 
 CONFIG = "config.json"
 # Settings that may change when a run is resumed.
-MAY_CHANGE = ("figure", "num_rounds", "chunk_evals", "keep_checkpoints")
+MAY_CHANGE = ("figure", "num_rounds", "chunk_evals", "keep_checkpoints", "start")
 # Entries of config.json that describe the folder and are not settings: the version of its files and
 # random streams, the checksum of the data, the slice of the sweep, and the versions of the code
 # that made its files, oldest first.
@@ -35,7 +35,8 @@ def open_workdir(
     """Create the folder of a run, or reopen it to resume the same run.
 
     It is the same run if only `MAY_CHANGE` differs: the figure, the number of rounds, the chunk
-    size and the number of checkpoints. `num_rounds` never falls. A folder in which nothing was made
+    size, the number of checkpoints and the place of the ticket that it starts from. `num_rounds`
+    never falls. A folder in which nothing was made
     yet, because the run did not fit into memory, say, is free for any run.
 
     Args:
