@@ -3,7 +3,10 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import stat
+import subprocess
+from pathlib import Path
 
 import flax.nnx
 import jax
@@ -16,6 +19,7 @@ from hypothesis import strategies as st
 from supermask_jax import mask_files
 from tests.trees import KINDS, assert_same_bits, draw_mask
 
+PAGE = (Path(__file__).parent.parent / "docs" / "how_to" / "mask_files.md").read_text()
 MASK = {"b": np.array([True, False, True]), "w": np.arange(22).reshape(2, 11) % 3 == 0}
 
 
@@ -262,3 +266,36 @@ def test_what_may_not_be_replaced_is_not(path, monkeypatch):
     monkeypatch.setattr(mask_files.os, "access", lambda *_: False)  # root may write anything
     with pytest.raises(PermissionError, match="is not writable"):
         mask_files.save(path, MASK)
+
+
+def by_numpy(path):
+    [code] = re.findall(r"^import hashlib.*?return leaves$", PAGE, flags=re.M | re.S)
+    namespace = {"Path": Path}
+    exec(code, namespace)
+    return namespace["read_mask"](path)
+
+
+def by_node(path):
+    if not shutil.which("node"):
+        pytest.skip("Node.js is not installed")
+    [code] = re.findall(r"^```js\n(.*?)^```$", PAGE, flags=re.M | re.S)
+    code += "console.log(JSON.stringify(readMask(process.argv[1])));"
+    end = subprocess.run(["node", "-e", code, str(path)], capture_output=True, text=True)
+    if end.returncode:
+        raise ValueError(end.stderr)
+    found = json.loads(end.stdout).items()
+    return {name: np.array(x["bits"], bool).reshape(x["shape"]) for name, x in found}
+
+
+@pytest.mark.parametrize("read", [by_numpy, by_node])
+def test_the_readers_of_the_page(read, path):
+    rng = np.random.default_rng(0)
+    shapes = [(), (0,), (1,), (8,), (9,), (3, 5, 7), (64, 100)]
+    mask = {f"layer {i}": rng.random(shape) < 0.5 for i, shape in enumerate(shapes)}
+    mask_files.save(path, mask, {"of": "\u03b1"})
+    assert_same_bits(read(path), mask)
+    whole = path.read_bytes()
+    for damaged in (whole[:-1], whole[:20], b"", whole[:99] + b"?" + whole[100:]):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match="is damaged, or no mask"):
+            read(path)
