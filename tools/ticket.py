@@ -75,6 +75,8 @@ def main(arguments: list[str]) -> None:
     try:
         if len(arguments) != 2:
             raise ValueError("name the folder of one run.")
+        if FORMAT.value in ("safetensors", "torch"):
+            tickets.library()  # refuse before a training what could not be written after it
         found = find(str(ROW.value), path_of(arguments[1]))
         check_config(found, own)
         taken = take_out(found, own)

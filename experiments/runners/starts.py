@@ -5,12 +5,14 @@ The file holds a ticket of this laboratory, or a state dict of PyTorch of the sa
 
 import dataclasses
 import os
+import warnings
 from pathlib import Path
 from typing import Annotated, TypeVar
 
 import jax
 import numpy as np
 
+from experiments import processes
 from experiments.problems.networks import NETWORKS, flattened
 from experiments.problems.problem import Problem
 from experiments.runners import settings
@@ -18,7 +20,7 @@ from experiments.runners.settings import SWEEP
 from experiments.storage import tickets
 from experiments.storage.files import checksum
 from supermask_jax import interop
-from supermask_jax.rounds import RoundState
+from supermask_jax.rounds import RoundState, begin
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,23 +75,35 @@ def read_start(config: StartSettings, problem: Problem) -> RoundState | None:
         arrays = tickets.read(path)
         if tickets.is_ticket(arrays):
             ticket = tickets.from_arrays(path, arrays, problem.params)
-            return RoundState(ticket.start, ticket.fill, ticket.mask)
-        return _of_torch(path, arrays, config.network, problem)
+            state = RoundState(ticket.start, ticket.fill, ticket.mask)
+        else:
+            state = _of_torch(path, arrays, config.network, problem)
     except ValueError as error:
         raise ValueError(f"config.start: {error}") from None
+    _tell_of_zeros(path, state)
+    return state
 
 
 def _of_torch(
     path: Path, arrays: dict[str, np.ndarray], network: str, problem: Problem
 ) -> RoundState:
     """Return the state of a state dict, of which zeros in kernels without a mask are pruned."""
-    shape = problem.dataset.image_shape
-    flatten = flattened(network, shape) if network in NETWORKS else None
+    is_ours = network in NETWORKS
+    flatten = flattened(network, problem.dataset.image_shape) if is_ours else None
     try:
         found = interop.from_torch(arrays, problem.params, flatten=flatten, zeros_are_pruned=True)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{path}: {error}") from None
+        hint = "" if is_ours else " Or convert it yourself: docs/how_to/tickets.md says how."
+        raise ValueError(f"{path}: {error}{hint}") from None
     return RoundState(found.params, jax.tree.map(np.zeros_like, found.params), found.mask)
+
+
+def _tell_of_zeros(path: Path, state: RoundState) -> None:
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        begin(state.w_i, state.mask)
+    for warning in found:
+        processes.say(f"{path}: {warning.message}")
 
 
 def _file(config: StartSettings) -> Path:

@@ -94,7 +94,7 @@ def save(path: Path, arrays: Mapping[str, np.ndarray], about: Mapping[str, Any])
       ValueError: if safetensors is not installed.
       OSError: if the file cannot be written.
     """
-    content = _safetensors().save(dict(arrays), {ABOUT: json.dumps(dict(about), allow_nan=False)})
+    content = library().save(dict(arrays), {ABOUT: json.dumps(dict(about), allow_nan=False)})
     replace_file(path, lambda temporary: temporary.write_bytes(content))
 
 
@@ -106,9 +106,9 @@ def read(path: Path) -> dict[str, np.ndarray]:
       ValueError: if it is damaged or in another format, or if safetensors is not installed; the
         message names the file.
     """
-    library, content = _safetensors(), path.read_bytes()
+    load, content = library().load, path.read_bytes()
     try:
-        arrays = library.load(content)
+        arrays = load(content)
     except KeyError as error:
         raise ValueError(
             f"{path} has a tensor of {error}, which NumPy lacks; save it as float32."
@@ -202,7 +202,12 @@ def _refusal(path: Path, content: bytes, error: Exception) -> str:
     )
 
 
-def _safetensors() -> Any:
+def library() -> Any:
+    """Return the module of safetensors for NumPy.
+
+    Raises:
+      ValueError: if it is not installed; the message says how to install it.
+    """
     try:
         import safetensors.numpy  # pyright: ignore[reportMissingImports]
     except ImportError:

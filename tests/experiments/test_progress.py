@@ -11,7 +11,7 @@ from tests.experiments import command_lines
 ROWS = [{"density": 0.5, "test_accuracy": 0.9}, {"density": 0.5, "test_accuracy": float("nan")}]
 COMMANDS = (
     "experiments.run", "experiments.datasets", "tools.report", "tools.figure", "tools.plane",
-    "tools.launch", "tools.collect", "tools.rerun", "tools.benchmark",
+    "tools.launch", "tools.collect", "tools.rerun", "tools.ticket", "tools.benchmark",
 )  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """Runs that start from a ticket, and files of strangers that are refused in one line."""
 
+import dataclasses
 import io
 import pickle
 import re
@@ -9,13 +10,14 @@ import zipfile
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from experiments.runners import iterative, one_shot, starts
 from experiments.runners.registry import RUNNERS
 from experiments.storage import run_folder, tickets
 from experiments.storage.checkpoints import Checkpoints
-from supermask_jax.interop import to_torch
-from tests.bad_input import check_one_line
+from supermask_jax.interop import from_torch, to_torch
+from tests.bad_input import ROOT, check_one_line
 from tests.experiments import tiny
 
 safetensors = pytest.importorskip("safetensors.numpy", reason="the extra tickets is missing")
@@ -289,13 +291,15 @@ def test_a_state_dict_of_pytorch_is_a_start(tmp_path):
             np.testing.assert_array_equal(x, arrays()[f"{part}/{name}"], name)
 
 
-def test_zeros_of_a_state_dict_without_masks_are_pruned(tmp_path):
+def test_zeros_of_a_state_dict_without_masks_are_pruned(tmp_path, capsys):
     pruned = jax.tree.map(np.multiply, as_tree("start"), as_tree("mask"))
     path = state_dict(tmp_path, to_torch(pruned))
     state = iterative.make_plan(tiny.config(start=str(path))).ticket
     np.testing.assert_array_equal(
         state.mask["dense2"]["kernel"], as_tree("mask")["dense2"]["kernel"]
     )
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{path}: the start weights of 'dense1/kernel', 'dense2/kernel', 'outp")
 
 
 def test_what_the_paper_s_networks_flatten_is_known(tmp_path):
@@ -309,26 +313,65 @@ def test_what_the_paper_s_networks_flatten_is_known(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, found.w_i, start)
 
 
-@pytest.mark.parametrize("turned", [False, True])
-def test_a_state_dict_in_the_layout_of_jax_is_refused_though_a_square_fits(tmp_path, turned):
-    like = {name: {"kernel": np.zeros(s, np.float32)} for name, s in (("a", (3, 4)), ("b", (4, 4)))}
-    kernels = {"a.weight": np.ones((3, 4), np.float32), "b.weight": np.ones((4, 4), np.float32)}
-    if turned:
-        kernels["a.weight"] = kernels["a.weight"].T.copy()
-    path = state_dict(tmp_path, kernels)
-    problem = iterative.make_plan(tiny.config()).problem._replace(params=like)
-    config = starts.with_checksum(iterative.make_plan(tiny.config()).config)
-    config = starts.with_checksum(
-        starts.dataclasses.replace(config, start=str(path), network="my:own")
+def of_own_network(path, shapes):
+    """Read a file for a network of one's own, with layers of these shapes."""
+    plan = iterative.make_plan(tiny.config())
+    like = {
+        name: {"kernel": np.zeros(shape, np.float32), "bias": np.zeros(shape[-1], np.float32)}
+        for name, shape in shapes.items()
+    }
+    config = dataclasses.replace(plan.config, start=str(path), network="my_lab.nets:own")
+    return starts.read_start(starts.with_checksum(config), plan.problem._replace(params=like))
+
+
+def of_torch(name):
+    with np.load(ROOT / "tests" / "torch_files" / f"{name}.npz") as file:
+        return {key: file[key] for key in file if "." in key}
+
+
+@pytest.mark.parametrize("name", ["mlp", "mlp_removed"])
+def test_what_pytorch_saved_is_a_start(name, tmp_path):
+    saved = of_torch(name)
+    shapes = {"dense1": (12, 20), "dense2": (20, 20), "output": (20, 5)}
+    state = of_own_network(state_dict(tmp_path, saved), shapes)
+    found = from_torch(saved, state.w_i, zeros_are_pruned=True)
+    jax.tree.map(np.testing.assert_array_equal, state.w_i, found.params)
+    jax.tree.map(np.testing.assert_array_equal, state.mask, found.mask)
+    assert [int(layer["kernel"].sum()) for layer in state.mask.values()] == [96, 160, 40]
+
+
+def test_the_flatten_of_one_s_own_network_is_asked_for(tmp_path):
+    path = state_dict(tmp_path, of_torch("conv2"))
+    message = (
+        r"pass flatten=\(C, H, W\), .* Or convert it yourself: docs/how_to/tickets.md says how."
     )
-    if turned:
-        assert starts.read_start(config, problem).w_i["a"]["kernel"].shape == (3, 4)
-        return
-    with pytest.raises(
-        ValueError, match=rf"{path}: the tree has 1 .* 'a/kernel' \[3, 4\]"
-    ) as error:
-        starts.read_start(config, problem)
-    check_one_line(error.value)
+    shapes = {"conv1": (3, 3, 3, 8), "conv2": (3, 3, 8, 8)}
+    shapes |= {"dense1": (192, 16), "dense2": (16, 16), "output": (16, 5)}
+    with pytest.raises(ValueError, match=message) as caught:
+        of_own_network(path, shapes)
+    check_one_line(caught.value)
+    like = {
+        name: {"kernel": np.zeros(shape, np.float32), "bias": np.zeros(shape[-1], np.float32)}
+        for name, shape in shapes.items()
+    }
+    found = from_torch(of_torch("conv2"), like, flatten=(8, 4, 6))  # as the page says
+    parts = {"mask": found.mask, "start": found.params}
+    converted = {f"{a}/{b}": x for a, tree in parts.items() for b, x in tickets.named(tree).items()}
+    state = of_own_network(state_dict(tmp_path, converted), shapes)
+    jax.tree.map(np.testing.assert_array_equal, (state.w_i, state.mask), (found.params, found.mask))
+
+
+def test_a_state_dict_in_the_layout_of_jax_is_refused_though_a_square_fits(tmp_path):
+    shapes = {"a": (3, 4), "b": (4, 4)}
+    saved = {f"{name}.weight": np.ones(shape, np.float32) for name, shape in shapes.items()}
+    saved |= {f"{name}.bias": np.ones(4, np.float32) for name in shapes}
+    path = state_dict(tmp_path, saved)
+    message = rf"{path}: the tree has 1 and the state dict 0 layers .* leaf 'a/bias' \[4\], which"
+    with pytest.raises(ValueError, match=message) as caught:
+        of_own_network(path, shapes)
+    check_one_line(caught.value)
+    saved["a.weight"] = saved["a.weight"].T.copy()
+    assert of_own_network(state_dict(tmp_path, saved), shapes).w_i["a"]["kernel"].shape == (3, 4)
 
 
 @pytest.mark.parametrize(
@@ -337,6 +380,7 @@ def test_a_state_dict_in_the_layout_of_jax_is_refused_though_a_square_fits(tmp_p
         ({"start": "nowhere.safetensors"},
          "config.start: there is no file nowhere.safetensors; python -m tools.ticket writes one"),
         ({"start": "tests"}, "config.start: tests is a folder, expected the file of a ticket"),
+        ({"start": 3}, "config.start is 3, expected the path of a file"),
         ({"start_sha256": "00"}, "config.start_sha256 is 00, but config.start is empty, expected"),
     ],
 )  # fmt: skip
@@ -344,7 +388,7 @@ def test_a_state_dict_in_the_layout_of_jax_is_refused_though_a_square_fits(tmp_p
 def test_wrong_settings(runner, changes, message):
     make_config = {"iterative": tiny.config, "one_shot": tiny.one_shot}[runner]
     with pytest.raises((ValueError, OSError), match=re.escape(message)) as caught:
-        RUNNERS[runner].make_plan(make_config(**changes))
+        RUNNERS[runner].make_plan(ConfigDict(make_config().to_dict() | changes))
     check_one_line(caught.value)
 
 
