@@ -23,6 +23,7 @@ from experiments.additions import identify_with
 from experiments.command_line import config_file, define_file, fail, path_of, run_program
 from experiments.problems.networks import NETWORKS, flattened
 from experiments.problems.problem import Problem
+from experiments.runners.problems import refuse_state
 from experiments.runners.registry import Plan
 from experiments.storage import results, run_folder, tickets
 from experiments.storage.environment import environment, read_environments
@@ -99,7 +100,7 @@ def take_out(found: Found, own: Path | None) -> TakenOut:
         config = read_json(found.table.config)
         settings = ConfigDict(run_folder.settings(config))
         plan = found.runner.make_plan(settings, DATA_DIR.value, config.get("slice"))
-        check_data(found, plan)
+        _check(found, plan)
         folder = run_folder.existing(found.table.config.parent)
         try:
             ticket = found.runner.ticket(plan, folder, found.row)
@@ -109,8 +110,13 @@ def take_out(found: Found, own: Path | None) -> TakenOut:
             about = _about(found, found.row, plan, _environment_then(found))
             return TakenOut(ticket, plan.problem, about)
     plan = found.runner.make_plan(found.config, DATA_DIR.value)
-    check_data(found, plan)
+    _check(found, plan)
     return _computed_again(found, plan, own)
+
+
+def _check(found: Found, plan: Plan) -> None:
+    check_data(found, plan)
+    refuse_state(plan.config.network, plan.problem, "tickets in files")
 
 
 def _computed_again(found: Found, plan: Plan, own: Path | None) -> TakenOut:

@@ -146,6 +146,11 @@ def filled(
     ]
 
 
+def are_of(numbers: Numbers, row: results.Row) -> bool:
+    """Return whether a row has a member's numbers; those that the row lacks may be any."""
+    return all(row.get(name) in (None, number) for name, number in numbers._asdict().items())
+
+
 def context(config: Settings, members: Sequence[HasNumbers]) -> dict[str, dict[str, np.ndarray]]:
     """Return what the context of members has for the optimizer: float32 `[P]` per setting.
 

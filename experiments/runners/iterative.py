@@ -720,9 +720,14 @@ def ticket(plan: Plan, folder: RunFolder, row: results.Row) -> Ticket:
             f"{folder.path} has checkpoints of the rounds {', '.join(map(str, kept)) or 'none'}, "
             f"not of round {number}; see keep_checkpoints."
         )
-    names = [(str(member.variant or "dense"), member.seed) for member in plan.members(number)]
+    place = next(
+        place
+        for place, member in enumerate(plan.members(number))
+        if (str(member.variant or "dense"), member.seed) == (row["variant"], row["seed"])
+        and hyperparameters.are_of(member.numbers, row)
+    )
     outcome = checkpoints.load(number, abstract_outcome(plan, number))
-    own: Outcome = population.take(outcome, names.index((row["variant"], row["seed"])))
+    own: AnyOutcome = population.take(outcome, place)
     return Ticket(own.state.mask, own.state.w_i, own.state.fill, own.w_f)
 
 

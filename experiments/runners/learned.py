@@ -519,8 +519,13 @@ def ticket(plan: Plan, folder: RunFolder, row: results.Row) -> Ticket:
     checkpoints = Checkpoints(folder.below("checkpoints"), keep=1)
     if not checkpoints.rounds():
         raise FileNotFoundError(f"{folder.path} has no checkpoint of its logits.")
-    names = [(str(member.variant), member.initial_logit, member.seed) for member in plan.members]
-    place = names.index((row["variant"], row["initial_logit"], row["seed"]))
+    wanted = row["variant"], row["initial_logit"], row["seed"]
+    place = next(
+        place
+        for place, member in enumerate(plan.members)
+        if (str(member.variant), member.initial_logit, member.seed) == wanted
+        and hyperparameters.are_of(member.numbers, row)
+    )
     alone = Learner(plan._replace(members=plan.members[place : place + 1]))
     whole = checkpoints.load(0, Learner(plan).abstract_logits())
     logits = population.take(whole, slice(place, place + 1))

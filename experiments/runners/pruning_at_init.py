@@ -382,12 +382,18 @@ def alone(config: ConfigDict, row: results.Row) -> ConfigDict:
 
 def ticket(plan: Plan, folder: RunFolder, row: results.Row) -> Ticket:
     """Return the ticket of a row, which is pruned and trained again: a run keeps no weights."""
-    names = [(str(member.variant), member.round, member.seed) for member in plan.members]
-    place = names.index((row["variant"], row["round"], row["seed"]))
-    alone = plan._replace(members=plan.members[place : place + 1])
+    wanted = row["variant"], row["round"], row["seed"]
+    own = next(
+        member
+        for member in plan.members
+        if (str(member.variant), member.round, member.seed) == wanted
+        and hyperparameters.are_of(member.numbers, row)
+    )
+    alone = plan._replace(members=(own,))
+    context = hyperparameters.context(plan.config, [own])
     with jax.default_matmul_precision(plan.config.matmul_precision):
         w_i, pruned = prune_members(alone)
-        trained = make_retrainer(alone).train(w_i, pruned, [row["seed"]])
+        trained = make_retrainer(alone).train(w_i, pruned, [own.seed], context=context)
     mask, start, final = jax.device_get(population.take((pruned, w_i, trained.params), 0))
     return Ticket(mask, start, jax.tree.map(np.zeros_like, start), final)
 

@@ -66,9 +66,7 @@ def make_scopes(
     }
 
 
-def _make_scope(
-    config: ScopeSettings, problem: Problem, last: int, mask: PyTree | None
-) -> Scope:
+def _make_scope(config: ScopeSettings, problem: Problem, last: int, mask: PyTree | None) -> Scope:
     if config.scope == GLOBAL:
         return _make_global(config, problem, last, mask)
     if config.least:

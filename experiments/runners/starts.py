@@ -16,6 +16,7 @@ from experiments import processes
 from experiments.problems.networks import NETWORKS, flattened
 from experiments.problems.problem import Problem
 from experiments.runners import settings
+from experiments.runners.problems import refuse_state
 from experiments.runners.settings import SWEEP
 from experiments.storage import tickets
 from experiments.storage.files import checksum
@@ -59,12 +60,13 @@ def read_start(config: StartSettings, problem: Problem) -> RoundState | None:
       problem: the network.
 
     Raises:
-      ValueError: if the file is damaged, another than the checksum tells, in another format or of
-        another network; names the file.
+      ValueError: if the network has state; or if the file is damaged, another than the checksum
+        tells, in another format or of another network; names the file.
       FileNotFoundError: if there is no such file.
     """
     if not config.start:
         return None
+    refuse_state(config.network, problem, "tickets in files")
     path = _file(config)
     if (found := checksum(path)) != config.start_sha256:
         raise ValueError(
