@@ -53,9 +53,12 @@ def draw(rows: Sequence[Row]) -> Figure:
         fontsize=8.5,
         frameon=False,
     )
+    for axes in grid[-1]:
+        axes.set_xlabel("position between the copies", fontsize=9.5)
     note = (
-        "Copies of a ticket see other batches. 0 and 1 are the copies, 0.5 is the mean of their "
-        "weights. Lines: mean over seeds and pairs of copies; bands: minimum to maximum."
+        "Copies of a ticket are trained on other batches. Lines: mean over seeds and pairs of "
+        "copies; bands: minimum to maximum.\nNumbers: mean error barrier in percentage points, "
+        "the highest error on a line minus the mean of its ends."
     )
     figure.supxlabel(note, x=0.01, ha="left", fontsize=7.5, color="#555555")
     return figure
@@ -73,8 +76,8 @@ def _draw_line(axes: Axes, rows: Sequence[Row], style: Style, variant: str) -> N
     low, mean, high = (np.array([f(values) for values in errors]) for f in (min, np.mean, max))
     barrier = np.mean([row["error_barrier"] for row in barriers(finite)])
     axes.fill_between(positions, low, high, **band_options(style.color))
-    label = variant.replace("_", " ")
-    axes.plot(positions, mean, label=label, markersize=3, linewidth=1.2, **style.line_options())
+    options = style.line_options()
+    axes.plot(positions, mean, label=variant, markersize=3, linewidth=1.2, **options)
     axes.annotate(
         f"{100 * barrier:.1f}", (0.5, mean[len(mean) // 2]), fontsize=7, color=style.color,
         xytext=(0, 3), textcoords="offset points", ha="center",
