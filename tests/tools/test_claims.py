@@ -1,5 +1,6 @@
 import importlib
 import math
+from pathlib import Path
 
 import pytest
 
@@ -9,10 +10,15 @@ from experiments.runners import iterative, learned
 from experiments.runners.untrained_weights import WEIGHTS
 from supermask_jax.criteria import CRITERIA
 from tools.report.claims import (
+    ALPHA,
     CLAIMS,
     COLUMNS,
     EXPERIMENTS,
+    MIN_SEEDS,
+    MOST_FRESH_SEEDS,
     NETWORKS,
+    NUM_SEEDS,
+    SECOND_STAGE,
     TABLE_1,
     TRUST,
     Dense,
@@ -20,6 +26,8 @@ from tools.report.claims import (
     Learned,
     Pruned,
 )
+from tools.report.tables import pool, read_tables
+from tools.report.verdicts import judge, seeds_needed
 
 SIDES = {side for claim in CLAIMS for side in (claim.left, claim.right)}
 
@@ -72,6 +80,35 @@ def test_every_cell_of_table_1_is_a_claim():
     for network, numbers in TABLE_1.items():
         for side, (number, _) in zip(COLUMNS.values(), numbers, strict=True):
             assert (network, side, number) in cells
+
+
+@pytest.fixture(scope="module")
+def first_stage():
+    tables = read_tables(Path(__file__).parents[2] / "results")
+    found = judge(CLAIMS, pool([table for table in tables if table.is_judged]))
+    return {verdict.claim.id: verdict for verdict in found}
+
+
+def needed_in_the_second_stage(verdict):
+    assert verdict.seeds == [*range(NUM_SEEDS)]
+    mean, spread = verdict.differences.mean(), verdict.differences.std(ddof=1)
+    return seeds_needed(mean, spread, *verdict.claim.bounds, ALPHA / len(SECOND_STAGE))
+
+
+def test_the_fresh_seeds_are_those_that_the_first_stage_asks_for(first_stage):
+    needed = {name: needed_in_the_second_stage(first_stage[name]) for name, _ in SECOND_STAGE}
+    assert needed == dict(SECOND_STAGE)
+    assert len(needed) == len(SECOND_STAGE)
+    assert {claim.network for claim in CLAIMS if claim.id in needed} == {"lenet300"}
+    assert MIN_SEEDS <= min(needed.values()) <= max(needed.values()) <= MOST_FRESH_SEEDS
+
+
+@pytest.mark.parametrize(
+    "name", ["variant-2-above-zero", "variant-2-above-variant-1", "cell-3", "rerun-9"]
+)
+def test_an_inconclusive_claim_outside_the_second_stage_would_need_too_many(name, first_stage):
+    needed = needed_in_the_second_stage(first_stage[f"lenet300-{name}"])
+    assert needed is None or needed > MOST_FRESH_SEEDS
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

@@ -16,7 +16,7 @@ from tests.experiments import tiny
 from tests.tools.test_pages import Reader
 from tools.report import __main__ as program
 from tools.report import accuracy_tables, document, pages, provenance, tables, writing
-from tools.report.claims import CLAIMS
+from tools.report.claims import CLAIMS, SECOND_STAGE
 from tools.report.verdicts import STATUSES
 
 ROOT = Path(__file__).parent.parent.parent
@@ -107,12 +107,39 @@ def test_what_is_corrected_and_what_is_recalled_is_said_above_each_table_of_verd
     places = [place for place, block in enumerate(committed) if isinstance(block, pages.Table)]
     judged = [committed[i - 1 : i + 1] for i in places if "verdict" in committed[i].head]
     assert len(judged) == 3
+    [second] = [i for i in places if "confirmatory verdict" in committed[i].head]
+    judged.append(committed[second - 1 : second + 1])
     num_claims = sum(claim.network == "lenet300" for claim in CLAIMS)
     for paragraph, table in judged:
-        assert f"corrected for the {num_claims} claims on lenet300; intervals are" in paragraph.text
+        family = "below" if table is committed[second] else "on lenet300"
+        size = len(SECOND_STAGE) if table is committed[second] else num_claims
+        assert f"corrected for the {size} claims {family}; intervals are not" in paragraph.text
         cells = pages.markdown([table])
         marks = {letter for found in re.findall(r" \[([PNRM]+)\]", cells) for letter in found}
         assert marks == set(re.findall(r"\[([PNRM])\]", paragraph.text)) != set()
+
+
+def test_both_stages_are_shown_side_by_side(folder):
+    before = pages.markdown(document.report(tables.read_tables(folder)))
+    heading = "### Second stage on lenet300"
+    columns = "| claim | seeds 0 to 4 | fresh seeds | confirmatory verdict |"
+    line = r"dense network: 97.92 % .*? \| \*\*(.*?)\*\* \| 5 to 10 \| \*\*(.*?)\*\*(.*?) \|"
+    assert heading in before and columns in before
+    assert re.findall(line, before) == [("inconclusive", "not run", "")]
+
+    def fresh(row):
+        return row | {"seed": row["seed"] + 5, "id": f"fresh{row['id']}"}
+
+    path = folder / f"{PRUNING}.csv"
+    rows = read_table(path)
+    results.write_rows(path, [*rows, *map(fresh, rows)], dict.fromkeys(rows[0], str))
+    after = pages.markdown(document.report(tables.read_tables(folder)))
+    [(first, again, notes)] = re.findall(line, after)
+    assert (first, again) == ("inconclusive", "inconclusive")
+    figure, rows = "#mask_criteria-lenet300-mnist", "#rows-lenet300-rerun-1-fresh"
+    assert notes == f"; unfinished: seed 10 ([figure]({figure}), [rows]({rows}))"
+    short = pages.markdown(document.readme(tables.read_tables(folder)))
+    assert "(confirmatory): 0 reproduced, 0 not reproduced, 3 inconclusive, 10 not run." in short
 
 
 def test_an_empty_folder_has_a_page_too(tmp_path):

@@ -12,7 +12,9 @@ from tools.report.claims import (
     CONNECTIVITY,
     MIN_SEEDS,
     NETWORKS,
+    NUM_SEEDS,
     POWER,
+    SECOND_STAGE,
     STABILITY,
     Barrier,
     Claim,
@@ -380,6 +382,68 @@ def test_rounds_and_densities_of_the_rerun_meet():
 
 def test_no_claim_is_run_in_an_empty_folder():
     assert {verdict.status for verdict in verdicts.judge(CLAIMS, [])} == {NOT_RUN}
+
+
+FRESH = range(NUM_SEEDS, NUM_SEEDS + 6)
+STAGE = (("lenet300-a", 6),)
+
+
+def judge_anew(rows, stage=STAGE, **options):
+    [verdict] = verdicts.judge_again([claim(**options)], rows, stage)
+    return verdict
+
+
+def test_the_first_stage_counts_the_first_seeds_alone():
+    first, fresh = pruning(0.05), pruning(-3.0, seeds=range(NUM_SEEDS, 30))
+    alone, beside = (verdicts.judge(CLAIMS, rows) for rows in (first, [*first, *fresh]))
+    assert repr(alone) == repr(beside), "verdicts that stand have moved"
+    assert judge_one(fresh).status == NOT_RUN
+
+
+def test_the_second_stage_counts_its_fresh_seeds_alone():
+    own = pruning(1.0, seeds=FRESH)
+    others = [*pruning(-3.0), *pruning(-3.0, seeds=range(FRESH.stop, 30))]
+    alone, beside = (judge_anew(rows) for rows in (own, [*others, *own]))
+    assert repr(alone) == repr(beside)
+    assert (alone.status, alone.seeds, alone.fresh) == (REPRODUCED, [*FRESH], FRESH)
+    assert alone.seeds_needed is None
+    assert judge_anew(pruning(-1.0, seeds=FRESH)).status == NOT_REPRODUCED
+    assert judge_anew(others).status == NOT_RUN
+
+
+@pytest.mark.parametrize("lacking", [{"seed": 10}, {"variant": "random", "seed": 7, "round": 16}])
+def test_the_second_stage_waits_for_all_its_seeds(lacking):
+    rows = [row for row in pruning(50.0, seeds=FRESH) if not lacking.items() <= row.items()]
+    verdict = judge_anew(rows)
+    assert (verdict.status, verdict.p_adjusted) == (INCONCLUSIVE, None)
+    assert verdict.unfinished == [lacking["seed"]]
+
+
+def test_the_second_stage_does_not_wait_for_a_diverged_seed():
+    rows = pruning(1.0, seeds=FRESH)
+    for row in rows:
+        if (row["variant"], row["seed"], row["round"]) == ("large_final", 6, 12):
+            row["test_accuracy"] = math.nan
+    verdict = judge_anew(rows)
+    assert (verdict.status, verdict.diverged, verdict.unfinished) == (REPRODUCED, [6], [])
+    assert verdict.seeds == [5, 7, 8, 9, 10]
+
+
+def test_the_second_stage_is_corrected_for_its_own_claims():
+    claims = [claim(name=str(i)) for i in range(50)]
+    stage = [(one.id, 6) for one in claims[:3]]
+    rows = pruning(0.15, seeds=FRESH)
+    p, _ = verdicts.p_values(judge_anew(rows).differences, 0.0, INFINITY)
+    for verdict in verdicts.judge_again(claims, rows, stage):
+        assert verdict.p_adjusted[0] == pytest.approx(3 * p)
+
+
+def test_every_claim_of_the_second_stage_can_be_computed():
+    most = max(number for _, number in SECOND_STAGE)
+    rows = simulated.all_rows(seeds=range(NUM_SEEDS, NUM_SEEDS + most))
+    found = verdicts.judge_again(CLAIMS, rows)
+    assert [(verdict.claim.id, len(verdict.seeds)) for verdict in found] == [*SECOND_STAGE]
+    assert all(verdict.p_adjusted and verdict.seeds == [*verdict.fresh] for verdict in found)
 
 
 def lines(barrier, seeds=simulated.SEEDS):

@@ -11,6 +11,8 @@ from tools.report.evidence import (
     post_hoc,
     rows_behind,
     rule,
+    second_stage,
+    second_stage_in_words,
     stability,
     summary,
     table_1_in_words,
@@ -18,7 +20,7 @@ from tools.report.evidence import (
 from tools.report.pages import Block, Bullets, Code, Heading, Inline, Link, Paragraph, Text, anchor
 from tools.report.provenance import all_experiments, by_experiment
 from tools.report.tables import Table, contradictions, pool
-from tools.report.verdicts import NOT_RUN, Verdict, judge
+from tools.report.verdicts import NOT_RUN, Verdict, judge, judge_again
 
 TITLE = "Deconstructing Lottery Tickets in JAX: results"
 PAPER = Link("Zhou et al. 2019", "https://arxiv.org/abs/1905.01067")
@@ -29,20 +31,29 @@ def report(tables: Sequence[Table]) -> list[Block]:
     judged = [table for table in tables if table.is_judged]
     rows = pool(judged)
     verdicts = judge(CLAIMS, rows)
+    fresh = judge_again(CLAIMS, rows)
     on_stability = judge(STABILITY, rows, [CONNECTIVITY])
     notes = contradictions(tables)
     chapters: dict[str, list[Block]] = {
         "Verdicts": [
             summary(verdicts),
             Paragraph(post_hoc(verdicts)),
+            Paragraph(second_stage_in_words(fresh)),
             *([Bullets(notes)] if notes else []),
-            *(b for name in _run(verdicts) for b in network_verdicts(name, verdicts, rows)),
+            *(
+                block
+                for name in _run(verdicts)
+                for block in (
+                    *network_verdicts(name, verdicts, rows),
+                    *second_stage(name, verdicts, fresh),
+                )
+            ),
             *stability(on_stability),
             *not_run(verdicts),
         ],
         "How claims are judged": rule(),
         "Experiments": all_experiments(tables),
-        "Rows behind the verdicts": rows_behind([*verdicts, *on_stability]),
+        "Rows behind the verdicts": rows_behind([*verdicts, *fresh, *on_stability]),
     }
     links: list[Inline] = []
     for name in chapters:
@@ -61,14 +72,16 @@ def report(tables: Sequence[Table]) -> list[Block]:
 
 def readme(tables: Sequence[Table]) -> list[Block]:
     """Return the results in the README: how many claims hold, Table 1, and pruning at a glance."""
-    verdicts = judge(CLAIMS, pool([table for table in tables if table.is_judged]))
+    rows = pool([table for table in tables if table.is_judged])
+    verdicts, fresh = judge(CLAIMS, rows), judge_again(CLAIMS, rows)
     curves: list[Text] = [
         [Code(found.name), f" on {found.network}: ", *accuracy_tables.at_a_glance(found.rows), "."]
         for found in by_experiment(tables)
         if found.name in claims.PRUNING and not found.note
     ]
     table_1 = [table_1_in_words(network, verdicts) for network in _run(verdicts)]
-    return [Bullets([in_words(verdicts), post_hoc(verdicts), *table_1, *curves])]
+    second = [second_stage_in_words(fresh)] if _run(fresh) else []
+    return [Bullets([in_words(verdicts), post_hoc(verdicts), *second, *table_1, *curves])]
 
 
 def _run(verdicts: Sequence[Verdict]) -> list[str]:

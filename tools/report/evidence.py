@@ -16,6 +16,8 @@ from tools.report.claims import (
     CLAIMS,
     COLUMNS,
     NETWORKS,
+    NUM_SEEDS,
+    SECOND_STAGE,
     STABILITY,
     TRUST,
     Barrier,
@@ -53,6 +55,7 @@ from tools.report.verdicts import (
 RERUN = Link(claims.RERUN, "https://github.com/bmiselis/deconstructing-lottery-tickets")
 RELATIONS = {">": ">", ">=": "≥", "~": "≈"}
 POST_HOC = "post hoc"
+FIRST_SEEDS = f"seeds 0 to {NUM_SEEDS - 1}"
 
 
 def summary(verdicts: Sequence[Verdict]) -> Table:
@@ -89,6 +92,16 @@ def post_hoc(verdicts: Sequence[Verdict]) -> str:
     )
 
 
+def second_stage_in_words(fresh: Sequence[Verdict]) -> str:
+    """Return the number of claims with each verdict of the second stage."""
+    counts = Counter(verdict.status for verdict in fresh)
+    found = ", ".join(f"{counts[status]} {status}" for status in STATUSES)
+    return (
+        f"Second stage, of claims that {FIRST_SEEDS} left inconclusive, on fresh seeds alone "
+        f"(confirmatory): {found}."
+    )
+
+
 def network_verdicts(
     network: str, verdicts: Sequence[Verdict], rows: Sequence[results.Row]
 ) -> list[Block]:
@@ -122,6 +135,40 @@ def network_verdicts(
             ),
         ]  # fmt: skip
     return blocks
+
+
+def second_stage(
+    network: str, verdicts: Sequence[Verdict], fresh: Sequence[Verdict]
+) -> list[Block]:
+    """Return the verdicts of both stages on the claims of the second; none without such claims.
+
+    Args:
+      network: whose claims.
+      verdicts: of the first stage.
+      fresh: of the second stage.
+    """
+    own = [verdict for verdict in fresh if verdict.claim.network == network]
+    if not own:
+        return []
+    first = {verdict.claim.id: verdict.status for verdict in verdicts}
+    return [
+        Heading(3, _second_stage(network)),
+        Paragraph(
+            f"What {FIRST_SEEDS} left inconclusive is judged anew by fresh seeds alone. This "
+            "second verdict is the confirmatory one. Its p-values are corrected for the "
+            f"{len(own)} claims below; intervals are not corrected. {in_trust(own)}"
+        ),
+        Table(
+            ["claim", FIRST_SEEDS, "fresh seeds", "confirmatory verdict",
+             "difference (95 % interval)", "p, corrected", "left (%)", "right (%)"],
+            [
+                [_stated(v.claim), Mark(first[v.claim.id], first[v.claim.id]),
+                 f"{v.fresh[0]} to {v.fresh[-1]}", _status(v), _difference(v), _p(v), *_means(v)]
+                for v in own
+            ],
+            is_tall=True,
+        ),
+    ]  # fmt: skip
 
 
 def stability(verdicts: Sequence[Verdict]) -> list[Block]:
@@ -169,7 +216,7 @@ def table_1(network: str, verdicts: Sequence[Verdict], rows: Sequence[results.Ro
         [
             *_reported(column, verdict),
             *_number(verdict),
-            _at_validated_density(verdict.claim, rows),
+            _at_validated_density(verdict, rows),
         ]
         for column, verdict in _cells(network, verdicts)
     ]
@@ -252,16 +299,30 @@ def rule() -> list[Block]:
         ),
         Paragraph(
             "On each network the chance of any wrong “reproduced” is therefore at most "
-            f"{claims.ALPHA:g}, and so is that of any wrong “not reproduced”, if the number of "
-            f"seeds is fixed beforehand ({claims.NUM_SEEDS}); adding seeds to an inconclusive "
-            "claim is a second look. The intervals are of single claims, at 95 % without a "
-            "correction. A seed that lacks a round or a density, or that diverged, is left out, "
-            "and the verdict names it. Only rows with the paper's settings count, except that "
-            "learned masks may differ in epochs, initial logit and learning rate; their verdicts "
-            "say how. "
-            f"“{POST_HOC}” marks a verdict that uses rows from before the claim and its margin "
-            "were written down. The margins, in percentage points, and the sources:"
+            f"{claims.ALPHA:g}, and so is that of any wrong “not reproduced”, because the seeds "
+            f"are fixed beforehand: {FIRST_SEEDS} count, whatever else was run. The intervals are "
+            "of single claims, at 95 % without a correction. A seed that lacks a round or a "
+            "density, or that diverged, is left out, and the verdict names it. Only rows with the "
+            "paper's settings count, except that learned masks may differ in epochs, initial logit "
+            f"and learning rate; their verdicts say how. “{POST_HOC}” marks a verdict that uses "
+            "rows from before the claim and its margin were written down."
         ),
+        Paragraph(
+            ["More seeds of an inconclusive claim would be a second look. A second stage judges it "
+             f"anew instead, by fresh seeds alone (from seed {NUM_SEEDS} on) and the same ranges "
+             "and margins. Its claims and the number of fresh seeds of each were committed before "
+             "the first of these seeds ran: as many as would settle the claim with probability "
+             f"{claims.POWER:g}, at the level of this stage, if the difference and its spread are "
+             f"as in {FIRST_SEEDS}. Claims that would need more than {claims.MOST_FRESH_SEEDS} "
+             "stay open, and so do claims that become inconclusive after the first fresh seed ran. "
+             "A claim is tested once it has all its fresh seeds, except for those that diverged, "
+             "and no others count. The second stage is a family with a correction of its own: no "
+             "verdict of the first stage depends on it, and the chances above hold in each stage. "
+             "Its verdicts are confirmatory, because the claims and the numbers of seeds were "
+             "chosen without the rows that they rest on. ", Code("experiments/FIGURES.md"),
+             " has the commands and their times."]
+        ),
+        Paragraph("The margins, in percentage points, and the sources:"),
         Bullets([f"{margin.points:g}: {margin.why}" for margin in margins]),
         Bullets(
             [
@@ -280,8 +341,9 @@ def rows_behind(verdicts: Sequence[Verdict]) -> list[Block]:
         ),
         *(
             Details(
-                f"{verdict.claim.network}: {verdict.claim.text}",
-                f"rows-{verdict.claim.id}",
+                f"{verdict.claim.network}: {verdict.claim.text}"
+                f"{', fresh seeds' if verdict.fresh else ''}",
+                _rows_anchor(verdict),
                 _rows(verdict),
             )
             for verdict in verdicts
@@ -308,13 +370,14 @@ def _reported(column: str, verdict: Verdict) -> list[Text]:
 
 
 def _comparison(verdict: Verdict, rows: Sequence[results.Row]) -> list[Text]:
-    means = [f"{side.mean():.2f}" if side.size else "" for side in (verdict.left, verdict.right)]
-    seeds = str(len(verdict.seeds))
-    chosen = _difference_by_validation(verdict.claim, rows)
     return [
-        _stated(verdict.claim), _status(verdict), _difference(verdict), _p(verdict), *means, seeds,
-        chosen,
+        _stated(verdict.claim), _status(verdict), _difference(verdict), _p(verdict),
+        *_means(verdict), str(len(verdict.seeds)), _difference_by_validation(verdict, rows),
     ]  # fmt: skip
+
+
+def _means(verdict: Verdict) -> list[str]:
+    return [f"{side.mean():.2f}" if side.size else "" for side in (verdict.left, verdict.right)]
 
 
 def _stated(claim: Claim) -> list[Inline]:
@@ -328,26 +391,29 @@ def _number(verdict: Verdict) -> list[Text]:
     return [_status(verdict), _difference(verdict), margin, _p(verdict)]
 
 
-def _at_validated_density(claim: Claim, rows: Sequence[results.Row]) -> str:
+def _at_validated_density(verdict: Verdict, rows: Sequence[results.Row]) -> str:
     """Return the accuracy of a heuristic mask if validation, not the test set, chooses it."""
-    if not isinstance(claim.left, Heuristic):
+    if not isinstance(verdict.claim.left, Heuristic):
         return ""
-    chosen = _by_validation(claim.left, claim.network, rows)
+    chosen = _by_validation(verdict.claim.left, verdict, rows)
     return accuracy_tables.values(np.array([*chosen.values()])) if chosen else ""
 
 
-def _difference_by_validation(claim: Claim, rows: Sequence[results.Row]) -> str:
+def _difference_by_validation(verdict: Verdict, rows: Sequence[results.Row]) -> str:
     """Return the mean difference if validation chooses the densities of heuristic masks."""
-    if not any(isinstance(side, Heuristic) for side in claim.sides):
+    sides = verdict.claim.sides
+    if not any(isinstance(side, Heuristic) for side in sides):
         return ""
-    left, right = (_by_validation(side, claim.network, rows) for side in claim.sides)
+    left, right = (_by_validation(side, verdict, rows) for side in sides)
     seeds = left.keys() & right.keys()
     return f"{np.mean([left[seed] - right[seed] for seed in seeds]):+.2f}" if seeds else ""
 
 
-def _by_validation(side: Side, network: str, rows: Sequence[results.Row]) -> dict[int, float]:
-    """Return test accuracies in percent by seed, of the masks best on validation."""
-    own = [row for row in rows if row["network"] == network and _is_made_of(side, row)]
+def _by_validation(side: Side, verdict: Verdict, rows: Sequence[results.Row]) -> dict[int, float]:
+    """Return test accuracies in percent by the seeds of a verdict, of masks best on validation."""
+    network = verdict.claim.network
+    counted = [row for row in rows if row["network"] == network and row["seed"] in verdict.seeds]
+    own = [row for row in counted if _is_made_of(side, row)]
     if not own:
         return {}
     best = max(select_masks(own), key=lambda masks: masks.validation)
@@ -392,7 +458,8 @@ def _status(verdict: Verdict) -> Text:
     if verdict.status == INCONCLUSIVE:
         if len(verdict.seeds) < claims.MIN_SEEDS:
             notes.append(f"{len(verdict.seeds)} of at least {claims.MIN_SEEDS} seeds")
-        notes.append(_seeds_needed(verdict))
+        if not verdict.fresh:
+            notes.append(_seeds_needed(verdict))
     if verdict.unfinished:
         notes.append(f"unfinished: seed {_listed(verdict.unfinished)}")
     if verdict.diverged:
@@ -425,14 +492,26 @@ def _seeds_needed(verdict: Verdict) -> str:
 
 
 def _links(verdict: Verdict) -> list[Inline]:
-    """Return links to the figure and the rows."""
+    """Return links to the figure, the rows and the second stage."""
     if not verdict.rows:
         return []
     experiment = claims.FIGURES.get(verdict.claim.source)
     row = next((r for r in verdict.rows if r["experiment"] == experiment), verdict.rows[0])
     figure = anchor(f"{row['experiment']} {row['network']} {row['dataset']}")
-    rows = f"rows-{verdict.claim.id}"
-    return [" (", Link("figure", f"#{figure}"), ", ", Link("rows", f"#{rows}"), ")"]
+    links = [Link("figure", f"#{figure}"), Link("rows", f"#{_rows_anchor(verdict)}")]
+    if not verdict.fresh and verdict.claim.id in dict(SECOND_STAGE):
+        place = anchor(_second_stage(verdict.claim.network))
+        links.append(Link("second stage", f"#{place}"))
+    return [" (", *[part for link in links for part in (", ", link)][1:], ")"]
+
+
+def _rows_anchor(verdict: Verdict) -> str:
+    return f"rows-{verdict.claim.id}{'-fresh' if verdict.fresh else ''}"
+
+
+def _second_stage(network: str) -> str:
+    """Return the heading of the second stage."""
+    return f"Second stage on {network}"
 
 
 def _formula(claim: Claim) -> str:

@@ -21,7 +21,9 @@ from tools.report.claims import (
     EXPERIMENTS,
     MIN_SEEDS,
     NETWORKS,
+    NUM_SEEDS,
     POWER,
+    SECOND_STAGE,
     Barrier,
     Claim,
     Dense,
@@ -68,13 +70,14 @@ class Verdict(NamedTuple):
       interval: 95 % confidence interval of the mean difference; None below two seeds.
       p_adjusted: corrected p of the test for the claim and, second, of the test against it; None
         where nothing was tested.
-      seeds_needed: how many would settle an inconclusive claim; None if more than MOST_SEEDS, and
-        for any other status.
+      seeds_needed: how many would settle a claim that the first stage leaves inconclusive; None if
+        more than MOST_SEEDS, and for any other status.
       rounds: the rounds behind the difference; empty if the claim is not about pruning.
       unfinished: seeds left out because one side lacks them, or some of their rounds or densities.
       diverged: seeds left out because an accuracy is not finite.
       missing: the sides without rows, of a claim that was not run.
       rows: the rows behind the verdict.
+      fresh: the seeds that the second stage asks for; empty in the first stage.
     """
 
     claim: Claim
@@ -90,33 +93,58 @@ class Verdict(NamedTuple):
     diverged: Sequence[int] = ()
     missing: Sequence[Side] = ()
     rows: Sequence[Row] = ()
+    fresh: Sequence[int] = ()
 
     @property
     def differences(self) -> np.ndarray:
         """The differences left - right by seed, `[S]`."""
         return self.left - self.right
 
+    @property
+    def may_be_tested(self) -> bool:
+        """Whether there are enough seeds; in the second stage, whether none is still to run."""
+        return len(self.seeds) >= MIN_SEEDS and not (self.fresh and self.unfinished)
+
 
 def judge(
     claims: Sequence[Claim], rows: Iterable[Row], experiments: Sequence[str] = EXPERIMENTS
 ) -> list[Verdict]:
-    """Return a verdict per claim, in order; the claims on one network are one family.
+    """Return the first stage's verdict on each claim; the claims on one network are one family.
 
     Args:
       claims: see `tools.report.claims`.
-      rows: from any tables; rows of other networks, data sets and experiments are ignored.
+      rows: from any tables; rows of other networks, data sets, experiments and seeds are ignored.
       experiments: whose rows count.
     """
-    by_network = defaultdict(list)
-    for row in rows:
-        if row["experiment"] in experiments and NETWORKS.get(row["network"]) == row["dataset"]:
-            by_network[row["network"]].append(row)
-    verdicts = [_gather(claim, by_network[claim.network]) for claim in claims]
-    for network in by_network:
-        family = [i for i, verdict in enumerate(verdicts) if verdict.claim.network == network]
-        for i, verdict in zip(family, _decide([verdicts[i] for i in family]), strict=True):
-            verdicts[i] = verdict
-    return verdicts
+    by_network = _by_network(rows, experiments)
+    num_claims = Counter(claim.network for claim in claims)
+    gathered = [_gather(claim, by_network[claim.network], range(NUM_SEEDS)) for claim in claims]
+    return [
+        _with_seeds_needed(verdict, num_claims[verdict.claim.network])
+        if verdict.status == INCONCLUSIVE
+        else verdict
+        for verdict in _decide_by_network(gathered)
+    ]
+
+
+def judge_again(
+    claims: Sequence[Claim],
+    rows: Iterable[Row],
+    stage: Sequence[tuple[str, int]] = SECOND_STAGE,
+) -> list[Verdict]:
+    """Return the second stage's verdicts; its claims on one network are one family.
+
+    Args:
+      claims: those of the first stage.
+      rows: as for `judge`.
+      stage: the id of each claim that is judged again, and its number of fresh seeds.
+    """
+    by_network = _by_network(rows, EXPERIMENTS)
+    by_id = {claim.id: claim for claim in claims}
+    planned = [(by_id[name], range(NUM_SEEDS, NUM_SEEDS + number)) for name, number in stage]
+    return _decide_by_network(
+        [_gather_fresh(claim, by_network[claim.network], fresh) for claim, fresh in planned]
+    )
 
 
 def p_values(differences: np.ndarray, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
@@ -194,8 +222,18 @@ def _num_sides(high: float) -> int:
     return 1 if math.isinf(high) else 2
 
 
-def _gather(claim: Claim, rows: Sequence[Row]) -> Verdict:
-    """Return the paired values of a claim before its test."""
+def _by_network(rows: Iterable[Row], experiments: Sequence[str]) -> dict[str, list[Row]]:
+    """Return the rows of some experiments on the data sets that claims are about."""
+    by_network = defaultdict(list)
+    for row in rows:
+        if row["experiment"] in experiments and NETWORKS.get(row["network"]) == row["dataset"]:
+            by_network[row["network"]].append(row)
+    return by_network
+
+
+def _gather(claim: Claim, rows: Sequence[Row], counted: range) -> Verdict:
+    """Return the paired values of a claim before its test, of the seeds that are counted."""
+    rows = [row for row in rows if row["seed"] in counted]
     sides = claim.sides
     found = [_rows_of(side, rows, claim.network) for side in sides]
     if missing := [side for side, own in zip(sides, found, strict=True) if not own]:
@@ -218,6 +256,15 @@ def _gather(claim: Claim, rows: Sequence[Row]) -> Verdict:
         diverged=sorted(diverged),
         rows=[row for sample in samples for row in sample.rows if row["seed"] in seeds],
     )
+
+
+def _gather_fresh(claim: Claim, rows: Sequence[Row], fresh: range) -> Verdict:
+    """Return the paired values of the fresh seeds, with all that are still to run."""
+    verdict = _gather(claim, rows, fresh)
+    if verdict.status == NOT_RUN:
+        return verdict._replace(fresh=fresh)
+    to_run = {*fresh}.difference(verdict.seeds, verdict.diverged)
+    return verdict._replace(fresh=fresh, unfinished=sorted(to_run))
 
 
 def _rows_of(side: Side, rows: Sequence[Row], network: str) -> list[Row]:
@@ -300,10 +347,20 @@ def _sample(side: Side, rows: Sequence[Row], network: str) -> Sample:
     return sample
 
 
+def _decide_by_network(gathered: Sequence[Verdict]) -> list[Verdict]:
+    """Judge all claims, those on one network as one family."""
+    verdicts = list(gathered)
+    for network in dict.fromkeys(verdict.claim.network for verdict in gathered):
+        family = [i for i, verdict in enumerate(verdicts) if verdict.claim.network == network]
+        for i, verdict in zip(family, _decide([verdicts[i] for i in family]), strict=True):
+            verdicts[i] = verdict
+    return verdicts
+
+
 def _decide(family: Sequence[Verdict]) -> list[Verdict]:
-    """Test the claims with enough seeds, correct for the number of all claims, and judge all."""
+    """Test the claims that may be, correct for the number of all claims, and judge all."""
     p = np.ones((len(family), 2))
-    tested = [i for i, verdict in enumerate(family) if len(verdict.seeds) >= MIN_SEEDS]
+    tested = [i for i, verdict in enumerate(family) if verdict.may_be_tested]
     for i in tested:
         p[i] = p_values(family[i].differences, *family[i].claim.bounds)
     adjusted = holm(p.T).T
@@ -314,10 +371,7 @@ def _decide(family: Sequence[Verdict]) -> list[Verdict]:
             status=REPRODUCED if supported else NOT_REPRODUCED if opposed else INCONCLUSIVE,
             p_adjusted=tuple(map(float, adjusted[i])),
         )
-    return [
-        _with_seeds_needed(verdict, len(family)) if verdict.status == INCONCLUSIVE else verdict
-        for verdict in judged
-    ]
+    return judged
 
 
 def _with_seeds_needed(verdict: Verdict, num_claims: int) -> Verdict:
