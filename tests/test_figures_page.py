@@ -3,12 +3,18 @@
 import csv
 import importlib.util
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
 from experiments.plots import FIGURES
 from tests.experiments.test_configs import NAMES, PAPER_STEPS
+from tests.tools import simulated
+from tools.report import schedule
+from tools.report.claims import CLAIMS
+from tools.report.tables import read_tables
+from tools.report.verdicts import judge_again
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "experiments" / "FIGURES.md").read_text()
@@ -65,3 +71,85 @@ def test_time_of_a_sweep_follows_from_that_of_a_round(row):
 
 def test_all_sweeps_are_checked():
     assert len(SWEEPS) == 4
+
+
+def config_of(command):
+    """The settings of a command on lenet300."""
+    flags = [word.removeprefix("--").partition("=")[::2] for word in shlex.split(command)[3:]]
+    (_, file), *changes = flags
+    name = re.fullmatch(r"experiments/configs/(\w+)\.py:lenet300", file)[1]
+    config = importlib.import_module(f"experiments.configs.{name}").get_config("lenet300")
+    for flag, text in changes:
+        setting = flag.removeprefix("config.")
+        parse = int if re.fullmatch(r"[\d,]+", text) else str
+        is_list = isinstance(config[setting], tuple)
+        config[setting] = tuple(map(parse, text.split(","))) if is_list else parse(text)
+    return config
+
+
+SECOND_STAGE = {
+    claims: (config_of(command.strip("`")), time)
+    for claims, command, time in [row for row in TABLE if len(row) == 3]
+    if command.startswith("`python -m experiments.run")
+}
+
+
+def simulated_rows(config):
+    """Rows of the members of a run."""
+
+    def accuracy(*_):
+        return 80.0
+
+    seeds = config.seeds
+    if config.runner == "iterative":
+        rounds = range(1, config.num_rounds + 1)
+        return simulated.pruning_rows(
+            accuracy, seeds=seeds, variants=config.variants, rounds=rounds
+        )
+    if config.runner == "learned":
+        logits = config.initial_logits
+        return simulated.learned_rows(
+            accuracy, seeds=seeds, variants=config.variants, logits=logits
+        )
+    rows = simulated.heuristic_rows(accuracy, seeds=seeds, powers=config.powers)
+    return [row for row in rows if row["weights"] in config.weights]
+
+
+def test_the_commands_of_the_second_stage_train_what_it_needs():
+    rows = {claims: simulated_rows(config) for claims, (config, _) in SECOND_STAGE.items()}
+    found = judge_again(CLAIMS, [row for own in rows.values() for row in own])
+    assert all(verdict.seeds == [*verdict.fresh] for verdict in found)
+    for claims, (config, _) in SECOND_STAGE.items():
+        fewer = [r for r in rows[claims] if r["seed"] < max(config.seeds)]
+        others = [r for other, own in rows.items() if other != claims for r in own]
+        found = judge_again(CLAIMS, [*others, *fewer])
+        assert any(verdict.unfinished for verdict in found), f"{claims}: a seed too many"
+
+
+@pytest.mark.parametrize("claims", SECOND_STAGE)
+def test_the_second_stage_has_the_settings_of_the_first(claims):
+    config, _ = SECOND_STAGE[claims]
+    tables = [
+        table
+        for table in read_tables(ROOT / "results")
+        if table.is_judged
+        and table.config["experiment"] == config.experiment
+        and {*config.get("variants", ())} <= {row.get("variant") for row in table.rows}
+    ]
+    known = {tuple(sorted(table.deviations.values())) for table in tables}
+    assert known == {tuple(sorted(schedule.deviations(config.to_dict()).values()))}
+
+
+@pytest.mark.parametrize("claims", SECOND_STAGE)
+def test_times_of_the_second_stage_follow_from_those_that_are_known(claims):
+    config, time = SECOND_STAGE[claims]
+    if config.runner == "iterative":
+        trainings = len(config.seeds) * (1 + len(config.variants) * config.num_rounds)
+        hours = trainings * measured()["lenet300"] * PAPER_STEPS["lenet300"] / 3.6e6
+        assert time == f"{trainings} trainings: {hours:.1f} hours"
+    elif config.runner == "learned":
+        epochs = len(config.seeds) * len(config.variants) * config.epochs
+        low, high = (seconds * epochs / 3600 for seconds in (0.5, 1.0))
+        assert time == f"{epochs} epochs: {low:.1f} to {high:.1f} hours"
+    else:
+        assert time.startswith(f"{len(config.seeds)} dense networks")
