@@ -16,7 +16,7 @@ from tests.experiments import tiny
 from tests.tools.test_pages import Reader
 from tools.report import __main__ as program
 from tools.report import accuracy_tables, document, pages, provenance, tables, writing
-from tools.report.claims import CLAIMS, SECOND_STAGE
+from tools.report.claims import CLAIMS, SECOND_STAGE, STABILITY
 from tools.report.verdicts import STATUSES
 
 ROOT = Path(__file__).parent.parent.parent
@@ -105,18 +105,26 @@ def test_every_claim_is_shown_with_commands_and_machine(folder):
 
 def test_what_is_corrected_and_what_is_recalled_is_said_above_each_table_of_verdicts(committed):
     places = [place for place, block in enumerate(committed) if isinstance(block, pages.Table)]
-    judged = [committed[i - 1 : i + 1] for i in places if "verdict" in committed[i].head]
-    assert len(judged) == 3
-    [second] = [i for i in places if "confirmatory verdict" in committed[i].head]
-    judged.append(committed[second - 1 : second + 1])
+    verdicts = {"verdict", "confirmatory verdict"}
+    judged = [committed[i - 1 : i + 1] for i in places if verdicts.intersection(committed[i].head)]
     num_claims = sum(claim.network == "lenet300" for claim in CLAIMS)
-    for paragraph, table in judged:
-        family = "below" if table is committed[second] else "on lenet300"
-        size = len(SECOND_STAGE) if table is committed[second] else num_claims
-        assert f"corrected for the {size} claims {family}; intervals are not" in paragraph.text
+    families = [
+        *[f"corrected for the {num_claims} claims on lenet300"] * 3,
+        f"corrected for the {len(SECOND_STAGE)} claims below",
+        f"a family of {len(STABILITY)} claims with its own correction",
+    ]
+    for (paragraph, table), family in zip(judged, families, strict=True):
+        assert f"{family}; intervals are not corrected" in paragraph.text
         cells = pages.markdown([table])
         marks = {letter for found in re.findall(r" \[([PNRM]+)\]", cells) for letter in found}
         assert marks == set(re.findall(r"\[([PNRM])\]", paragraph.text)) != set()
+
+
+def test_stability_was_claimed_before_its_runs_and_the_rest_only_in_part(committed):
+    places = [place for place, block in enumerate(committed) if isinstance(block, pages.Table)]
+    judged = [committed[i] for i in places if "verdict" in committed[i].head]
+    is_post_hoc = ["post hoc" in pages.markdown([table]) for table in judged]
+    assert is_post_hoc == [True, True, True, False]
 
 
 def test_both_stages_are_shown_side_by_side(folder):

@@ -481,6 +481,7 @@ def _is_post_hoc(verdict: Verdict) -> bool:
     return verdict.claim.network == "lenet300" and any(
         row["seed"] in claims.KNOWN.get(name, ())
         for row in verdict.rows
+        if row["experiment"] in claims.EXPERIMENTS
         for name in (row["experiment"], row.get("variant", ""))
     )
 

@@ -229,7 +229,8 @@ def _with_baseline(experiment: Experiment, judged: Sequence[results.Row]) -> lis
         return own
     place = experiment.network, experiment.dataset, BASELINE
     seeds, last = {row["seed"] for row in own}, max(row["round"] for row in own)
-    same = [row for row in judged if (row["network"], row["dataset"], row.get("variant")) == place]
+    pruned = [row for row in judged if row["experiment"] in claims.PRUNING]
+    same = [row for row in pruned if (row["network"], row["dataset"], row["variant"]) == place]
     return own + [row for row in same if row["seed"] in seeds and row["round"] <= last]
 
 
