@@ -39,7 +39,7 @@ from experiments.command_line import (
 )
 from experiments.plots import FIGURES, find_figure, learning_curves, save, tensorboard
 from experiments.plots import mask_analysis as mask_figure
-from experiments.runners import learned, mask_analysis
+from experiments.runners import hyperparameters, learned, mask_analysis
 from experiments.runners.registry import Plan, find_runner
 from experiments.storage import locks, results, run_folder
 from experiments.storage.autosave import SAVE_EVERY
@@ -150,7 +150,8 @@ def main(arguments: list[str]) -> None:
             runner = find_runner(config)
             plan = runner.make_plan(config, DATA_DIR.value, SLICE.value)
             draw = find_figure(config.figure, runner.COLUMNS)
-            listeners = tuple(_listeners(config.figure, draw))
+            several = hyperparameters.swept(plan.config, runner.NUMBERS)
+            listeners = tuple(_listeners(config.figure, draw, several))
             if processes.is_first():
                 stack.enter_context(locks.hold(Path(WORKDIR.value)))
             folder = _open_folder(plan)._replace(listeners=listeners)
@@ -198,10 +199,10 @@ def _open_folder(plan: Plan) -> RunFolder:
     )
 
 
-def _listeners(figure: str, draw: Callable) -> Iterator[Listener]:
+def _listeners(figure: str, draw: Callable, several: Sequence[str]) -> Iterator[Listener]:
     """Yield what the flags ask to hear of every part."""
     if TENSORBOARD.value:
-        board = tensorboard.Board(Path(WORKDIR.value), figure, draw)
+        board = tensorboard.Board(Path(WORKDIR.value), figure, draw, several)
         yield _explained("--tensorboard", board, tensorboard.__name__)
     if name := LOG_TO.value:
         own = by_name.find("listener", name, ("part",))

@@ -27,6 +27,7 @@ from experiments.storage import results
 from experiments.storage.files import replace_file
 from experiments.storage.listeners import Part
 from experiments.storage.records import RESULTS
+from experiments.tables.hyperparameters import WORDS
 
 FOLDER = "tensorboard"  # in the folder of a run
 EVENTS = "events.out.tfevents"  # TensorBoard looks for such files
@@ -43,13 +44,18 @@ class Board:
       workdir: the folder of the run.
       figure: the name of its figure.
       draw: draws the figure of rows.
+      several: the settings that list several numbers, which names of members tell.
 
     Raises:
       ValueError: if tensorboardX is not installed, or if the folder is a file.
     """
 
     def __init__(
-        self, workdir: Path, figure: str, draw: Callable[[Sequence[results.Row]], Figure]
+        self,
+        workdir: Path,
+        figure: str,
+        draw: Callable[[Sequence[results.Row]], Figure],
+        several: Sequence[str] = (),
     ) -> None:
         try:
             from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingImports]
@@ -60,16 +66,17 @@ class Board:
         if (folder := workdir / FOLDER).exists() and not folder.is_dir():
             raise ValueError(f"--tensorboard: {folder} is a file, expected a folder.")
         self._workdir, self._figure, self._draw = workdir, figure, draw
+        self._several = several
         self._open = SummaryWriter
 
     def __call__(self, part: Part) -> None:
         """Write a part, unless it was found complete and has its files."""
         if part.table.name != RESULTS:
             return
-        members = {_member(row) for row in part.rows}
+        members = {_member(row, self._several) for row in part.rows}
         if not part.is_new and all(self._file(name, part).exists() for name in members):
             return
-        for member, points in _points(part).items():
+        for member, points in _points(part, self._several).items():
             self._write(self._file(member, part), lambda writer, own=points: _add(writer, own))
         if part.table.parent == self._workdir:
             image = self._figure, pixels(self._draw(part.so_far)), len(part.so_far)
@@ -97,7 +104,7 @@ def _add(writer: Any, points: Sequence[Point]) -> None:
         writer.add_scalar(tag, value, step)
 
 
-def _points(part: Part) -> dict[str, list[Point]]:
+def _points(part: Part, several: Sequence[str]) -> dict[str, list[Point]]:
     """Return the points of the charts of every member."""
     curves = part.curves()
     names = list(curves)
@@ -105,7 +112,7 @@ def _points(part: Part) -> dict[str, list[Point]]:
     evaluations = len(curves["step"]) // len(part.rows) if curves else 0
     points = defaultdict(list)
     for place, row in enumerate(part.rows):
-        own = points[_member(row)]
+        own = points[_member(row, several)]
         axis, step = next(((name, row[name]) for name in AXES if name in row), ("", 0))
         for name in ("density", *results.columns_between(row, "density", "code_version")):
             own += _finite(f"results/{name}", [row[name]], [step])
@@ -124,13 +131,13 @@ def _finite(tag: str, values: Iterable[Any], steps: Iterable[Any]) -> Iterator[P
             yield tag, float(value), int(step)
 
 
-def _member(row: results.Row) -> str:
+def _member(row: results.Row, several: Sequence[str]) -> str:
     """Return the folder of the member of a row: ``large_final/seed_0``."""
     about = results.columns_between(row, "dataset", "density")
-    left_out = (*AXES, *(IN_VARIANT if "variant" in row else ()))
+    left_out = {*AXES, *(IN_VARIANT if "variant" in row else ()), *(WORDS.keys() - set(several))}
     words = [
         row[name] if isinstance(row[name], str) else f"{name}_{row[name]}"
         for name in about
-        if name not in left_out
+        if name not in left_out and row[name] is not None  # as of what a dense network lacks
     ]
     return "/".join(re.sub(r"[^\w.:+-]", "_", word) for word in words)

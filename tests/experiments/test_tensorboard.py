@@ -68,10 +68,10 @@ def read(request, monkeypatch):
     return read_lines
 
 
-def board(workdir, kind):
+def board(workdir, kind, several=()):
     config = kind()
     draw = find_figure(config.figure, RUNNERS[config.runner].COLUMNS)
-    return tensorboard.Board(workdir, config.figure, draw)
+    return tensorboard.Board(workdir, config.figure, draw, several)
 
 
 def points(workdir, read):
@@ -159,6 +159,31 @@ def test_a_member_that_diverged_has_no_points(tmp_path, read):
     assert {member for member, _ in found} == {".._a_b/seed_1"}
     tags = {tag for _, tag in found}
     assert "results/density" in tags and "results/test_accuracy" not in tags
+
+
+@pytest.mark.parametrize(
+    ("several", "dense", "pruned"),
+    [
+        ((), "dense/seed_0", "random/seed_0"),
+        (("default_rate",), "dense/seed_0", "random/default_rate_0.5/seed_0"),
+        (
+            ("learning_rate", "default_rate"),
+            "dense/learning_rate_0.01/seed_0",
+            "random/learning_rate_0.01/default_rate_0.5/seed_0",
+        ),
+    ],
+)
+def test_names_of_members_tell_numbers_where_there_are_several(
+    several, dense, pruned, tmp_path, read
+):
+    row = tiny.blank_row(RUNNERS["iterative"].COLUMNS) | {"seed": 0, "learning_rate": 0.01}
+    rows = [
+        row | {"variant": "dense", "default_rate": None, "round": 0},
+        row | {"variant": "random", "default_rate": 0.5},
+    ]
+    part = Part(tmp_path / "dense" / "results.csv", "round_00", rows, rows, (), True)
+    board(tmp_path, tiny.config, several)(part)
+    assert {member for member, *_ in points(tmp_path, read)} == {dense, pruned}
 
 
 def test_without_tensorboardx_a_line_says_what_to_install(tmp_path, monkeypatch):
