@@ -51,6 +51,7 @@ OUTPUT = define_file("output", None, "Path of the table without its suffix.", re
 ALLOW_CODE_CHANGE = define_allow_code_change()
 flags.declare_key_flag(ALLOW_CODE_CHANGE.name)
 
+ROUNDS = {"num_rounds", "rounds"}  # settings of runs that finish round by round
 DIRTY = "dirty"  # in the versions of rows that uncommitted code made before versions told sources
 
 
@@ -97,7 +98,7 @@ def collect(
     lists = (*runner.LISTS, *runner.NUMBERS)
     complete = math.prod(len(listed(config.get(name))) for name in lists)
     sliced = any("slice" in source for source in configs)
-    if sliced and "num_rounds" not in config and len(rows) < complete:
+    if sliced and not ROUNDS & config.keys() and len(rows) < complete:
         raise ValueError(f"the slices have {len(rows)} of {complete} rows; finish them first.")
     whole = sorted(rows, key=runner.row_key(config))
     config |= _codes(whole, allow_code_change)
@@ -300,8 +301,8 @@ def check_slices(configs: Sequence[dict[str, Any]], tables: Sequence[list[result
 
 
 def _last_round(config: dict[str, Any], rows: Sequence[results.Row]) -> int:
-    """Return the last round of a slice, 0 if its runner trains no rounds, -1 if it has no rows."""
-    return max((row["round"] if "num_rounds" in config else 0 for row in rows), default=-1)
+    """Return the last round of a slice, 0 if it does not finish by rounds, -1 if it has no rows."""
+    return max((row["round"] if ROUNDS & config.keys() else 0 for row in rows), default=-1)
 
 
 def _read_config(path: Path) -> dict[str, Any]:

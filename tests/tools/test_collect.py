@@ -4,7 +4,7 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from experiments.runners import iterative, learned
+from experiments.runners import connectivity, iterative, learned
 from experiments.storage import results
 from experiments.storage.code import Code
 from experiments.storage.files import read_json, write_json
@@ -319,3 +319,25 @@ def test_slices_of_supermasks_join_into_the_bytes_of_one_run(make_config, tmp_pa
     shutil.rmtree(slices[0] / "parts")
     with pytest.raises(ValueError, match=r"the slices have \d+ of \d+ rows; finish them first"):
         collect.collect(slices, tmp_path / "again")
+
+
+def test_slices_of_connectivity_have_finished_the_same_round(tmp_path):
+    run = tiny.finished(tiny.connected)
+    rows = results.read_rows(run / "results.csv", connectivity.COLUMNS)
+
+    def write(seed, rounds):
+        folder = tmp_path / f"slice_{seed}"
+        own = [row for row in rows if row["seed"] == seed and row["round"] in rounds]
+        write_json(folder / "config.json", read_json(run / "config.json") | {"slice": f"{seed}/2"})
+        write_json(folder / "environment.json", [])
+        results.write_rows(folder / "results.csv", own, connectivity.COLUMNS)
+        return folder
+
+    slices = [write(0, (0, 1)), write(1, (0,))]
+    with pytest.raises(ValueError, match=r"slices 1/2 have not finished round 1\.$"):
+        collect.collect(slices, tmp_path / "table")
+    write(1, (0, 1))
+    assert repr(collect.collect(slices, tmp_path / "table")) == repr(rows)
+    for seed in (0, 1):
+        write(seed, (0,))
+    assert {row["round"] for row in collect.collect(slices, tmp_path / "table")} == {0}
