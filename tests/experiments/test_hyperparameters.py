@@ -37,6 +37,12 @@ SWEEPS = {
         {"learning_rate": (1.2e-3, 0.01), "weight_decay": (0.0, 0.01)},
         (0.01, 0.01),
     ),
+    "rewound": (  # of a network with state, whose layers are ranked together
+        tiny.rewound(variants=("random",), num_rounds=1, seeds=(0,), rates=(), least=5,
+                     network="tests.experiments.functions:normalised"),
+        {"learning_rate": (1.2e-3, 0.01), "default_rate": (0.5, 0.3)},
+        (0.01, 0.3),
+    ),
     "learned": (
         tiny.learned(variants=("init:rescale",), initial_logits=(1.0,), retrain_epochs=0, **SMALL),
         {"learning_rate": (100.0, 30.0), "weight_decay": (0.0, 1e-4), "momentum": (0.9, 0.0)},
@@ -83,6 +89,7 @@ def curves_of(folder, own):
 @pytest.mark.parametrize(
     "name",
     [*(pytest.param(name, marks=pytest.mark.optimized) for name in ("sgd", "adam", "learned")),
+     pytest.param("rewound", marks=[pytest.mark.optimized, pytest.mark.slow]),
      "pruning_at_init"],
 )  # fmt: skip
 def test_members_are_those_of_runs_alone_to_the_last_bit(name, tmp_path, compilations):
