@@ -43,13 +43,13 @@ def _augmentation(config: Settings, problem: Problem) -> Augment | None:
     return functools.partial(augment, shift=shift, flip=flip) if shift or flip else None
 
 
-def refuse_state(network: str, problem: Problem, measured: str) -> None:
-    """Check that a network has no state, where networks are measured that were not trained.
+def refuse_state(network: str, problem: Problem, lacking: str) -> None:
+    """Check that a network has no state, where networks come from something that has none.
 
     Args:
       network: its name.
       problem: the network and the data set.
-      measured: what is measured, a noun in the plural, for the message.
+      lacking: what has no state, a noun in the plural, for the message.
 
     Raises:
       ValueError: if it has state.
@@ -57,6 +57,6 @@ def refuse_state(network: str, problem: Problem, measured: str) -> None:
     if problem.model_state is not None:
         raise ValueError(
             f"config.network: {network} has state beside its parameters, such as the running "
-            f"statistics of BatchNorm, which {measured} lack; expected a network without, such as "
+            f"statistics of BatchNorm, which {lacking} lack; expected a network without, such as "
             "lenet300 or one with GroupNorm."
         )

@@ -36,8 +36,8 @@ def open_workdir(
 
     It is the same run if only `MAY_CHANGE` differs: the figure, the number of rounds, the chunk
     size, the number of checkpoints and the place of the ticket that it starts from. `num_rounds`
-    never falls. A folder in which nothing was made
-    yet, because the run did not fit into memory, say, is free for any run.
+    never falls. A folder in which nothing was made yet, because the run did not fit into memory,
+    say, is free for any run.
 
     Args:
       folder: the path.
