@@ -162,8 +162,9 @@ def run(
     copier = Copier(plan)
     copier.check_memory(max(map(plan.num_copies, todo)), max_memory)
     own = folder.below("tickets")
-    iterative.run(plan.tickets, own, command, max_memory, save_every)
     tickets = Checkpoints(own.below("checkpoints"), plan.tickets.config.keep_checkpoints)
+    tickets.go_back(todo)
+    iterative.run(plan.tickets, own, command, max_memory, save_every)
     origin = Origin(folder.code_version, command)
     with (
         RoundProgress(len(todo), copier.num_steps(todo), noun="comparison") as progress,

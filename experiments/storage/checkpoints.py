@@ -8,7 +8,7 @@ folder that does not match it is damaged. It also says which run made the checkp
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +116,25 @@ class Checkpoints:
                 processes.say(f"{error}; moved to {self._set_aside(round)}")
         return None
 
+    def go_back(self, needed: Iterable[int]) -> None:
+        """Move aside the rounds from the first needed one that is damaged, and report it.
+
+        A run that resumes after the newest round then makes them again.
+
+        Args:
+          needed: rounds; those after the newest one are still to come.
+        """
+        there = self.rounds()
+        for round in sorted(number for number in needed if there and number < there[-1]):
+            try:
+                _compare(*self._paths(round), self._identity)
+            except ValueError as error:
+                processes.say(f"{error}; the rounds from {round} on are made again")
+                for number in there:
+                    if number >= round:
+                        self._set_aside(number)
+                return
+
     def _paths(self, round: int) -> tuple[Path, Path]:
         arrays = self._folder / f"round_{round:02}"
         return arrays, arrays.with_name(f"{arrays.name}.json")
@@ -168,6 +187,8 @@ def _checksums(folder: Path) -> dict[str, str]:
 def _compare(folder: Path, sums: Path, identity: Identity) -> None:
     try:
         content = dict(read_json(sums))
+    except FileNotFoundError:
+        raise ValueError(f"{sums} is missing") from None
     except (ValueError, TypeError) as error:
         raise ValueError(f"{sums} is damaged") from error
     made_by = content.pop(MADE_BY, None)

@@ -119,6 +119,28 @@ def test_damage_of_any_file_leads_back_to_the_previous_round(folder, tmp_path, c
         assert Checkpoints(tiny.folder(copy), keep=2).rounds() == [0, 1]
 
 
+@pytest.mark.parametrize("loss", ["damaged", "missing"])
+def test_a_run_goes_back_to_the_round_before_a_needed_one_that_is_lost(folder, loss, capsys):
+    checkpoints = Checkpoints(tiny.folder(folder), keep=9)
+    for number in range(5):
+        checkpoints.save(number, {"w": np.float32([number])})
+    sums = folder / "round_02.json"
+    lost = next(path for path in (folder / "round_02").rglob("*") if path.is_file())
+    if loss == "missing":
+        lost = sums
+        sums.unlink()
+    else:
+        damage(lost, "cut")
+    checkpoints.go_back([0, 1, 3, 7])
+    assert checkpoints.rounds() == [number for number in range(5) if number != 2 or sums.exists()]
+    assert capsys.readouterr().err == ""
+    checkpoints.go_back([3, 2])
+    assert checkpoints.rounds() == [0, 1]
+    said = f"{lost} is {loss}; the rounds from 2 on are made again\n"
+    assert capsys.readouterr().err == said
+    assert (folder.with_name("checkpoints_damaged") / "round_04" / "arrays").exists()
+
+
 def test_an_incomplete_round_does_not_count(folder):
     checkpoints = Checkpoints(tiny.folder(folder), keep=2)
     checkpoints.save(0, make_outcome(0))

@@ -102,6 +102,17 @@ def test_a_copy_that_diverged_has_no_accuracies(copier, copies):
         assert np.isfinite(values[1:]).all()
 
 
+def test_a_ticket_that_is_damaged_is_made_again(rows, capsys):
+    workdir = tiny.finished(tiny.connected)
+    (workdir / "parts" / "results" / "round_00.json").unlink()
+    arrays = workdir / "tickets" / "checkpoints" / "round_00"
+    damaged = next(path for path in arrays.rglob("*") if path.is_file())
+    damaged.write_bytes(b"something else")
+    assert repr(tiny.run(workdir, tiny.connected())) == repr(rows)
+    said = f"{damaged} is damaged; the rounds from 0 on are made again"
+    assert said in capsys.readouterr().err
+
+
 def test_copies_start_from_the_step_of_late_rewinding(tmp_path):
     config = tiny.connected(rewind_step=20, seeds=(0,), variants=("large_final",), rounds=(1,))
     rows = tiny.run(tmp_path, config)
