@@ -294,7 +294,10 @@ def _check_rewinding(
             lambda params: with_schedules_at(step, optimizer.init(params)), problem.params
         )
     except ValueError as error:
-        raise ValueError(f"config.rewind_step is {step}, but {error}") from None
+        why = str(error).partition(", so a late start")[0]
+        raise ValueError(
+            f"config.rewind_step is {step}, but {why}; expected 0, or another optimizer."
+        ) from None
 
 
 def run(
