@@ -6,6 +6,9 @@ A member is a run of TensorBoard, so that its charts compare members:
                                       validation_accuracy/round_03, ... over the steps of a training
     tensorboard/figures               the figure of the experiment, over the number of results
 
+A line between two copies is a run, too, `dense/rewind_step_0/seed_0/copy_0/other_copy_1`, which has
+test_accuracy/round_03, ... over its positions in percent.
+
 A part of the table has a file of its name in the folder of each of its members. Files are written
 whole and replace those of their name, and a resumed run skips the parts that have theirs. So
 nothing is there twice, and parts that were completed without this module are caught up.
@@ -32,6 +35,7 @@ from experiments.tables.hyperparameters import WORDS
 FOLDER = "tensorboard"  # in the folder of a run
 EVENTS = "events.out.tfevents"  # TensorBoard looks for such files
 AXES = ("round", "power")  # the columns that results are shown over
+POSITION = "position"  # on a line between copies
 IN_VARIANT = ("criterion", "mask_one", "mask_zero", "weights", "rescale")  # its name tells them
 
 Point = tuple[str, float, int]  # the tag of a chart, a value and its step
@@ -114,9 +118,12 @@ def _points(part: Part, several: Sequence[str]) -> dict[str, list[Point]]:
     for place, row in enumerate(part.rows):
         own = points[_member(row, several)]
         axis, step = next(((name, row[name]) for name in AXES if name in row), ("", 0))
-        for name in ("density", *results.columns_between(row, "density", "code_version")):
-            own += _finite(f"results/{name}", [row[name]], [step])
         training = f"{axis}_{step:02}" if axis else part.name
+        for name in ("density", *results.columns_between(row, "density", "code_version")):
+            if POSITION in row:
+                own += _finite(f"{name}/{training}", [row[name]], [round(100 * row[POSITION])])
+            else:
+                own += _finite(f"results/{name}", [row[name]], [step])
         chosen = slice(place * evaluations, (place + 1) * evaluations)
         for metric in metrics:
             values = curves[metric][chosen], curves["step"][chosen]
@@ -134,7 +141,8 @@ def _finite(tag: str, values: Iterable[Any], steps: Iterable[Any]) -> Iterator[P
 def _member(row: results.Row, several: Sequence[str]) -> str:
     """Return the folder of the member of a row: ``large_final/seed_0``."""
     about = results.columns_between(row, "dataset", "density")
-    left_out = {*AXES, *(IN_VARIANT if "variant" in row else ()), *(WORDS.keys() - set(several))}
+    told = IN_VARIANT if "variant" in row else ()
+    left_out = {*AXES, POSITION, *told, *(WORDS.keys() - set(several))}
     words = [
         row[name] if isinstance(row[name], str) else f"{name}_{row[name]}"
         for name in about

@@ -186,6 +186,20 @@ def test_names_of_members_tell_numbers_where_there_are_several(
     assert {member for member, *_ in points(tmp_path, read)} == {dense, pruned}
 
 
+def test_a_line_between_copies_is_a_run_over_its_positions(tmp_path, read):
+    row = tiny.blank_row(RUNNERS["connectivity"].COLUMNS)
+    about = {"variant": "dense", "rewind_step": 10, "seed": 0, "copy": 0, "other_copy": 1}
+    rows = [
+        row | about | {"round": 3, "position": position, "test_accuracy": 0.5 + position / 4}
+        for position in (0.0, 0.5, 1.0)
+    ]
+    table = tmp_path / "dense" / "results.csv"
+    board(tmp_path, tiny.connected)(Part(table, "round_03", rows, rows, (), True))
+    line = "dense/rewind_step_10/seed_0/copy_0/other_copy_1", "test_accuracy/round_03"
+    found = {place: value for place, value in points(tmp_path, read).items() if place[:2] == line}
+    assert found == {(*line, 0): 0.5, (*line, 50): 0.625, (*line, 100): 0.75}
+
+
 def test_without_tensorboardx_a_line_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     with pytest.raises(ValueError, match=r"not installed: pip install -e '.\[tensorboard\]'$"):
