@@ -7,10 +7,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from experiments.plots.styles import DOTTED, SOLID, Style, band_options, styles_for, told_apart
@@ -28,6 +32,7 @@ from experiments.tables.curves import (
 from experiments.tables.hyperparameters import joined
 
 SIZE = (6.5, 4.5)  # inches: the text width of a page
+MARGIN = 0.2  # inches, around a legend that is higher
 DENSE = Style("#707070", "", SOLID)
 
 
@@ -77,8 +82,8 @@ def draw_rounds(
         for line in lines:
             _draw_line(axes, line)
     weights_axis(panels[-1], min(curve.weights_left.min() for curve in everything))
-    _texts(figure, panels, rows, measure)
-    _legend(figure, lines, of_dense, title)
+    texts = _texts(figure, panels, rows, measure), _legend(figure, lines, of_dense, title)
+    _make_room(figure, texts)
     return figure
 
 
@@ -160,13 +165,21 @@ def weights_axis(axes: Axes, least: float) -> None:
     axes.set_xlabel("% of weights left", fontsize=9.5)
 
 
-def _texts(figure: Figure, panels: Sequence[Axes], rows: Sequence[Row], measure: Measure) -> None:
+def _make_room(figure: Figure, texts: Sequence[Artist]) -> None:
+    """Make a figure as high as its legend and its notes together, if it is lower."""
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    needed = sum(text.get_window_extent(renderer).height for text in texts) / figure.dpi
+    figure.set_figheight(max(figure.get_figheight(), needed + MARGIN))
+
+
+def _texts(figure: Figure, panels: Sequence[Axes], rows: Sequence[Row], measure: Measure) -> Text:
+    """Add title, labels and notes, and return the notes."""
     network, dataset = setting(rows)
     panels[0].set_title(f"{network} on {dataset}, {num_seeds(rows)}", fontsize=10.5)
     for axes in panels:
         axes.set_ylabel(measure.label, fontsize=9.5)
     figure.align_ylabels(panels)
-    figure.supxlabel(
+    return figure.supxlabel(
         "\n".join(_notes(panels, rows)), x=0.01, ha="left", fontsize=7.5, color="#555555"
     )
 
@@ -181,7 +194,7 @@ def _notes(panels: Sequence[Axes], rows: Sequence[Row]) -> list[str]:
 
 def _legend(
     figure: Figure, lines: Sequence[Line], dense: Sequence[tuple[Curve, Style]], title: str
-) -> None:
+) -> Legend:
     entries: list[tuple[tuple[int, float], str, Any]] = [
         (curve.end, label, Line2D([], [], linewidth=1.3, markersize=4.2, **style.line_options()))
         for curve, label, style, _ in lines
@@ -193,7 +206,7 @@ def _legend(
         label = "\n".join(in_lines(curve.name))
         entries.append(((last_round, curve.end[1]), label, handle))
     entries.sort(key=lambda entry: entry[0], reverse=True)
-    figure.legend(
+    return figure.legend(
         [handle for _, _, handle in entries],
         [label for _, label, _ in entries],
         loc="outside right upper",

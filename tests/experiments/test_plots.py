@@ -466,10 +466,18 @@ def test_save_writes_by_suffix_and_leaves_nothing_else(tmp_path, suffix, start):
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_nothing_overlaps_on_the_page():
-    figure = FIGURES["mask_criteria"](make_rows(tuple(CRITERIA), steepness=0.05))
+@pytest.mark.parametrize("num_rates", [1, 3])
+def test_nothing_overlaps_on_the_page(num_rates):
+    rates = [0.001 * (1 + place) for place in range(num_rates)]
+    rows = [
+        row | {"learning_rate": rate}
+        for rate in rates
+        for row in make_rows(tuple(CRITERIA), steepness=0.05)
+    ]
+    figure = FIGURES["mask_criteria"](rows)
     figure.draw_without_rendering()
     boxes = [axes.get_tightbbox() for axes in figure.axes] + [figure.legends[0].get_tightbbox()]
+    boxes += [text.get_window_extent() for text in figure.texts]
     page = figure.bbox
     for place, box in enumerate(boxes):
         assert page.x0 <= box.x0 and box.x1 <= page.x1
