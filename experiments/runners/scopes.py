@@ -80,13 +80,13 @@ def _make_scope(config: ScopeSettings, problem: Problem, last: int, mask: PyTree
 
 
 def _make_global(config: ScopeSettings, problem: Problem, last: int, mask: PyTree | None) -> Scope:
+    of_leaves = settings.rates_of_leaves(config, problem.params)
     if above := [rule for rule in config.rates if rule[1]]:
         raise ValueError(
             f"config.rates has {above[0]}, but config.scope is {GLOBAL}, where all layers together "
             "lose config.default_rate; expected only rules with rate 0, which exempt layers, or "
             "none: --config.rates='()'."
         )
-    of_leaves = settings.rates_of_leaves(config, problem.params)
     ranked = jax.tree.map(lambda yes, rate: yes and rate > 0, problem.prunable, of_leaves)
     if not any(jax.tree.leaves(ranked)):
         raise ValueError(

@@ -109,6 +109,8 @@ WRONG = [
       for runner in ("iterative", "one_shot")),
     *(case("types", "iterative", r"config.rates: rule .* is not a pair \(pattern, rate\)", rates=v)
       for v in (("output/kernel", 0.1), (("output/kernel",),), (("output/kernel", 0.1, 2),))),
+    *(case("types", "iterative", f"config.rates: {wrong}", rates=rates, scope="global")
+      for wrong, rates in ((r"rule .* is not a pair", ("output/kernel", 0.0)), ("rules is 5", 5))),
     case("types", "iterative", "config.rates: .* rule 'output/kernel' is '0.1', expected a number",
          rates=(("output/kernel", "0.1"),)),
     case("types", "iterative", "config.rates: rule b'.*' is not a regular expression",
