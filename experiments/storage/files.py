@@ -34,10 +34,12 @@ def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
       write: writes the new content to the temporary path that it is given.
 
     Raises:
-      OSError: if the file cannot be written.
+      OSError: if the file cannot be written, or is a folder.
       Lost: if its folder was replaced since it was locked, see `locks.check`.
     """
     locks.check(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder, expected a file.")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
     write(temporary)

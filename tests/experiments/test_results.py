@@ -23,6 +23,13 @@ def make_row(**changes):
     return tiny.blank_row(iterative.COLUMNS) | changes
 
 
+def test_a_folder_in_the_place_of_a_file_stays(tmp_path):
+    (tmp_path / "table.csv").mkdir()
+    with pytest.raises(IsADirectoryError, match=r"table.csv is a folder, expected a file\.$"):
+        results.write_rows(tmp_path / "table.csv", [make_row()], iterative.COLUMNS)
+    assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]
+
+
 @pytest.mark.parametrize("value", [0.1 + 0.2, 1 / 3, 5e-324, -0.0, float("nan"), float("inf")])
 def test_a_table_reads_back_exactly(tmp_path, value):
     command = "python -m x '--config.seeds=(0, 1)' \"two\nlines\""
