@@ -58,7 +58,11 @@ def _draw_curves(paths: Sequence[Path]) -> Figure:
 
 def _draw_rows(name: str, paths: Sequence[Path]) -> Figure:
     figure = lookup("figure", name, FIGURES | {"mask_analysis": mask_analysis.draw})
-    return figure([row for path in paths for row in read_table(path)])
+    rows = [row for path in paths for row in read_table(path)]
+    for column in getattr(figure, "needs", ()):
+        if rows and not any(column in row for row in rows):
+            raise KeyError(column)
+    return figure(rows)
 
 
 def _about(curves: Path) -> str:

@@ -62,7 +62,8 @@ def find(row_id: str, folder: Path) -> Found:
                 ]
                 alone = runner.alone(ConfigDict(settings), row)
                 return Found(row, runner, table, alone, config.get("data"), machines)
-    raise ValueError(f"no table in {folder} has a row {row_id!r}.")
+    missing = "" if folder.is_dir() else ": there is no such folder"
+    raise ValueError(f"no table in {folder} has a row {row_id!r}{missing}.")
 
 
 def check_config(found: Found, own: Path | None) -> None:

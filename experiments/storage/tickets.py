@@ -198,7 +198,8 @@ def _refusal(path: Path, content: bytes, error: Exception) -> str:
         return f"{path} is a pickle, which may run code; convert it where torch is: {command}"
     reason = " ".join(str(error).split())
     return (
-        f"{path} is damaged, or no file of safetensors, as python -m tools.ticket writes ({reason})"
+        f"{path} is damaged, or no file of safetensors, as python -m tools.ticket writes "
+        f"without --format ({reason})"
     )
 
 

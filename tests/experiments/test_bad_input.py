@@ -389,6 +389,7 @@ START = (RUN, CONFIG, NEW)
 LAUNCH = ("tools.launch", CONFIG, NEW, "--cluster=local")
 TABLE = "results/mask_criteria_lenet300_mnist.csv"
 HEURISTIC = "results/heuristic_supermasks_lenet300_mnist.csv"
+LINES = "results/linear_mode_connectivity_lenet300_mnist.csv"
 A_NUMBER = "could not convert string to float"
 
 ONE_SHOT = "--config=experiments/configs/heuristic_supermasks.py:lenet300,tiny"
@@ -477,7 +478,9 @@ TYPED = [
     ("names", ("tools.report", "--tabel=x"), "Unknown command line flag 'tabel'"),
     ("names", ("tools.figure", "pie", TABLE, "--picture={new}.png"), "unknown figure 'pie'; known"),
     ("names", ("tools.figure", "mask_criteria", HEURISTIC, "--picture={new}.png"),
-     "mask_criteria cannot show a table that lacks the column 'variant'"),
+     "mask_criteria cannot show a table that lacks the column 'round'"),
+    ("names", ("tools.figure", "mask_criteria", LINES, "--picture={new}.png"),
+     "mask_criteria cannot show a table that lacks the column 'criterion'"),
     ("names", ("tools.figure", "mask_criteria", TABLE, "--picture={new}.xyz"), "supported formats"),
     ("names", ("tools.rerun", "f00"), "no table in results has a row 'f00'"),
     ("names", ("tools.rerun", "a", "b"), "name the id of one row"),
@@ -555,7 +558,7 @@ TYPED = [
     ("paths", ("tools.figure", "learning_curves", "{file}", "--picture={new}.png"), "{file}"),
     ("paths", ("tools.plane", "{new}", "--picture={new}.png"), "'{new}/config.json'"),
     ("paths", ("tools.plane", "a", "b", "--picture={new}.png"), "name one folder of a run, or"),
-    ("paths", ("tools.rerun", "f00", "--results={new}"), "no table in {new} has a row 'f00'"),
+    ("paths", ("tools.rerun", "f00", "--results={new}"), "{new} has a row 'f00': there is no"),
     ("empty lists", ("tools.benchmark", "--networks="), "--networks is empty, expected: networks"),
     ("empty lists", ("tools.benchmark", "--members="), "--members is empty, expected: sizes"),
     ("empty lists", ("tools.benchmark", "--mappings="), "--mappings is empty, expected: how mem"),
