@@ -128,7 +128,9 @@ def _mean(accuracies: np.ndarray, digits: int = 2) -> str:
 def _some_rounds(curves: Sequence[Curve], width: int) -> list[int]:
     """Return evenly spaced rounds from first to last, as many as fit into `width`."""
     rounds = sorted({int(number) for curve in curves for number in curve.rounds})
-    widest = max(len(_cell(curve, number)) for curve in curves for number in rounds)
+    heads = [_weights_left(curves, number) for number in rounds]
+    cells = [_cell(curve, number) for curve in curves for number in rounds]
+    widest = max(len(text) for text in (*heads, *cells))
     num_columns = min(MOST_COLUMNS, max(2, width // (widest + 2)))
     places = np.linspace(0, len(rounds) - 1, num_columns).round().astype(int)
     return [rounds[place] for place in np.unique(places)]
@@ -136,7 +138,8 @@ def _some_rounds(curves: Sequence[Curve], width: int) -> list[int]:
 
 def _weights_left(curves: Sequence[Curve], number: int) -> str:
     percents = [p for curve in curves for p in curve.weights_left[curve.rounds == number]]
-    return f"{np.mean(percents):.3g} %"
+    ends = dict.fromkeys(f"{percent:.3g}" for percent in (min(percents), max(percents)))
+    return f"{' to '.join(ends)} %"
 
 
 def _cell(curve: Curve, number: int) -> str:

@@ -124,6 +124,19 @@ def test_every_number_has_a_line():
     assert "3 seeds" in str(summary(rows).caption)
 
 
+def test_pruning_rates_that_differ_give_a_range_of_the_weights_left():
+    rows = [
+        row | {"density": (1 - (row["default_rate"] or 0)) ** row["round"]}
+        for row in swept_rows(default_rate=(0.25, 0.5))
+    ]
+    heads = [str(column.header).split("\n") for column in summary(rows, 80).columns[1:]]
+    ranges = "100 %", "50 to 75 %", "25 to 56.2 %"
+    assert heads == [[f"round {number}", left] for number, left in enumerate(ranges)]
+    for width in (50, 60, 80):
+        lines = printed(rows, width).splitlines()
+        assert all(len(line) <= width and "…" not in line for line in lines)
+
+
 def test_without_pruning_rounds_only_dense_is_shown():
     assert [row[0] for row in cells(summary(make_rows((), 0)))] == ["variant", "dense"]
 
