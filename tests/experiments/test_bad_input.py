@@ -212,7 +212,7 @@ WRONG = [
     *(case("ranges", "iterative", f"rewind_step is {step}, expected a multiple of the 10 of .*, l",
            rewind_step=step) for step in (15, 30)),
     case("ranges", "iterative", integer("rewind_step", -1, 0), rewind_step=-1),
-    case("types", "iterative", "rewind_step is 10, but the optimizer's ScheduleFreeState counts .* others; expected 0",
+    case("types", "iterative", "rewind_step is 10, .* ScheduleFreeState counts .*; expected 0",
          rewind_step=10, optimizer="optax.contrib.schedule_free_sgd"),
     case("names", "iterative", "unknown scope 'all'; known: global, layer", scope="all"),
     case("ranges", "iterative", "config.least is 3, but config.scope is layer, expected", least=3),

@@ -105,7 +105,7 @@ def plan():
 # Settings that the id of a row does not depend on.
 OF_THE_SWEEP = {
     "runner", "experiment", "figure", "variants", "seeds", "num_rounds", "chunk_evals",
-    "keep_checkpoints",
+    "keep_checkpoints", "start",  # start_sha256 tells what the file says
 }  # fmt: skip
 MEASURED = (
     "early_stop_step", "validation_loss", "validation_accuracy", "test_accuracy",
