@@ -124,8 +124,13 @@ def _read_config(file: Path) -> dict[str, Any]:
 
 def _check_same_run(workdir: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     def differing(names: Iterable[str]) -> str:
-        pairs = [(name, before.get(name), now.get(name)) for name in names]
-        return ", ".join(f"{name}: {old!r} -> {new!r}" for name, old, new in pairs if old != new)
+        changed = [name for name in names if before.get(name) != now.get(name)]
+        told = [
+            [repr(x[name]) if name in x else "not set" for x in (before, now)] for name in changed
+        ]
+        return ", ".join(
+            f"{n}: {old} -> {new}" for n, (old, new) in zip(changed, told, strict=True)
+        )
 
     if changes := differing(["format"]):
         raise ValueError(

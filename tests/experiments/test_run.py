@@ -98,7 +98,7 @@ MISTAKES = {
     ),
     "other slice": (
         [*SMALL, "--workdir={done}", "--slice=0/1"],
-        "error: {done} holds a run with other settings (slice: None -> '0/1'); choose",
+        "error: {done} holds a run with other settings (slice: not set -> '0/1'); choose",
     ),
     "memory": (
         [*SMALL, "--workdir={little}", "--max_memory=0.001"],

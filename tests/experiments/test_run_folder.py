@@ -74,7 +74,7 @@ def test_a_folder_of_another_version_is_refused(tmp_path):
     with pytest.raises(ValueError) as caught:
         open_workdir(tmp_path, CONFIG)
     assert str(caught.value) == (
-        f"{tmp_path} was made by another version (format: None -> {run_folder.FORMAT}); "
+        f"{tmp_path} was made by another version (format: not set -> {run_folder.FORMAT}); "
         "continue it with the version that its environment.json names, or choose another --workdir."
     )
 
@@ -100,9 +100,9 @@ def test_a_folder_needs_a_name(tmp_path, monkeypatch):
             {"seeds": (1,), "num_rounds": 3, "dataset": "mnist"},
             "(dataset: 'digits' -> 'mnist', seeds: [0, 1] -> [1])",
         ),
-        ({"extra": 1}, "(extra: None -> 1)"),
+        ({"extra": 1}, "(extra: not set -> 1)"),
         ({"data": "other"}, "(data: 'own' -> 'other')"),
-        ({"slice": "0/2"}, "(slice: None -> '0/2')"),
+        ({"slice": "0/2"}, "(slice: not set -> '0/2')"),
     ],
 )
 def test_a_folder_refuses_another_run_and_stays_as_it_is(tmp_path, changes, message):
