@@ -99,7 +99,7 @@ def measure(name: str, checkouts: Sequence[Path], turns: int, more: Sequence[str
         for checkout, place in zip(checkouts, places, strict=True):
             _run(checkout, name, place, [*more, f"--compilation_cache={place}.programs"])
         programs = [len(list(Path(f"{place}.programs").glob("*-cache"))) for place in places]
-        same = list(_comparisons(*places))
+        same = list(comparisons(*places))
         for turn in range(turns):
             taken.append(
                 tuple(
@@ -134,11 +134,17 @@ def _run(checkout: Path, name: str, workdir: Path, more: Sequence[str]) -> float
     return seconds
 
 
-def _comparisons(before: Path, now: Path) -> Iterator[bool]:
-    """Yield for every number that two runs have in common whether it is equal in both."""
+def comparisons(before: Path, now: Path) -> Iterator[bool]:
+    """Yield for every number that two runs have in common whether it is equal in both.
+
+    Args:
+      before: the folder of one run.
+      now: that of the other.
+    """
     for table in ("results.csv", "analysis.csv"):
         if (before / table).exists():
             yield from _tables(*(_read(place / table) for place in (before, now)))
+    # Curves and checkpoints, also those of the dense networks that a run begins with.
     for file in sorted(before.rglob("*.parquet")):
         yield from _curves(file, now / file.relative_to(before))
     for folder in sorted(path.with_suffix("") for path in before.rglob("checkpoints/*.json")):

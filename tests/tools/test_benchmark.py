@@ -16,6 +16,7 @@ from tools import (
     benchmark_gradual,
     benchmark_pruning,
     benchmark_sizes,
+    benchmark_versions,
 )
 from tools.benchmark import __main__ as benchmark
 from tools.benchmark import floors, loops, measurements, tasks
@@ -179,6 +180,7 @@ def test_the_page_on_performance_has_the_committed_tables():
         "benchmark_gradual": benchmark_gradual,
         "benchmark_pruning": benchmark_pruning,
         "benchmark_sizes": benchmark_sizes,
+        "benchmark_versions": benchmark_versions,
     }
     commands = re.findall(r"`python -m tools\.(\w+) [^`]*--table=(results/\w+)[^`]*`", page)
     committed = {path.stem for path in root.glob("results/benchmark*.csv")}
