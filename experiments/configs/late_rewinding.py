@@ -7,7 +7,10 @@ Networks: resnet20 and vgg16 (CIFAR-10) and all others. All layers are ranked to
     round; `:NETWORK,tiny`, on digits, takes seconds, and up to a minute with convolutions. To
     compare steps, run it again with --config.rewind_step=0, and with other multiples of
     --config.eval_every.
-Run time: the full form needs an accelerator.
+Run time: the full form needs an accelerator. resnet20,short takes 38 minutes of one core, about 19
+    on two; vgg16,short would take hours.
+Expect for resnet20,short, as test accuracy after two epochs: 64.4 % dense, and 67.8 % for the
+    ticket, which has 20 % of the weights and restarts from step 117 of the dense network.
 Expect for resnet20, as test accuracy: about 91.7 % dense. Rewound to a few hundred or thousand
     steps, tickets match it down to about 20 % of the weights; rewound to step 0, they do not, and
     are no better than random masks or other initial weights. For vgg16, about 93.5 % dense, and the
