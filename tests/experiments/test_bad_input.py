@@ -473,7 +473,7 @@ TYPED = [
     ("names", (*START, "more"), "unknown argument 'more'; flags start with --"),
     ("names", (RUN, f"{CONFIG},small", NEW), "'lenet300,tiny,small' after the colon of"),
     ("names", (RUN, "--config={configs}/nothing.py", NEW), "the file has no function get_config"),
-    ("names", (RUN, "--config={configs}/empty.py", NEW), "unknown runner None; known: iterative"),
+    ("names", (RUN, "--config={configs}/empty.py", NEW), "unknown runner None; known: connect"),
     ("names", (RUN, "--config={configs}/empty.py:conv2", NEW), "get_config.. takes 0 positional"),
     ("names", ("tools.report", "--tabel=x"), "Unknown command line flag 'tabel'"),
     ("names", ("tools.figure", "pie", TABLE, "--picture={new}.png"), "unknown figure 'pie'; known"),

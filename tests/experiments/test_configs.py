@@ -43,15 +43,19 @@ def check(name, network, tmp_path):
         return
     rows = run(config, tmp_path)
     count = math.prod(len(config[name]) for name in runner.LISTS)
-    iterative = config.runner == "iterative"
-    assert len(rows) == (len(config.seeds) + config.num_rounds * count if iterative else count)
+    if config.runner == "iterative":
+        count = len(config.seeds) + config.num_rounds * count
+    if config.runner == "connectivity":
+        tickets = sum(len(config.variants) if round else 1 for round in config.rounds)
+        count = len(config.seeds) * tickets * math.comb(config.copies, 2) * config.points
+    assert len(rows) == count
     assert repr(read_table(tmp_path / "results.csv")) == repr(rows)
     assert rows == sorted(rows, key=runner.row_key(config.to_dict()))
     assert all(0 <= row[name] <= 1 for row in rows for name in ACCURACIES)
     assert len(plots.FIGURES[config.figure](rows).axes) >= 1
     lines = len(config.criteria if config.runner == "one_shot" else config.variants)
     table = summary(rows)
-    assert table.row_count == lines + iterative
+    assert table.row_count == lines + (config.runner in ("connectivity", "iterative"))
 
 
 def check_refused(config):
