@@ -26,6 +26,11 @@ def rows():
     return read_table(tiny.finished(tiny.at_init) / "results.csv")
 
 
+def num_keep(plan, member):
+    """The prunable weights that a member keeps, at the only pruning rate."""
+    return plan.num_keep[plan.config.default_rate, plan.members[member].round]
+
+
 def kernels(tree, member):
     return {layer: np.asarray(own["kernel"][member]) for layer, own in tree.items()}
 
@@ -63,7 +68,7 @@ def test_magnitude_keeps_the_largest_weights_of_the_whole_network(plan, pruned):
     for i in members(plan, variant="magnitude"):
         weights, mask = (kernels(tree, i) for tree in pruned)
         sizes = np.sort(np.concatenate([np.abs(w).ravel() for w in weights.values()]))
-        least = sizes[-plan.num_keep[plan.members[i].round]]
+        least = sizes[-num_keep(plan, i)]
         for layer, w in weights.items():
             np.testing.assert_array_equal(mask[layer], np.abs(w) >= least)
 
@@ -88,7 +93,7 @@ def test_synflow_keeps_the_highest_scores_of_the_network_that_it_prunes(plan, pr
         whole = sum(w.size for w in weights.values())
         left = {layer: np.ones_like(w, bool) for layer, w in weights.items()}
         for turn in (1, 2, 3):
-            share = plan.num_keep[plan.members[i].round] / whole
+            share = num_keep(plan, i) / whole
             number = round(whole * share ** (turn / 3))
             scores = synflow(weights, left)
             least = np.sort(np.concatenate([s.ravel() for s in scores]))[-number]
