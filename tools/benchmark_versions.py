@@ -10,6 +10,7 @@ whose size is the number of programs. Rows are compared to the last digit, in th
 versions have, and so are learning curves and the arrays of the last checkpoint.
 """
 
+import argparse
 import csv
 import itertools
 import statistics
@@ -23,9 +24,8 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from absl import flags
 
-from experiments.command_line import define_file, define_folder, fail, path_of, run_program
+from supermask_jax.checks import check_integer, lookup
 from tools.benchmark import measurements
 
 # The paper's experiments, short enough to be repeated: by name, the flags of experiments.run.
@@ -39,12 +39,6 @@ RUNS = {
     "learned_supermasks": "learned_supermasks.py:lenet300 --config.epochs=10",
 }
 OF_THE_VERSION = ("id", "code_version", "command")  # columns
-
-_RUNS = flags.DEFINE_list("runs", list(RUNS), "names of runs")
-_TURNS = flags.DEFINE_integer("turns", 3, "turns of each run", lower_bound=1)
-_FLAGS = flags.DEFINE_string("flags", "", "more flags for experiments.run, in one word")
-_DATA_DIR = define_folder("data_dir", None, "Folder of prepared data sets.")
-_TABLE = define_file("table", None, "path without suffix for a .csv")
 
 
 class Row(NamedTuple):
@@ -180,30 +174,38 @@ def _arrays(before: Path, now: Path) -> Iterator[bool]:
         yield a is not None and b is not None and np.array_equal(a, b, equal_nan=True)
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure the runs that the flags name."""
+    flags = _parser().parse_args(arguments)
+    here, rows = Path(__file__).absolute().parents[1], []
     try:
-        if len(arguments) != 2:
-            raise ValueError("name the folder of one other checkout.")
-        if unknown := [name for name in _RUNS.value if name not in RUNS]:
-            raise ValueError(f"unknown run {unknown[0]!r}; known: {', '.join(RUNS)}.")
-        other = path_of(arguments[1])
+        names = [name for name in flags.runs.split(",") if lookup("run", name, RUNS)]
+        turns = check_integer("--turns", int(flags.turns) if flags.turns.isdecimal() else 0, 1)
+        other = Path(flags.other).expanduser()
         if not (other / "experiments" / "run.py").exists():
             raise ValueError(f"{other} is not a checkout: it has no experiments/run.py.")
-        checkouts = other.absolute(), Path(__file__).absolute().parents[1]
-        more = _FLAGS.value.split()
-        more += [f"--data_dir={Path(_DATA_DIR.value).absolute()}"] if _DATA_DIR.value else []
         print(measurements.markdown(HEAD, []))
-        rows = []
-        for name in _RUNS.value:
-            rows.append(measure(name, checkouts, _TURNS.value, more))
+        for name in names:
+            rows.append(measure(name, (other.absolute(), here), turns, flags.more.split()))
             print(measurements.markdown_line(cells(rows[-1])), flush=True)
     except (ValueError, OSError) as error:
-        fail(error)
-    if _TABLE.value:
-        measurements.write(Path(f"{_TABLE.value}.csv"), rows)
-        measurements.write_machine(Path(f"{_TABLE.value}.csv"))
+        sys.exit(f"error: {error}")
+    if flags.table:
+        measurements.write(Path(f"{flags.table}.csv"), rows)
+        measurements.write_machine(Path(f"{flags.table}.csv"))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").partition("\n")[0], allow_abbrev=False
+    )
+    parser.add_argument("other", help="the folder of the other checkout")
+    parser.add_argument("--runs", default=",".join(RUNS), help="runs")
+    parser.add_argument("--turns", default="3", help="turns of each run")
+    parser.add_argument("--more", default="", help="more flags of experiments.run, in one word")
+    parser.add_argument("--table", help="path without suffix for a .csv")
+    return parser
 
 
 if __name__ == "__main__":
-    run_program(main)
+    main()

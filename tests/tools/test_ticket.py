@@ -179,7 +179,7 @@ def test_torch_gets_no_ticket_whose_pruned_weights_are_not_0(tmp_path):
         (("--row=f00", "--output=t"), "name the folder of one run."),
         (("a", "b", "--row=f00", "--output=t"), "name the folder of one run."),
         (("{run}", "--row=f00", "--output=t"), "no table in {run} has a row 'f00'."),
-        (("nowhere", "--row=f00", "--output=t"), "no table in nowhere has a row 'f00'."),
+        (("nowhere", "--row=f00", "--output=t"), "no table in nowhere has a row 'f00': there"),
         (("{run}", "--row=f00"), "flag --output=None: Flag --output must have a value"),
         (("{run}", "--output=t"), "flag --row=None: Flag --row must have a value"),
         (("{run}", "--row=f00", "--output=t", "--format=pth"),
