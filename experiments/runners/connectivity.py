@@ -81,11 +81,7 @@ class Settings(iterative.TicketSettings):
 
     def of_tickets(self) -> iterative.Settings:
         """Return the settings for making the tickets, whose checkpoints are all kept."""
-        shared = {
-            field.name: getattr(self, field.name)
-            for field in dataclasses.fields(iterative.TicketSettings)
-        }
-        last = max(self.rounds)
+        shared, last = self.shared_with(iterative.TicketSettings), max(self.rounds)
         return iterative.Settings(**shared, num_rounds=last, keep_checkpoints=last + 1)
 
 
@@ -104,6 +100,11 @@ class Plan(NamedTuple):
     def pairs(self) -> list[tuple[int, int]]:
         """Every two copies of a ticket."""
         return list(itertools.combinations(range(self.config.copies), 2))
+
+    @property
+    def positions(self) -> np.ndarray:
+        """The points of a line, from 0 at one copy to 1 at the other, `[points]`."""
+        return np.linspace(0, 1, self.config.points)
 
     def num_copies(self, round: int) -> int:
         """Return the number of copies that a round trains."""
@@ -290,7 +291,7 @@ class Copier:
         padded = population.pad(ends, -(-len(places) // self._mesh.size) * self._mesh.size)
         problem = self._plan.problem
         data = eval_data(problem.network.apply, problem.params, problem.dataset)
-        shared = population.replicate((self._positions(), data), self._mesh)
+        shared = population.replicate((np.float32(self._plan.positions), data), self._mesh)
         _, found = self._program((), population.shard(padded, self._mesh), *shared)
         found = population.take(population.gather(found), slice(len(places)))
         return {name: x.reshape(tickets, len(pairs), -1) for name, x in found.items()}
@@ -311,9 +312,6 @@ class Copier:
             return jax.tree.map(lambda value: jnp.where(finite, value, jnp.nan), found)
 
         return nothing, lax.map(at, positions)
-
-    def _positions(self) -> np.ndarray:
-        return np.linspace(0, 1, self._plan.config.points, dtype=np.float32)
 
     def _held(self, copies: int) -> int:
         """Return the bytes of the copies in main memory: where they start, their masks and ends."""
@@ -357,12 +355,11 @@ def _make_rows(
     plan: Plan, round: int, mask: PyTree, measured: dict[str, np.ndarray], origin: Origin
 ) -> list[results.Row]:
     densities = iterative.densities(mask, plan.problem.prunable)
-    positions = np.linspace(0, 1, plan.config.points)
     rows = []
     for t, member in enumerate(plan.tickets.members(round)):
         for p, (copy, other) in enumerate(plan.pairs):
             table = {name: values[t, p] for name, values in measured.items()}
-            for i, position in enumerate(positions):
+            for i, position in enumerate(plan.positions):
                 own = {
                     "variant": str(member.variant or "dense"),
                     "rewind_step": plan.config.rewind_step,

@@ -81,10 +81,7 @@ class Settings(iterative.PruningSettings):
 
     def of_dense(self) -> iterative.Settings:
         """Return the settings for training the dense networks."""
-        shared = {
-            field.name: getattr(self, field.name)
-            for field in dataclasses.fields(iterative.PruningSettings)
-        }
+        shared = self.shared_with(iterative.PruningSettings)
         return iterative.Settings(**shared, variants=self.criteria, num_rounds=0)
 
 

@@ -254,6 +254,14 @@ class Settings:
             if name not in younger or value != younger[name]
         }
 
+    def shared_with(self, kind: "type[Settings]") -> dict[str, Any]:
+        """Return those of these settings that a parent class declares, by name.
+
+        Args:
+          kind: the parent class.
+        """
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(kind)}
+
     def of_a_member(self) -> dict[str, Any]:
         """Return the recorded settings that a single member's numbers depend on, for its id."""
         recorded = self.recorded()
