@@ -4,7 +4,7 @@ import functools
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.extend.core import jaxprs_in_params
+from jax.interpreters import partial_eval
 from jax.sharding import Mesh
 
 from experiments import processes
@@ -60,16 +61,19 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'s' * (number != 1)}"
 
 
-def available_memory() -> float:
+def available_memory(devices: Sequence[jax.Device]) -> float:
     """Return the bytes available for arrays.
 
     This is the memory of this process's accelerators, infinite if they do not report it; on a CPU,
     the main memory.
+
+    Args:
+      devices: of all processes.
     """
-    devices = jax.local_devices()
     if devices[0].platform == "cpu":
         return main_memory()
-    limits = [(device.memory_stats() or {}).get("bytes_limit", 0) for device in devices]
+    own = [device for device in devices if device.process_index == jax.process_index()]
+    limits = [(device.memory_stats() or {}).get("bytes_limit", 0) for device in own]
     return float(sum(limits)) or float("inf")
 
 
@@ -82,14 +86,15 @@ def main_memory() -> float:
         return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
-def main_memory_limit(max_memory: float | None) -> float:
+def main_memory_limit(max_memory: float | None, platform: str) -> float:
     """Return the limit of main memory in bytes, the lowest of all processes.
 
     Args:
       max_memory: the memory limit of this process in bytes; None for what is free now. On a CPU it
         limits main memory, elsewhere the memory of the devices.
+      platform: of the devices.
     """
-    if max_memory is None or jax.default_backend() != "cpu":
+    if max_memory is None or platform != "cpu":
         max_memory = main_memory()
     return processes.least(max_memory)
 
@@ -128,7 +133,7 @@ def count_products(fn: Callable[..., Any], *args: Any) -> float:
       >>> count_products(lambda x: x @ x, jnp.ones((2, 2)))
       16.0
     """
-    equations = _equations(jax.make_jaxpr(fn)(*args).jaxpr)
+    equations = _equations(_needed(fn, *args))
     return sum(times * _operations(equation) for equation, times in equations)
 
 
@@ -139,16 +144,26 @@ def largest_value(fn: Callable[..., Any], *args: Any) -> int:
       fn: any function that JAX can trace.
       args: its arguments, or their shapes and types.
     """
-    equations = _equations(jax.make_jaxpr(fn)(*args).jaxpr)
+    equations = _equations(_needed(fn, *args))
     return max(x.aval.size * x.aval.dtype.itemsize for eqn, _ in equations for x in eqn.outvars)
 
 
+def _needed(fn: Callable[..., Any], *args: Any) -> Any:
+    """Return the jaxpr of a call without the equations that its results do not need."""
+    jaxpr = jax.make_jaxpr(fn)(*args).jaxpr
+    return partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[0]
+
+
 def _equations(jaxpr: Any, times: int = 1) -> Iterator[tuple[Any, int]]:
-    """Yield all equations, including those of inner jaxprs, and how often each is executed."""
+    """Yield all equations, including those of inner jaxprs, and how often each is executed.
+
+    Of a conditional, it takes the last branch: of the code of platforms, that is the default.
+    """
     for equation in jaxpr.eqns:
         yield equation, times
-        for inner in jaxprs_in_params(equation.params):
-            yield from _equations(inner, times * equation.params.get("length", 1))
+        inner = list(jaxprs_in_params(equation.params))
+        for one in inner[-1:] if equation.primitive.name == "cond" else inner:
+            yield from _equations(one, times * equation.params.get("length", 1))
 
 
 def _operations(equation: Any) -> float:

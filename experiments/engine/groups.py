@@ -1,7 +1,7 @@
 """Groups of members that train side by side, and the compiled programs that train them."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -71,8 +71,9 @@ class Recipe(NamedTuple):
       model_state: shapes and types of one member's model state; None for networks without state.
       context: shapes and types of one member's context.
       data: shapes and types of ``train``, ``validation``, ``test`` and ``batches``.
+      devices: those of all processes.
       members_at_once: the members that a device trains at once: 1 trains them in turn, k by `vmap`,
-        and 0 chooses for the backend.
+        and 0 chooses for the devices.
     """
 
     training: Training
@@ -81,6 +82,7 @@ class Recipe(NamedTuple):
     model_state: PyTree
     context: Mapping[str, PyTree]
     data: dict[str, PyTree]
+    devices: Sequence[jax.Device]
     members_at_once: int
 
     def compile(self, members: int) -> Programs:
@@ -89,7 +91,7 @@ class Recipe(NamedTuple):
         Args:
           members: the number of members that train side by side.
         """
-        mesh, width = share_devices(members, self.members_at_once)
+        mesh, width = share_devices(members, self.devices, self.members_at_once)
         multiple = mesh.size * (width or 1)
         padded = -(-members // multiple) * multiple
         sharded, whole = population.member_sharding(mesh), NamedSharding(mesh, PartitionSpec())
@@ -120,7 +122,7 @@ class Recipe(NamedTuple):
         ends = end, end, streams.context
         run_test = jax.jit(mapped(self._test)).lower((), ends, data).compile()
         memory = len(mesh.local_devices) * _memory(run_chunk)
-        if jax.default_backend() == "cpu":
+        if self.devices[0].platform == "cpu":
             memory += num_bytes(states)
         group = Group(members, padded, mesh, width, memory)
         return Programs(group, init, run_chunk, lowered.out_info, run_test)
@@ -147,24 +149,26 @@ class Recipe(NamedTuple):
         return nothing, tested
 
 
-def share_devices(members: int, members_at_once: int) -> tuple[Mesh, int | None]:
+def share_devices(
+    members: int, devices: Sequence[jax.Device], members_at_once: int
+) -> tuple[Mesh, int | None]:
     """Choose the devices for a group, and the number of members per device and `vmap`.
 
     Args:
       members: the number of members of the group.
+      devices: those of all processes; one process uses no more than there are members.
       members_at_once: see `Recipe`.
 
     Returns:
       The mesh of devices, and the width, None for one member at a time.
     """
-    devices = jax.devices()
-    if jax.process_count() == 1:
+    if len({device.process_index for device in devices}) == 1:
         devices = devices[:members]
     local = -(-members // len(devices))
     if members_at_once:
         width = min(members_at_once, local)
     else:
-        width = 1 if jax.default_backend() == "cpu" else local
+        width = 1 if devices[0].platform == "cpu" else local
     return population.make_mesh(devices), None if width == 1 else width
 
 

@@ -110,7 +110,7 @@ class Trainer:
       context: shapes and types of one member's context.
       num_orders: the number of orders of batches, one per seed.
       members_at_once: the members that a device trains at once: 1 trains them in turn, k by `vmap`,
-        and 0 chooses for the backend.
+        and 0 chooses for the devices.
       objective: by default `classification`.
       keep_best: return the parameters with the lowest validation loss instead of the last ones.
     """
@@ -152,10 +152,20 @@ class Trainer:
             model_state,
             context,
             abstract(data),
+            problem.devices,
             members_at_once,
         )
         self._programs: dict[int, Programs] = {}
         self._schedule = schedule
+
+    @property
+    def platform(self) -> str:
+        """The kind of the devices: cpu, gpu or tpu."""
+        return self._recipe.devices[0].platform
+
+    def budget(self, max_memory: float | None) -> float:
+        """Return a memory limit in bytes; None gives what is free on the devices now."""
+        return available_memory(self._recipe.devices) if max_memory is None else max_memory
 
     @functools.cached_property
     def eval_steps(self) -> np.ndarray:
@@ -181,8 +191,8 @@ class Trainer:
         table = num_bytes(orders) * (1 + 1 / orders.shape[0])  # one is made, then kept
         needed = held + table + evals * members * EVALUATION_BYTES
         what = f"the batches of {steps} steps, {evals} evaluations and {members} members"
-        check_fits(what, needed, main_memory_limit(max_memory))
-        return needed if jax.default_backend() == "cpu" else 0.0
+        check_fits(what, needed, main_memory_limit(max_memory, self.platform))
+        return needed if self.platform == "cpu" else 0.0
 
     def prepare(self, members: int, max_memory: float = math.inf, held: float = 0) -> Group:
         """Compile the training of P members, in the largest groups that fit into memory.
@@ -202,7 +212,19 @@ class Trainer:
           MemoryError: if the smallest group does not fit.
         """
         shared = self.check_memory(members, max_memory, held)
-        max_memory = processes.least(max_memory)
+        return self.fit(members, processes.least(max_memory), shared).group
+
+    def fit(self, members: int, max_memory: float, shared: float = 0) -> Programs:
+        """Compile the training of P members for devices, in the largest groups that they hold.
+
+        Args:
+          members: P.
+          max_memory: the memory limit in bytes, for all devices of this process.
+          shared: the part of it that is taken.
+
+        Raises:
+          MemoryError: if the smallest group does not fit.
+        """
         programs = self._programs.get(members) or self._recipe.compile(members)
         count = programs.group.members
         while (needed := programs.group.memory + shared) > max_memory:
@@ -212,7 +234,7 @@ class Trainer:
             count = -(-count // 2)
             programs = self._recipe.compile(count)
         self._programs[members] = programs
-        return programs.group
+        return programs
 
     def forecast(
         self,
@@ -232,7 +254,7 @@ class Trainer:
         Raises:
           MemoryError: if the smallest group does not fit.
         """
-        budget = available_memory() if max_memory is None else max_memory
+        budget = self.budget(max_memory)
         largest_first = sorted(populations, reverse=True)
         groups = {size: self.prepare(size, budget, held) for size in largest_first}
         shared = max(self.check_memory(size, budget, held) for size in populations)

@@ -163,14 +163,55 @@ def _product_of_shifted(images: jax.Array, kernel: jax.Array, pads: Pads) -> jax
     return jnp.concatenate(shifted, axis=-1) @ kernel.reshape(-1, outputs)
 
 
-def convolve(*args: Any, **options: Any) -> jax.Array:
-    """Call `canonical_conv` on a CPU and `lax.conv_general_dilated` elsewhere.
+def convolve(lhs: jax.Array, rhs: jax.Array, *args: Any, **options: Any) -> jax.Array:
+    """Compute `canonical_conv` on a CPU and `lax.conv_general_dilated` elsewhere.
 
     Args:
+      lhs: as for `lax.conv_general_dilated`.
+      rhs: as for `lax.conv_general_dilated`.
       args: as for `lax.conv_general_dilated`.
       options: as for `lax.conv_general_dilated`.
     """
-    # Both are correct on every backend, so the name of the backend at trace time suffices.
-    # `lax.platform_dependent` would wrap each layer in a conditional with two gradients.
-    on_cpu = jax.default_backend() == "cpu"
-    return (canonical_conv if on_cpu else lax.conv_general_dilated)(*args, **options)
+
+    def on_cpu(lhs: jax.Array, rhs: jax.Array) -> jax.Array:
+        return canonical_conv(lhs, rhs, *args, **options)
+
+    def elsewhere(lhs: jax.Array, rhs: jax.Array) -> jax.Array:
+        return lax.conv_general_dilated(lhs, rhs, *args, **options)
+
+    return by_platform(elsewhere, cpu=on_cpu)(lhs, rhs)
+
+
+def by_platform(default: Callable[..., Any], **of_platforms: Callable[..., Any]) -> Callable:
+    """Return a function that is computed by the code of the platform that it is compiled for.
+
+    The platform is known when a program is lowered for its devices, so a program that is compiled
+    for devices elsewhere has the code of those. `lax.platform_dependent` alone would keep what the
+    gradients of all platforms need; here, every gradient is that of its own platform, from the
+    arguments. Forward mode alone does not work, as with `jax.custom_vjp`.
+
+    Args:
+      default: the function on other platforms, of arrays alone.
+      of_platforms: functions of the same arguments and results, by the name of the platform.
+
+    >>> square = by_platform(lambda x: x * x, cpu=lambda x: x**2)
+    >>> float(jax.grad(square)(3.0))
+    6.0
+    """
+
+    @jax.custom_vjp
+    def compute(*args: jax.Array) -> Any:
+        return lax.platform_dependent(*args, default=default, **of_platforms)
+
+    def forward(*args: jax.Array) -> tuple[Any, tuple[jax.Array, ...]]:
+        return compute(*args), args
+
+    def backward(args: tuple[jax.Array, ...], grad: Any) -> tuple[jax.Array, ...]:
+        def gradient_of(function: Callable[..., Any]) -> Callable[..., tuple[jax.Array, ...]]:
+            return lambda grad, *args: jax.vjp(function, *args)[1](grad)
+
+        gradients = {name: gradient_of(function) for name, function in of_platforms.items()}
+        return lax.platform_dependent(grad, *args, default=gradient_of(default), **gradients)
+
+    compute.defvjp(forward, backward)
+    return compute

@@ -1,6 +1,6 @@
 """The pairing of a network with a data set."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -28,6 +28,7 @@ class Problem(NamedTuple):
       losses: the loss of every image, which is trained and validated.
       augment: (key, images `[B, H, W, C]`) -> images of a training step; None leaves them alone.
       model_state: the shapes and types of the state of one network; None for one without state.
+      on: the devices that it is learned on; None for all that JAX finds.
     """
 
     dataset: datasets.Dataset
@@ -38,6 +39,17 @@ class Problem(NamedTuple):
     losses: Losses = cross_entropy
     augment: Augment | None = None
     model_state: PyTree = None
+    on: Sequence[jax.Device] | None = None
+
+    @property
+    def devices(self) -> Sequence[jax.Device]:
+        """The devices that it is learned on, of all processes."""
+        return jax.devices() if self.on is None else self.on
+
+    @property
+    def platform(self) -> str:
+        """The kind of its devices: cpu, gpu or tpu."""
+        return self.devices[0].platform
 
     @property
     def steps_per_epoch(self) -> int:

@@ -111,13 +111,19 @@ class Plan(NamedTuple):
         return len(self.tickets.members(round)) * self.config.copies
 
 
-def make_plan(config: ConfigDict, data_dir: str | None = None, part: str | None = None) -> Plan:
+def make_plan(
+    config: ConfigDict,
+    data_dir: str | None = None,
+    part: str | None = None,
+    devices: Sequence[jax.Device] | None = None,
+) -> Plan:
     """Check a configuration and load its data.
 
     Args:
       config: see `experiments.configs.base.connectivity`.
       data_dir: the folder of prepared data sets.
       part: the slice ``i/n`` of variants x seeds to run; None for all of them.
+      devices: where it will run, of all processes; None for all that JAX finds.
 
     Raises:
       ValueError: if a setting is wrong; the message says what is allowed.
@@ -125,7 +131,7 @@ def make_plan(config: ConfigDict, data_dir: str | None = None, part: str | None 
     """
     checked = settings.read(Settings, config.to_dict())
     hyperparameters.refuse_lists(checked)
-    tickets = iterative.plan_from(checked.of_tickets(), data_dir, part)
+    tickets = iterative.plan_from(checked.of_tickets(), data_dir, part, devices)
     refuse_state(checked.network, tickets.problem, "networks between two trained ones")
     return Plan(checked, tickets)
 
@@ -204,7 +210,7 @@ class Copier:
             members_at_once=config.members_at_once,
         )
         self._start_params = jax.jit(jax.vmap(rounds.start_params))
-        self._mesh = population.make_mesh()
+        self._mesh = population.make_mesh(problem.devices)
         self._program = jax.jit(population.map_members(self._measure_line, mesh=self._mesh))
 
     def num_steps(self, todo: Sequence[int]) -> int:
@@ -214,7 +220,8 @@ class Copier:
 
     def check_memory(self, copies: int, max_memory: float | None) -> None:
         """Check that main memory holds what grows with the steps of some copies."""
-        self._trainer.check_memory(copies, main_memory_limit(max_memory), self._held(copies))
+        limit = main_memory_limit(max_memory, self._trainer.platform)
+        self._trainer.check_memory(copies, limit, self._held(copies))
 
     def forecast(self, todo: Sequence[int], max_memory: float | None) -> Forecast:
         """Compile the trainings of some rounds, and forecast their memory and time.

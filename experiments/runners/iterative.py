@@ -231,25 +231,36 @@ class OutcomeWithState(NamedTuple):
 AnyOutcome = Outcome | OutcomeWithState
 
 
-def make_plan(config: ConfigDict, data_dir: str | None = None, part: str | None = None) -> Plan:
+def make_plan(
+    config: ConfigDict,
+    data_dir: str | None = None,
+    part: str | None = None,
+    devices: Sequence[jax.Device] | None = None,
+) -> Plan:
     """Check a configuration and load its data.
 
     Args:
       config: see `experiments.configs.base.iterative`.
       data_dir: the folder of prepared data sets.
       part: the slice ``i/n`` of the sweep to run; None for the whole sweep.
+      devices: where it will run, of all processes; None for all that JAX finds.
 
     Raises:
       ValueError: if a setting is wrong; the message says what is allowed.
       FileNotFoundError: if the data set is missing; the message says how to get it.
     """
     checked = with_checksum(settings.read(Settings, config.to_dict()))
-    return plan_from(checked, data_dir, part)
+    return plan_from(checked, data_dir, part, devices)
 
 
-def plan_from(config: Settings, data_dir: str | None = None, part: str | None = None) -> Plan:
+def plan_from(
+    config: Settings,
+    data_dir: str | None = None,
+    part: str | None = None,
+    devices: Sequence[jax.Device] | None = None,
+) -> Plan:
     """Return the plan of settings that have been checked; see `make_plan`."""
-    problem = make_problem(config, data_dir)
+    problem = make_problem(config, data_dir, devices)
     steps = settings.count_steps("epochs", config.epochs, problem)
     optimizer = make_optimizer(config, problem, steps)
     _check_rewinding(config, problem, optimizer, steps)
@@ -474,7 +485,8 @@ class Laboratory:
         """
         populations, rows = self._plan.populations(todo), self._plan.num_rows(range(todo.stop))
         what = f"the {rows} results of {todo.stop} rounds of {max(populations)} members"
-        check_fits(what, rows * ROW_BYTES, main_memory_limit(max_memory))
+        limit = main_memory_limit(max_memory, self._trainer.platform)
+        check_fits(what, rows * ROW_BYTES, limit)
         # The start states and final weights of all members stay in main memory during a round.
         held = num_bytes(abstract_outcome(self._plan, todo[-1])) + rows * ROW_BYTES
         steps = self._plan.num_member_steps(todo)

@@ -154,13 +154,19 @@ class Plan(NamedTuple):
         return seeds_of(self.members)
 
 
-def make_plan(config: ConfigDict, data_dir: str | None = None, part: str | None = None) -> Plan:
+def make_plan(
+    config: ConfigDict,
+    data_dir: str | None = None,
+    part: str | None = None,
+    devices: Sequence[jax.Device] | None = None,
+) -> Plan:
     """Check a configuration and load its data.
 
     Args:
       config: see `experiments.configs.base.learned`.
       data_dir: the folder of prepared data sets.
       part: the slice ``i/n`` of the sweep to run; None for the whole sweep.
+      devices: where it will run, of all processes; None for all that JAX finds.
 
     Raises:
       ValueError: if a setting is wrong; the message says what is allowed.
@@ -175,7 +181,7 @@ def make_plan(config: ConfigDict, data_dir: str | None = None, part: str | None 
         for numbers in hyperparameters.combinations(checked, NUMBERS)
         for seed in checked.seeds
     ]
-    problem = make_problem(checked, data_dir)
+    problem = make_problem(checked, data_dir, devices)
     refuse_state(checked.network, problem, "untrained weights")
     num_steps, retrain_steps = (
         settings.count_steps(name, getattr(checked, name), problem)

@@ -113,13 +113,19 @@ class Plan(NamedTuple):
         return [m.variant.criterion for m in self.dense.pruned if m.seed == seed and m.variant]
 
 
-def make_plan(config: ConfigDict, data_dir: str | None = None, part: str | None = None) -> Plan:
+def make_plan(
+    config: ConfigDict,
+    data_dir: str | None = None,
+    part: str | None = None,
+    devices: Sequence[jax.Device] | None = None,
+) -> Plan:
     """Check a configuration and load its data.
 
     Args:
       config: see `experiments.configs.base.one_shot`.
       data_dir: the folder of prepared data sets.
       part: the slice ``i/n`` of criteria x seeds to run; None for all of them.
+      devices: where it will run, of all processes; None for all that JAX finds.
 
     Raises:
       ValueError: if a setting is wrong; the message says what is allowed.
@@ -131,7 +137,7 @@ def make_plan(config: ConfigDict, data_dir: str | None = None, part: str | None 
         raise ValueError(
             f"config.retrain_power is {checked.retrain_power}, expected -1 or one of the powers."
         )
-    dense = iterative.plan_from(checked.of_dense(), data_dir, part)
+    dense = iterative.plan_from(checked.of_dense(), data_dir, part, devices)
     refuse_state(checked.network, dense.problem, "untrained weights")
     steps = settings.count_steps("retrain_epochs", checked.retrain_epochs, dense.problem)
     retraining = make_optimizer(checked, dense.problem, steps)
@@ -229,9 +235,10 @@ class Bench:
         self._plan = plan
         self._max_memory = max_memory
         problem = plan.problem
-        self._mesh = population.make_mesh()
-        self._data = population.replicate(
-            eval_data(problem.network.apply, problem.params, problem.dataset), self._mesh
+        self._mesh = population.make_mesh(problem.devices)
+        self._data = eval_data(problem.network.apply, problem.params, problem.dataset)
+        self._place_data = functools.cache(
+            functools.partial(population.replicate, self._data, self._mesh)
         )
         counts = [plan.dense.scope.counts(power) for power in plan.config.powers]
         self._counts = jax.tree.map(lambda *n: np.array(n, np.int32), *counts)
@@ -260,7 +267,7 @@ class Bench:
         scores = _score(w_i, w_f, tuple(criteria), self._plan.mask)
         scores = population.pad(scores, self._mesh.size)
         shared = population.replicate((key, w_i, self._counts), self._mesh)
-        _, accuracies = self._program((), population.shard(scores, self._mesh), *shared, self._data)
+        _, accuracies = self._program((), population.shard(scores, self._mesh), *shared, self._place_data())
         validation, test = population.take(population.gather(accuracies), slice(len(criteria)))
         retrained = np.full_like(test, np.nan)
         if self._plan.config.retrain_power >= 0:

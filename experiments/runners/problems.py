@@ -1,6 +1,9 @@
 """The problem of a configuration: its network and data set, its loss and its augmentation."""
 
 import functools
+from collections.abc import Sequence
+
+import jax
 
 from experiments.problems.augmentation import augment
 from experiments.problems.losses import find_losses
@@ -8,12 +11,15 @@ from experiments.problems.problem import Augment, Problem, load_problem
 from experiments.runners.settings import Settings
 
 
-def make_problem(config: Settings, data_dir: str | None) -> Problem:
+def make_problem(
+    config: Settings, data_dir: str | None, devices: Sequence[jax.Device] | None = None
+) -> Problem:
     """Load the data set of a configuration, and make all else that a member learns.
 
     Args:
       config: the settings.
       data_dir: see `datasets.load`.
+      devices: see `Problem`.
 
     Raises:
       ValueError: if a setting does not fit the data or the network; the message names it.
@@ -24,6 +30,7 @@ def make_problem(config: Settings, data_dir: str | None) -> Problem:
     return problem._replace(
         losses=find_losses(config.loss, problem.dataset.num_classes),
         augment=_augmentation(config, problem),
+        on=devices,
     )
 
 

@@ -141,13 +141,19 @@ class Plan(NamedTuple):
         return seeds_of(self.members)
 
 
-def make_plan(config: ConfigDict, data_dir: str | None = None, part: str | None = None) -> Plan:
+def make_plan(
+    config: ConfigDict,
+    data_dir: str | None = None,
+    part: str | None = None,
+    devices: Sequence[jax.Device] | None = None,
+) -> Plan:
     """Check a configuration and load its data.
 
     Args:
       config: see `experiments.configs.base.pruning_at_init`.
       data_dir: the folder of prepared data sets.
       part: the slice ``i/n`` of the sweep to run; None for the whole sweep.
+      devices: where it will run, of all processes; None for all that JAX finds.
 
     Raises:
       ValueError: if a setting is wrong; the message says what is allowed.
@@ -158,7 +164,7 @@ def make_plan(config: ConfigDict, data_dir: str | None = None, part: str | None 
     numbers = hyperparameters.combinations(checked, NUMBERS)
     sweep = itertools.product(variants, checked.ticket_rounds, numbers, checked.seeds)
     members = [Member(variant, round, seed, own) for variant, round, own, seed in sweep]
-    problem = make_problem(checked, data_dir)
+    problem = make_problem(checked, data_dir, devices)
     _check_examples(checked.examples_per_class, problem)
     steps = settings.count_steps("epochs", checked.epochs, problem)
     return Plan(

@@ -1,9 +1,10 @@
 """The registry of runners, by the name that configurations use."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import jax
 from ml_collections import ConfigDict
 
 from experiments.problems.problem import Problem
@@ -61,7 +62,11 @@ class Runner(Protocol):
         ...
 
     def make_plan(
-        self, config: ConfigDict, data_dir: str | None = None, part: str | None = None
+        self,
+        config: ConfigDict,
+        data_dir: str | None = None,
+        part: str | None = None,
+        devices: Sequence[jax.Device] | None = None,
     ) -> Plan:
         """Check a configuration and load its data.
 
@@ -69,6 +74,7 @@ class Runner(Protocol):
           config: from a file in `experiments.configs`.
           data_dir: the folder of prepared data sets.
           part: the slice ``i/n`` of the sweep to run; None for the whole sweep.
+          devices: where it will run, of all processes; None for all that JAX finds.
 
         Raises:
           ValueError: if a setting is wrong; the message says what is allowed.

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 
 from experiments.engine.arrays import abstract
-from experiments.engine.forecast import Forecast, available_memory, num_bytes
+from experiments.engine.forecast import Forecast, num_bytes
 from experiments.engine.trainer import Advance, Schedule, Trained, Trainer
 from experiments.problems.problem import Problem
 from experiments.problems.seeds import BATCHES, LOSS, places, seed_keys
@@ -86,7 +86,7 @@ class Retrainer:
         Raises:
           MemoryError: if even the smallest group does not fit.
         """
-        budget = available_memory() if max_memory is None else max_memory
+        budget = self._trainer.budget(max_memory)
         self._trainer.prepare(members, budget, members * num_bytes(self._state))
 
     def check_memory(self, members: int, max_memory: float | None = None) -> None:
@@ -99,7 +99,7 @@ class Retrainer:
         Raises:
           MemoryError: if it does not.
         """
-        budget = available_memory() if max_memory is None else max_memory
+        budget = self._trainer.budget(max_memory)
         self._trainer.check_memory(members, budget, members * num_bytes(self._state))
 
     def train(

@@ -442,14 +442,40 @@ def test_gradients_have_the_layout_of_the_fast_convolution():
     assert len(layouts_of_gradient(lax_conv)) > 1
 
 
-@pytest.mark.parametrize(("backend", "expected"), [("cpu", our_conv), ("gpu", lax_conv)])
-def test_convolve_is_canonical_on_cpu_only(backend, expected, monkeypatch):
-    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+def layouts_compiled_for(platform, conv):
+    """The layouts of the convolutions in a gradient that is lowered for a platform."""
+    images, kernel = SIZE
+    gradient = jax.jit(jax.grad(squared(conv, "SAME"), argnums=(0, 1)))
+    lowered = gradient.trace(jnp.zeros(images), jnp.zeros(kernel)).lower(
+        lowering_platforms=(platform,)
+    )
+    return set(re.findall("dim_numbers = (.*?), window", lowered.as_text()))
 
+
+@pytest.mark.parametrize(
+    ("platform", "expected"), [("cpu", our_conv), ("cuda", lax_conv), ("tpu", lax_conv)]
+)
+def test_convolve_is_canonical_where_a_program_is_compiled_for_a_cpu(platform, expected):
     def chosen(images, kernel, padding):
         return convolutions.convolve(images, kernel, (1, 1), padding, dimension_numbers=LAYOUT)
 
-    assert layouts_of_gradient(chosen) == layouts_of_gradient(expected)
+    found = layouts_compiled_for(platform, chosen)
+    assert found == layouts_compiled_for(platform, expected)
+    assert len(found) == (1 if platform == "cpu" else 3)
+
+
+def test_code_of_a_platform_has_its_own_gradient():
+    """The default's gradient would be another one, and needs something else of the forward pass."""
+    on_cpu = jax.custom_vjp(jnp.sin)
+    on_cpu.defvjp(lambda x: (jnp.sin(x), ()), lambda _, g: (7 * g,))
+    both = convolutions.by_platform(jnp.sin, cpu=on_cpu)
+    x = jnp.float32(0.5)
+    assert both(x) == jnp.sin(x)
+    assert jax.grad(both)(x) == 7
+    assert jax.jit(jax.grad(lambda x: 2 * both(x)))(x) == 14
+    of_many = jax.vmap(jax.grad(both))(jnp.array([x, 2 * x]))
+    assert of_many.tolist() == [7, 7]
+    assert jax.grad(convolutions.by_platform(jnp.sin, tpu=on_cpu))(x) == jnp.cos(x)
 
 
 @pytest.mark.parametrize("shape", [(2, 4, 6, 3), (1, 5, 4, 2), (2, 7, 7, 1), (1, 2, 3, 1)], ids=str)
