@@ -4,14 +4,14 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding
+from jax.sharding import Sharding
 
 PyTree = Any
 
 
 def abstract(
     tree: PyTree,
-    sharding: NamedSharding | None = None,
+    sharding: Sharding | None = None,
     leading: tuple[int, ...] = (),
     dtype: Any = None,
 ) -> PyTree:

@@ -61,7 +61,7 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'s' * (number != 1)}"
 
 
-def available_memory(devices: Sequence[jax.Device]) -> float:
+def available_memory(devices: Sequence[Any]) -> float:
     """Return the bytes available for arrays.
 
     This is the memory of this process's accelerators, infinite if they do not report it; on a CPU,

@@ -56,7 +56,7 @@ class Programs(NamedTuple):
 
     group: Group
     init: Callable[[PyTree, PyTree, int], TrainState]
-    run_chunk: Callable[..., tuple[TrainState, Metrics]]
+    run_chunk: Compiled
     outputs: tuple[TrainState, Metrics]
     run_test: Callable[..., tuple[tuple, Metrics]]
 
@@ -82,7 +82,7 @@ class Recipe(NamedTuple):
     model_state: PyTree
     context: Mapping[str, PyTree]
     data: dict[str, PyTree]
-    devices: Sequence[jax.Device]
+    devices: Sequence[Any]
     members_at_once: int
 
     def compile(self, members: int) -> Programs:
@@ -121,7 +121,7 @@ class Recipe(NamedTuple):
         end = params, model_state
         ends = end, end, streams.context
         run_test = jax.jit(mapped(self._test)).lower((), ends, data).compile()
-        memory = len(mesh.local_devices) * _memory(run_chunk)
+        memory = len(mesh.local_devices) * memory_of(run_chunk)
         if self.devices[0].platform == "cpu":
             memory += num_bytes(states)
         group = Group(members, padded, mesh, width, memory)
@@ -150,7 +150,7 @@ class Recipe(NamedTuple):
 
 
 def share_devices(
-    members: int, devices: Sequence[jax.Device], members_at_once: int
+    members: int, devices: Sequence[Any], members_at_once: int
 ) -> tuple[Mesh, int | None]:
     """Choose the devices for a group, and the number of members per device and `vmap`.
 
@@ -172,7 +172,7 @@ def share_devices(
     return population.make_mesh(devices), None if width == 1 else width
 
 
-def _memory(program: Compiled) -> int:
+def memory_of(program: Compiled) -> int:
     """Return the bytes that a program takes on each device; 0 if XLA does not report them."""
     sizes = program.memory_analysis()
     if sizes is None:

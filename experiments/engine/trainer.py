@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
 from experiments import processes
 from experiments.engine.arrays import abstract, empty, write
@@ -168,6 +169,16 @@ class Trainer:
         return available_memory(self._recipe.devices) if max_memory is None else max_memory
 
     @functools.cached_property
+    def products(self) -> tuple[float, float]:
+        """The operations of the products in one member's training step and in its validation."""
+        return self._recipe.operations()
+
+    @property
+    def chunk(self) -> tuple[int, int]:
+        """The validations of a chunk, and the steps from one to the next."""
+        return self._training.chunk_evals, self._schedule.eval_every
+
+    @functools.cached_property
     def eval_steps(self) -> np.ndarray:
         """The step of every evaluation, int `[E]`."""
         return self._schedule.steps_of_evals
@@ -226,15 +237,23 @@ class Trainer:
           MemoryError: if the smallest group does not fit.
         """
         programs = self._programs.get(members) or self._recipe.compile(members)
-        count = programs.group.members
-        while (needed := programs.group.memory + shared) > max_memory:
-            if count <= programs.group.mesh.size:
-                what = f"the states of {programs.group.padded} members at a time"
-                check_fits(what, needed, max_memory)
-            count = -(-count // 2)
-            programs = self._recipe.compile(count)
+        group = programs.group
+        while (needed := group.memory + shared) > (limit := max_memory * self._share(group.mesh)):
+            if group.members <= group.mesh.size:
+                what = f"the states of {group.padded} members at a time"
+                check_fits(what, needed, limit)
+            programs = self._recipe.compile(-(-group.members // 2))
+            group = programs.group
         self._programs[members] = programs
         return programs
+
+    def _share(self, mesh: Mesh) -> float:
+        """Return the part of the memory of a process's devices that those of a mesh have."""
+        if self.platform == "cpu":
+            return 1.0  # they share main memory
+        own = mesh.local_devices[0].process_index
+        local = [device for device in self._recipe.devices if device.process_index == own]
+        return len(mesh.local_devices) / len(local)
 
     def forecast(
         self,
@@ -275,7 +294,7 @@ class Trainer:
 
     def _operations(self) -> float:
         """Count the floating-point operations of the products in one member's training."""
-        per_step, per_eval = self._recipe.operations()
+        per_step, per_eval = self.products
         return self.eval_steps[-1] * per_step + len(self.eval_steps) * per_eval
 
     def train(

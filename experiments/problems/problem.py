@@ -39,10 +39,10 @@ class Problem(NamedTuple):
     losses: Losses = cross_entropy
     augment: Augment | None = None
     model_state: PyTree = None
-    on: Sequence[jax.Device] | None = None
+    on: Sequence[Any] | None = None
 
     @property
-    def devices(self) -> Sequence[jax.Device]:
+    def devices(self) -> Sequence[Any]:
         """The devices that it is learned on, of all processes."""
         return jax.devices() if self.on is None else self.on
 

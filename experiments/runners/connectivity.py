@@ -9,6 +9,7 @@ ends in the same basin. The copies are not saved.
 """
 
 import dataclasses
+import functools
 import itertools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.stages import Lowered
 from ml_collections import ConfigDict
 
 from experiments.engine.arrays import abstract
@@ -26,6 +28,7 @@ from experiments.engine.forecast import Forecast, main_memory_limit, num_bytes
 from experiments.engine.objectives import measure
 from experiments.engine.progress import RoundProgress, announce_finished
 from experiments.engine.trainer import Advance, Schedule, Trainer
+from experiments.engine.work import Program, Trainings, Work, on_a_mesh
 from experiments.problems.problem import Problem
 from experiments.problems.seeds import BATCHES, COPIES, LOSS, seed_keys
 from experiments.runners import hyperparameters, iterative, settings
@@ -115,7 +118,7 @@ def make_plan(
     config: ConfigDict,
     data_dir: str | None = None,
     part: str | None = None,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[Any] | None = None,
 ) -> Plan:
     """Check a configuration and load its data.
 
@@ -212,6 +215,28 @@ class Copier:
         self._start_params = jax.jit(jax.vmap(rounds.start_params))
         self._mesh = population.make_mesh(problem.devices)
         self._program = jax.jit(population.map_members(self._measure_line, mesh=self._mesh))
+
+    def work(self) -> Work:
+        """Return the trainings of all copies, and the measurements between them."""
+        plan = self._plan
+        sizes = Counter(map(plan.num_copies, plan.config.rounds)).items()
+        start = plan.config.rewind_step
+        return Work(
+            tuple(Trainings("copies", self._trainer, size, n, start) for size, n in sizes),
+            tuple(
+                Program("measure lines", functools.partial(self._lower, size), n)
+                for size, n in sizes
+            ),
+        )
+
+    def _lower(self, copies: int) -> Lowered:
+        """Make the program that measures the lines between copies, for abstract arguments."""
+        problem = self._plan.problem
+        lines = copies // self._plan.config.copies * len(self._plan.pairs)
+        data = eval_data(problem.network.apply, problem.params, problem.dataset)
+        shared = np.float32(self._plan.positions), data
+        ends, shared = on_a_mesh(self._mesh, lines, (problem.params, problem.params), shared)
+        return self._program.lower((), ends, *shared)
 
     def num_steps(self, todo: Sequence[int]) -> int:
         """Return the number of steps that all copies of some rounds train."""
@@ -330,6 +355,11 @@ def copy_keys(seed: int, number: int) -> jax.Array:
     """Return the keys of the copies of a seed, `[number]`; all variants and rounds share them."""
     [key] = seed_keys([seed], 0, COPIES)
     return jnp.stack([jax.random.fold_in(key, copy) for copy in range(number)])
+
+
+def work(plan: Plan) -> Work:
+    """Return what a run of a plan computes on its devices."""
+    return iterative.work(plan.tickets) + Copier(plan).work()
 
 
 def row_key(config: Mapping[str, Any]) -> Callable[[results.Row], tuple]:

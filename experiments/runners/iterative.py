@@ -31,6 +31,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
+from jax.stages import Lowered, Wrapped
 from ml_collections import ConfigDict
 
 from experiments import processes
@@ -38,6 +39,7 @@ from experiments.engine.arrays import abstract, empty, write
 from experiments.engine.forecast import Forecast, check_fits, main_memory_limit, num_bytes
 from experiments.engine.progress import RoundProgress, announce_finished
 from experiments.engine.trainer import Advance, Schedule, Trained, Trainer
+from experiments.engine.work import Program, Trainings, Work, abstract_keys, on_one_device
 from experiments.problems.problem import Problem
 from experiments.problems.seeds import ADVANCE, BATCHES, INIT, LOSS, seed_keys
 from experiments.runners import hyperparameters, mask_analysis, settings
@@ -235,7 +237,7 @@ def make_plan(
     config: ConfigDict,
     data_dir: str | None = None,
     part: str | None = None,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[Any] | None = None,
 ) -> Plan:
     """Check a configuration and load its data.
 
@@ -257,7 +259,7 @@ def plan_from(
     config: Settings,
     data_dir: str | None = None,
     part: str | None = None,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[Any] | None = None,
 ) -> Plan:
     """Return the plan of settings that have been checked; see `make_plan`."""
     problem = make_problem(config, data_dir, devices)
@@ -492,6 +494,31 @@ class Laboratory:
         steps = self._plan.num_member_steps(todo)
         return self._trainer.forecast(populations, held, max_memory, steps)
 
+    def work(self) -> Work:
+        """Return the trainings of all rounds, and the programs between them."""
+        plan, times = self._plan, self._plan.config.num_rounds
+        dense = Trainings("dense networks", self._trainer, len(plan.members(0)), 1)
+        if not times:
+            return Work((dense,))
+        pruned = Trainings(
+            "pruned networks", self._trainer, len(plan.pruned), times, plan.first_step(1)
+        )
+        sizes = Counter(member.variant for member in plan.pruned if member.variant).items()
+        scores = Counter((variant.criterion, count) for variant, count in sizes)
+        moves = Counter((variant.mask_one, variant.mask_zero, count) for variant, count in sizes)
+        programs = [
+            Program(f"score by {what[0]}", functools.partial(self._lower_score, *what), times * n)
+            for what, n in scores.items()
+        ] + [
+            Program(
+                f"advance by {what[0]}, {what[1]}",
+                functools.partial(self._lower_advance, *what),
+                times * n,
+            )
+            for what, n in moves.items()
+        ]
+        return Work((dense, pruned), tuple(programs))
+
     def start(self, round: int, previous: AnyOutcome | None) -> rounds.RoundState:
         """Return the states that a round starts from, `[P, ...]` per leaf, on the host.
 
@@ -661,7 +688,7 @@ class Laboratory:
         """Return the index of every member's seed in `Plan.seeds`, int32 `[P]`."""
         return seed_places(self._plan.members(round), self._plan.seeds)
 
-    def _compile_advance(self, mask_one: str, mask_zero: str) -> Callable[..., rounds.RoundState]:
+    def _compile_advance(self, mask_one: str, mask_zero: str) -> Wrapped:
         advance = functools.partial(
             rounds.advance,
             mask_one=MASK_ONE[mask_one],
@@ -687,11 +714,26 @@ class Laboratory:
 
         return jax.jit(advance_seeds)
 
+    def _lower_score(self, criterion: str, count: int) -> Lowered:
+        return self._score[criterion].lower(self._abstract_parents(count))
+
+    def _lower_advance(self, mask_one: str, mask_zero: str, count: int) -> Lowered:
+        own, problem = self._abstract_parents(count), self._plan.problem
+        num_keep = jax.tree.map(np.int32, self._plan.scope.counts(1))
+        keys, num_keep = (
+            on_one_device(problem, tree, leading)
+            for tree, leading in ((abstract_keys(count), ()), (num_keep, (count,)))
+        )
+        return self._advance[mask_one, mask_zero].lower(keys, own, own.w_f, num_keep)
+
+    def _abstract_parents(self, count: int) -> AnyOutcome:
+        return on_one_device(self._plan.problem, abstract_members(self._plan, count))
+
     def _keys(self, round: int, purpose: int) -> jax.Array:
         return seed_keys(self._plan.seeds, round, purpose)
 
 
-def _compile_score(criterion: str) -> Callable[[AnyOutcome], PyTree]:
+def _compile_score(criterion: str) -> Wrapped:
     """Return the program that scores the weights of members, `[S, ...]` per leaf."""
 
     def score(own: AnyOutcome) -> PyTree:
@@ -701,6 +743,11 @@ def _compile_score(criterion: str) -> Callable[[AnyOutcome], PyTree]:
         return lax.map(score, own)
 
     return jax.jit(score_seeds)
+
+
+def work(plan: Plan) -> Work:
+    """Return what a run of a plan computes on its devices."""
+    return Laboratory(plan).work()
 
 
 def row_key(config: Mapping[str, Any]) -> Callable[[results.Row], tuple]:
@@ -753,7 +800,12 @@ def part_name(round: int) -> str:
 
 def abstract_outcome(plan: Plan, round: int) -> AnyOutcome:
     """Return the shapes and types of a round's outcome, as `Checkpoints.load` needs them."""
-    leading = (len(plan.members(round)),)
+    return abstract_members(plan, len(plan.members(round)))
+
+
+def abstract_members(plan: Plan, count: int) -> AnyOutcome:
+    """Return the shapes and types of the outcome of some members."""
+    leading = (count,)
     weights = abstract(plan.problem.params, leading=leading)
     mask = abstract(plan.problem.params, leading=leading, dtype=bool)
     state = rounds.RoundState(weights, weights, mask)

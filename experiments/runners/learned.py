@@ -27,6 +27,7 @@ from experiments.engine.forecast import Forecast, num_bytes
 from experiments.engine.objectives import Objective, measure, training_loss
 from experiments.engine.progress import RoundProgress, announce_finished
 from experiments.engine.trainer import Advance, Schedule, Trained, Trainer
+from experiments.engine.work import Trainings, Work
 from experiments.problems.problem import Problem
 from experiments.problems.seeds import ADVANCE, BATCHES, DRAWS, INIT, LOSS, SCORING, seed_keys
 from experiments.runners import hyperparameters, settings
@@ -158,7 +159,7 @@ def make_plan(
     config: ConfigDict,
     data_dir: str | None = None,
     part: str | None = None,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[Any] | None = None,
 ) -> Plan:
     """Check a configuration and load its data.
 
@@ -297,6 +298,14 @@ class Learner:
     def eval_steps(self) -> np.ndarray:
         """The step of every evaluation, int `[E]`."""
         return self._trainer.eval_steps
+
+    def work(self) -> Work:
+        """Return the training of the logits, and that of the networks of their masks."""
+        members = len(self._plan.members)
+        logits = Trainings("logits", self._trainer, members, 1)
+        if not self._retrainer:
+            return Work((logits,))
+        return Work((logits, self._retrainer.trainings("retrained networks", members)))
 
     def forecast(self, max_memory: float | None) -> Forecast:
         """Compile all trainings, and forecast the memory and time of learning the masks.
@@ -493,6 +502,11 @@ def masked_classification(
         }
 
     return Objective(loss, measure_draws if draw.name == BERNOULLI else measure_mask)
+
+
+def work(plan: Plan) -> Work:
+    """Return what a run of a plan computes on its devices."""
+    return Learner(plan).work()
 
 
 def row_key(config: Mapping[str, Any]) -> Callable[[results.Row], tuple]:

@@ -21,11 +21,13 @@ import jax
 import numpy as np
 import optax
 from jax import lax
+from jax.stages import Lowered
 from ml_collections import ConfigDict
 
 from experiments.engine.batches import eval_data
 from experiments.engine.objectives import measure
 from experiments.engine.progress import RoundProgress, announce_finished
+from experiments.engine.work import Program, Work, on_a_mesh
 from experiments.problems.problem import Problem
 from experiments.problems.seeds import ADVANCE, seed_keys
 from experiments.runners import hyperparameters, iterative, settings
@@ -117,7 +119,7 @@ def make_plan(
     config: ConfigDict,
     data_dir: str | None = None,
     part: str | None = None,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[Any] | None = None,
 ) -> Plan:
     """Check a configuration and load its data.
 
@@ -245,6 +247,25 @@ class Bench:
         self._program = jax.jit(population.map_members(self._measure_one, mesh=self._mesh))
         self._retrainer = make_retrainer(plan)
 
+    def work(self) -> Work:
+        """Return the evaluations of all masks, and the trainings of some again."""
+        plan = self._plan
+        criteria = max(len(plan.members(seed)) for seed in plan.dense.seeds)
+        evaluate = functools.partial(self._lower, criteria)
+        programs = (Program("evaluate masks", evaluate, len(plan.dense.seeds)),)
+        if plan.config.retrain_power < 0:
+            return Work((), programs)
+        networks = criteria * len(plan.config.weights)
+        retrained = self._retrainer.trainings("retrained networks", networks, len(plan.dense.seeds))
+        return Work((retrained,), programs)
+
+    def _lower(self, criteria: int) -> Lowered:
+        """Make the program that evaluates the masks of some criteria, for abstract arguments."""
+        params = self._plan.problem.params
+        shared = jax.eval_shape(jax.random.key, 0), params, self._counts, self._data
+        scores, shared = on_a_mesh(self._mesh, criteria, params, shared)
+        return self._program.lower((), scores, *shared)
+
     def measure(
         self, seed: int, w_i: PyTree, w_f: PyTree, autosave: Autosave | None = None
     ) -> Measured:
@@ -267,7 +288,8 @@ class Bench:
         scores = _score(w_i, w_f, tuple(criteria), self._plan.mask)
         scores = population.pad(scores, self._mesh.size)
         shared = population.replicate((key, w_i, self._counts), self._mesh)
-        _, accuracies = self._program((), population.shard(scores, self._mesh), *shared, self._place_data())
+        placed = population.shard(scores, self._mesh)
+        _, accuracies = self._program((), placed, *shared, self._place_data())
         validation, test = population.take(population.gather(accuracies), slice(len(criteria)))
         retrained = np.full_like(test, np.nan)
         if self._plan.config.retrain_power >= 0:
@@ -398,6 +420,11 @@ def make_retrainer(plan: Plan) -> Retrainer:
         eval_every=plan.config.eval_every,
         members_at_once=plan.config.members_at_once,
     )
+
+
+def work(plan: Plan) -> Work:
+    """Return what a run of a plan computes on its devices."""
+    return iterative.work(plan.dense) + Bench(plan).work()
 
 
 def row_key(config: Mapping[str, Any]) -> Callable[[results.Row], tuple]:

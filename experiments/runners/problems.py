@@ -2,8 +2,7 @@
 
 import functools
 from collections.abc import Sequence
-
-import jax
+from typing import Any
 
 from experiments.problems.augmentation import augment
 from experiments.problems.losses import find_losses
@@ -12,7 +11,7 @@ from experiments.runners.settings import Settings
 
 
 def make_problem(
-    config: Settings, data_dir: str | None, devices: Sequence[jax.Device] | None = None
+    config: Settings, data_dir: str | None, devices: Sequence[Any] | None = None
 ) -> Problem:
     """Load the data set of a configuration, and make all else that a member learns.
 

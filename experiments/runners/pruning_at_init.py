@@ -24,6 +24,7 @@ from ml_collections import ConfigDict
 from experiments import processes
 from experiments.engine.progress import RoundProgress, announce_finished
 from experiments.engine.trainer import Trained
+from experiments.engine.work import Work
 from experiments.problems.problem import Problem
 from experiments.problems.seeds import ADVANCE, INIT, SCORING, seed_keys
 from experiments.runners import hyperparameters, settings
@@ -145,7 +146,7 @@ def make_plan(
     config: ConfigDict,
     data_dir: str | None = None,
     part: str | None = None,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[Any] | None = None,
 ) -> Plan:
     """Check a configuration and load its data.
 
@@ -369,6 +370,11 @@ def examples(plan: Plan, seed: int) -> dict[str, np.ndarray]:
     number = plan.config.examples_per_class
     chosen = np.concatenate([order[labels[order] == each][:number] for each in classes])
     return {"images": images[chosen], "labels": labels[chosen]}
+
+
+def work(plan: Plan) -> Work:
+    """Return what a run of a plan computes on its devices, but the scores, which take seconds."""
+    return Work((make_retrainer(plan).trainings("pruned networks", len(plan.members)),))
 
 
 def row_key(config: Mapping[str, Any]) -> Callable[[results.Row], tuple]:

@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-import jax
 from ml_collections import ConfigDict
 
+from experiments.engine.work import Work
 from experiments.problems.problem import Problem
 from experiments.runners import (
     connectivity,
@@ -66,7 +66,7 @@ class Runner(Protocol):
         config: ConfigDict,
         data_dir: str | None = None,
         part: str | None = None,
-        devices: Sequence[jax.Device] | None = None,
+        devices: Sequence[Any] | None = None,
     ) -> Plan:
         """Check a configuration and load its data.
 
@@ -103,6 +103,14 @@ class Runner(Protocol):
           Stopped: if a signal asked for a stop; see `stopping`.
           MemoryError: if even the smallest group of members does not fit.
           OSError: if a file cannot be written.
+        """
+        ...
+
+    def work(self, plan: Any) -> Work:
+        """Return what a run of a plan computes on its devices.
+
+        Args:
+          plan: from `make_plan`, also for devices that only compile.
         """
         ...
 

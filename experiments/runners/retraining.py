@@ -11,6 +11,7 @@ import optax
 from experiments.engine.arrays import abstract
 from experiments.engine.forecast import Forecast, num_bytes
 from experiments.engine.trainer import Advance, Schedule, Trained, Trainer
+from experiments.engine.work import Trainings
 from experiments.problems.problem import Problem
 from experiments.problems.seeds import BATCHES, LOSS, places, seed_keys
 from experiments.storage.autosave import Autosave
@@ -63,6 +64,16 @@ class Retrainer:
     def eval_steps(self) -> np.ndarray:
         """The step of every evaluation, int `[E]`."""
         return self._trainer.eval_steps
+
+    def trainings(self, what: str, members: int, times: int = 1) -> Trainings:
+        """Return the trainings of P networks as a part of `Work`.
+
+        Args:
+          what: what the networks are, a noun in the plural.
+          members: P.
+          times: the number of trainings.
+        """
+        return Trainings(what, self._trainer, members, times)
 
     def forecast(self, members: int, max_memory: float | None = None) -> Forecast:
         """Compile the training of P networks, and forecast its memory and time.

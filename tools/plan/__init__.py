@@ -1,0 +1,1 @@
+"""Plans a sweep for TPUs that are not there, by compiling its programs for them."""
