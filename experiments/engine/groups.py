@@ -85,11 +85,18 @@ class Recipe(NamedTuple):
     devices: Sequence[Any]
     members_at_once: int
 
-    def compile(self, members: int) -> Programs:
+    def mesh(self, members: int) -> Mesh:
+        """Return the mesh of devices that train a group of some members."""
+        return share_devices(members, self.devices, self.members_at_once)[0]
+
+    def compile(self, members: int) -> Programs | None:
         """Compile the programs that train a group.
 
         Args:
           members: the number of members that train side by side.
+
+        Returns:
+          The programs; None if the compiler finds that a device does not hold them.
         """
         mesh, width = share_devices(members, self.devices, self.members_at_once)
         multiple = mesh.size * (width or 1)
@@ -117,7 +124,12 @@ class Recipe(NamedTuple):
         states = abstract(jax.eval_shape(of_shapes, params, model_state), sharded)
         run_chunk = jax.jit(mapped(self.training.run_chunk), donate_argnums=0)
         lowered = run_chunk.lower(states, streams, first, data)
-        run_chunk = lowered.compile()
+        try:
+            run_chunk = lowered.compile()
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            return None
         end = params, model_state
         ends = end, end, streams.context
         run_test = jax.jit(mapped(self._test)).lower((), ends, data).compile()

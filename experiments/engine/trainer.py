@@ -236,16 +236,21 @@ class Trainer:
         Raises:
           MemoryError: if the smallest group does not fit.
         """
-        programs = self._programs.get(members) or self._recipe.compile(members)
-        group = programs.group
-        while (needed := group.memory + shared) > (limit := max_memory * self._share(group.mesh)):
-            if group.members <= group.mesh.size:
-                what = f"the states of {group.padded} members at a time"
-                check_fits(what, needed, limit)
-            programs = self._recipe.compile(-(-group.members // 2))
-            group = programs.group
-        self._programs[members] = programs
-        return programs
+        known = self._programs.get(members)
+        count = known.group.members if known else members
+        while True:
+            programs = known or self._recipe.compile(count)
+            mesh = self._recipe.mesh(count)
+            limit = max_memory * self._share(mesh)
+            if programs and programs.group.memory + shared <= limit:
+                self._programs[members] = programs
+                return programs
+            if count <= mesh.size:
+                what = f"the states of {mesh.size} members at a time"
+                if programs is None:
+                    raise MemoryError(f"{what} take more memory than the devices have.")
+                check_fits(what, programs.group.memory + shared, limit)
+            known, count = None, -(-count // 2)
 
     def _share(self, mesh: Mesh) -> float:
         """Return the part of the memory of a process's devices that those of a mesh have."""

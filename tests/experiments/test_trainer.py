@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.stages import Lowered
 
 from experiments import datasets
 from experiments.datasets import Split
@@ -230,6 +231,26 @@ def test_groups_that_fit_train_what_all_train_side_by_side(dataset, members_at_o
     parts, steps_of_parts = train(dataset, members_at_once, max_memory=memory - 1)
     assert len(steps_of_parts) > len(steps) and sum(steps_of_parts) == sum(steps)
     jax.tree.map(np.testing.assert_array_equal, parts, whole)
+
+
+def test_groups_become_smaller_until_the_compiler_finds_room(dataset, monkeypatch):
+    """A TPU's compiler refuses a program that its memory would not hold."""
+    compile_lowered = Lowered.compile
+
+    def refuse_above(most):
+        def compile(lowered, *args):
+            [*shapes] = {x.shape[0] for x in jax.tree.leaves(lowered.in_avals) if x.shape}
+            if "run_chunk" in lowered.as_text()[:200] and max(shapes) > most:
+                raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Ran out of memory on HBM")
+            return compile_lowered(lowered, *args)
+
+        monkeypatch.setattr(Lowered, "compile", compile)
+
+    refuse_above(100)
+    assert make_trainer(dataset, 1).prepare(256).members == 64
+    refuse_above(3)
+    with pytest.raises(MemoryError, match="4 members at a time take more memory than the devices"):
+        make_trainer(dataset, 1).prepare(8)
 
 
 def test_groups_become_smaller_until_they_fit(dataset):
