@@ -3,7 +3,6 @@ import re
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -19,7 +18,7 @@ from tools import (
     benchmark_versions,
 )
 from tools.benchmark import __main__ as benchmark
-from tools.benchmark import floors, loops, measurements, tasks
+from tools.benchmark import floors, loops, measurements, tasks, torch_loops
 from tools.benchmark.tasks import WHOLE_LOOP, Loop, Mapping, Task
 
 LENET = Task("lenet300", 4)
@@ -127,32 +126,76 @@ def test_the_floor_times_training_and_validation(monkeypatch):
     assert 0 < training < 1e3 and 0 < validation < 1e3
 
 
+def in_pytorch(name, params):
+    """Return the kernels and biases of a network, in turn, as PyTorch has them."""
+    for own in params.values():
+        kernel = np.asarray(own["kernel"])
+        if kernel.ndim == 2 and name == "conv2" and len(kernel) == 16 * 16 * 64:
+            kernel = kernel.reshape(16, 16, 64, -1).transpose(2, 0, 1, 3).reshape(kernel.shape)
+        yield kernel.T if kernel.ndim == 2 else kernel.transpose(3, 2, 0, 1)
+        yield np.asarray(own["bias"])
+
+
+@pytest.mark.parametrize("members", [1, 2])
 @pytest.mark.parametrize("name", ["lenet300", "conv2"])
-def test_pytorch_does_the_same_step(name):
+def test_pytorch_does_the_same_step(name, members):
     """The same weights and the same batch give the same loss and the same gradient."""
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     task = Task(name, 1)
-    reference = loops.Torch(task, 1)
+    reference = torch_loops.Torch(task, 1, members)
     network = networks.make_network(name, task.input_shape)
-    params = network.init(jax.random.key(0))
-    layers = [m for m in reference._net if hasattr(m, "weight")]
+    params = [network.init(jax.random.key(seed)) for seed in range(members)]
+    converted = zip(*(in_pytorch(name, own) for own in params), strict=True)
+    nets = reference._nets
     with torch.no_grad():
-        for layer, own in zip(layers, params.values(), strict=True):
-            kernel = np.asarray(own["kernel"])
-            if kernel.ndim == 2 and name == "conv2" and len(kernel) == 16 * 16 * 64:
-                kernel = kernel.reshape(16, 16, 64, -1).transpose(2, 0, 1, 3).reshape(kernel.shape)
-            kernel = kernel.T if kernel.ndim == 2 else kernel.transpose(3, 2, 0, 1)
-            layer.weight.copy_(torch.tensor(np.ascontiguousarray(kernel)))
-            layer.bias.copy_(torch.tensor(np.asarray(own["bias"])))
+        for p, leaves in zip(nets.params, converted, strict=True):
+            p.copy_(torch.tensor(np.stack(leaves)).reshape(p.shape))
     batch = jax.tree.map(lambda x: x[:60], tasks.make_data(task)["train"]._asdict())
-    loss = make_loss(network.apply)
-    (value, _), grads = jax.value_and_grad(loss, has_aux=True)(params, batch, jax.random.key(0), {})
-    theirs = reference._loss(reference._images[:60], reference._labels[:60])
-    theirs.backward()
-    assert theirs.item() == pytest.approx(float(value), rel=1e-4)
-    ours = [jnp.sum(own["kernel"] ** 2) for own in grads.values()]
-    squares = [(layer.weight.grad**2).sum().item() for layer in layers]
-    np.testing.assert_allclose(squares, ours, rtol=1e-3)
+    loss = jax.jit(jax.value_and_grad(make_loss(network.apply), has_aux=True))
+    found = [loss(own, batch, jax.random.key(0), {}) for own in params]
+    images, labels = reference._images[:60], reference._labels[:60]
+    losses = nets.losses(images, labels).detach()
+    np.testing.assert_allclose(losses, [value for (value, _), _ in found], rtol=1e-4)
+    nets.set_gradients(images.expand(members, *images.shape), labels.expand(members, 60))
+    squares = [(p.grad.reshape(members, -1) ** 2).sum(1) for p in nets.params]
+    ours = zip(*(in_pytorch(name, grads) for _, grads in found), strict=True)
+    expected = [[np.sum(leaf**2) for leaf in leaves] for leaves in ours]
+    np.testing.assert_allclose(squares, expected, rtol=1e-3)
+
+
+@pytest.mark.parametrize("members", [1, 3])
+def test_pytorch_trains_under_masks_and_keeps_the_best(members):
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    reference = torch_loops.Torch(LENET, 1, members)
+    start = [p.detach().clone() for p in reference._nets.params]
+    assert 0 < reference.turn() < 1e5 and reference.peak_mb >= 0 and reference.compile_s == 0
+    trained = [p.detach().clone() for p in reference._nets.params]
+    for weight, mask in reference._masked:
+        assert 0.4 < mask.mean() < 0.6 and (weight[mask == 0] == 0).all()
+    moved = (trained[0] != start[0]).reshape(members, -1)
+    assert moved.any(1).all()
+    assert all(map(torch.equal, reference._best, start)), "a turn begins with its validation"
+    reference._best_loss = torch.tensor([float("inf"), 0.0, 0.0][:members])
+    reference.turn()
+    for best, before, after in zip(reference._best, start, trained, strict=True):
+        shape = (members, -1)
+        best, before, after = best.reshape(shape), before.reshape(shape), after.reshape(shape)
+        assert torch.equal(best[0], after[0]) and torch.equal(best[1:], before[1:])
+
+
+@pytest.mark.parametrize("precision", ["default", "float32", "tensorfloat32"])
+def test_precision_reaches_pytorch(precision):
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    switches = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [switch.allow_tf32 for switch in switches]
+    try:
+        torch_loops.Torch(LENET, 1, 1, precision)
+        allowed = [switch.allow_tf32 for switch in switches]
+    finally:
+        for switch, value in zip(switches, before, strict=True):
+            switch.allow_tf32 = value
+    chosen = {"float32": [False, False], "tensorfloat32": [True, True]}
+    assert allowed == chosen.get(precision, before)
 
 
 def test_a_small_benchmark_writes_its_table_and_figure(tmp_path):

@@ -26,9 +26,10 @@ from experiments.problems.networks import NETWORKS
 from supermask_jax.checks import lookup
 from tools.benchmark import measurements
 from tools.benchmark.floors import Floor
-from tools.benchmark.loops import Population, Torch
+from tools.benchmark.loops import Population
 from tools.benchmark.subprocesses import Worker
 from tools.benchmark.tasks import WHOLE_LOOP, Loop, Mapping, Task, parse_members
+from tools.benchmark.torch_loops import Torch
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

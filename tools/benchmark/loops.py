@@ -1,10 +1,9 @@
-"""The training loops that the benchmarks compare: that of a population and that of PyTorch.
+"""The training loop of a population, as the benchmarks measure it.
 
 A turn trains the number of steps of the task, with a share of validation that is the paper's
 (5,000 images every 100 steps), and returns milliseconds per member-step.
 """
 
-import importlib
 import resource
 import sys
 import time
@@ -14,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.datasets import Split
 from experiments.engine.batches import EVAL_BATCH, EVAL_BYTES, batch_table, eval_batches, get_batch
 from experiments.engine.forecast import largest_value
 from experiments.engine.objectives import make_loss, measure
@@ -134,89 +132,14 @@ def _shared_data(task: Task, params: Any) -> Any:
     return {"train": data["train"]._asdict(), "batches": table, "validation": validation}
 
 
-class Torch:
-    """The same work as a plain PyTorch loop, with fused Adam and masked gradients.
-
-    No step reads a value back to the host. Convolutional networks use channels-last, which is the
-    faster layout.
-    """
-
-    def __init__(self, task: Task, threads: int) -> None:
-        """Make the network and the data; PyTorch uses `threads` threads."""
-        torch: Any = importlib.import_module("torch")
-        torch.set_num_threads(threads)
-        self._torch, self._steps = torch, task.steps
-        data = make_data(task)
-        self._layout = torch.channels_last
-        self._net = _torch_network(task).to(memory_format=self._layout)
-        weights = [p for p in self._net.parameters() if p.ndim > 1]
-        self._masked = [(p, (torch.rand_like(p) < 0.5).to(p.dtype)) for p in weights]
-        with torch.no_grad():
-            for weight, mask in self._masked:
-                weight.mul_(mask)
-        self._optimizer = torch.optim.Adam(self._net.parameters(), LEARNING_RATE, fused=True)
-        self._images, self._labels = self._tensors(data["train"])
-        largest = 4 * task.input_shape[0] ** 2 * 64 if "conv" in task.network else 4 * 784
-        batch = min(EVAL_BATCH, EVAL_BYTES // largest)
-        images, labels = self._tensors(data["validation"])
-        self._validation = list(zip(images.split(batch), labels.split(batch), strict=True))
-        self._batches = torch.randint(0, NUM_TRAIN, (task.steps, BATCH_SIZE))
-        self._best_loss, self._best = float("inf"), []
-
-    def turn(self) -> float:
-        """Run a turn and return its milliseconds per member-step."""
-        begin = time.perf_counter()
-        self._validate()
-        for batch in self._batches:
-            self._step(batch)
-        return 1e3 * (time.perf_counter() - begin) / self._steps
-
-    def _step(self, batch: Any) -> None:
-        self._optimizer.zero_grad(set_to_none=True)
-        self._loss(self._images[batch], self._labels[batch]).backward()
-        for weight, mask in self._masked:
-            weight.grad.mul_(mask)
-        self._optimizer.step()
-
-    def _validate(self) -> None:
-        with self._torch.no_grad():
-            losses = [self._loss(images, labels) for images, labels in self._validation]
-            loss = float(sum(losses) / len(losses))
-            if loss < self._best_loss:
-                self._best_loss = loss
-                self._best = [p.detach().clone() for p in self._net.parameters()]
-
-    def _loss(self, images: Any, labels: Any) -> Any:
-        images = (images.float() / 255).contiguous(memory_format=self._layout)
-        return self._torch.nn.functional.cross_entropy(self._net(images), labels)
-
-    def _tensors(self, split: Split) -> tuple[Any, Any]:
-        images = self._torch.from_numpy(split.images).permute(0, 3, 1, 2)
-        return images, self._torch.from_numpy(split.labels).long()
-
-
-def _torch_network(task: Task) -> Any:
-    nn: Any = importlib.import_module("torch.nn")
-    widths = networks.NETWORKS[task.network]
-    side, _, inputs = task.input_shape
-    layers: list[Any] = []
-    for channels in widths.pairs:
-        for _ in range(2):
-            layers += [nn.Conv2d(inputs, channels, 3, padding=1), nn.ReLU()]
-            inputs = channels
-        layers.append(nn.MaxPool2d(2))
-        side //= 2
-    layers.append(nn.Flatten())
-    inputs *= side * side
-    for units in widths.hidden:
-        layers += [nn.Linear(inputs, units), nn.ReLU()]
-        inputs = units
-    return nn.Sequential(*layers, nn.Linear(inputs, 10))
-
-
 def _peak_mb() -> float:
     stats = jax.local_devices()[0].memory_stats()
     if stats and "peak_bytes_in_use" in stats:
         return stats["peak_bytes_in_use"] / 1e6
+    return process_peak_mb()
+
+
+def process_peak_mb() -> float:
+    """Return the peak memory of this process in megabytes; this opens no device."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
