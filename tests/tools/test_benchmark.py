@@ -12,6 +12,7 @@ from experiments.storage.files import read_json
 from tests.experiments import command_lines
 from tools import (
     benchmark_accelerator,
+    benchmark_estimates,
     benchmark_gradual,
     benchmark_pruning,
     benchmark_sizes,
@@ -220,6 +221,7 @@ def test_the_page_on_performance_has_the_committed_tables():
     programs = {
         "benchmark": benchmark,
         "benchmark_accelerator": benchmark_accelerator,
+        "benchmark_estimates": benchmark_estimates,
         "benchmark_gradual": benchmark_gradual,
         "benchmark_pruning": benchmark_pruning,
         "benchmark_sizes": benchmark_sizes,
