@@ -22,11 +22,13 @@ class OfTrainings(NamedTuple):
       at_once: those that a device trains at once, by `vmap`.
       groups: the number of groups that train in turn.
       memory: bytes of a device that a group takes.
+      temporaries: the part of them that is working memory.
       cycles: of a device per member-step.
       bytes: of main memory that a device moves per member-step.
       operations: of the products per member-step.
       validation_cycles: of a device per validation of a member.
       collectives: operations of the training in which devices communicate.
+      costliest: the ten costliest operations of a step, as cycles per member-step and origin.
       compile_seconds: on this machine.
       hours: of all these trainings on the slice.
     """
@@ -38,11 +40,13 @@ class OfTrainings(NamedTuple):
     at_once: int
     groups: int
     memory: int
+    temporaries: int
     cycles: float
     bytes: float
     operations: float
     validation_cycles: float
     collectives: int
+    costliest: list[tuple[float, str]]
     compile_seconds: float
     hours: float
 
@@ -136,11 +140,15 @@ def _of_trainings(part: Trainings, where: Slice) -> OfTrainings:
         at_once=group.width or 1,
         groups=groups,
         memory=_per_device(group),
+        temporaries=programs.run_chunk.memory_analysis().temp_size_in_bytes,  # pyright: ignore
         cycles=per_step.cycles / own,
         bytes=per_step.bytes / own,
         operations=trainer.products[0],
         validation_cycles=per_eval.cycles / own,
         collectives=read.collectives,
+        costliest=[
+            (cycles / (group.width or 1), origin) for cycles, origin in read.operations(2)[:10]
+        ],
         compile_seconds=seconds,
         hours=part.times * groups * cycles / where.clock / 3600,
     )

@@ -101,6 +101,33 @@ class Program:
 
         return of(self._entry, 0)
 
+    def operations(self, depth: int) -> list[tuple[float, str]]:
+        """Return the cycles and the origin of the operations inside loops, the costliest first.
+
+        Args:
+          depth: how many loops whose turns are not written in the program are around them.
+
+        Returns:
+          The operations that have an estimate. The origin is the code that they compute.
+        """
+        found = [
+            (float(cycles[1]), _origin(one))
+            for body in self._bodies(self._entry, depth)
+            for one in self._computations[body].values()
+            if (cycles := CYCLES.search(one.rest))
+        ]
+        return sorted(found, reverse=True)
+
+    def _bodies(self, computation: str, depth: int) -> list[str]:
+        """Return the computations that have so many open loops around them."""
+        own = self._computations[computation]
+        inside = [] if depth else [computation]
+        for one in own.values():
+            if one.opcode == "while":
+                left = depth - (self._written_turns(own, one) is None)
+                inside += self._bodies(_attribute(one, "body"), left) if left >= 0 else []
+        return inside
+
     def _own_cost(self, own: Mapping[str, Instruction], one: Instruction) -> Cost:
         found = CYCLES.search(one.rest)
         cycles = float(found[1]) if found else 0.0
@@ -170,6 +197,14 @@ def _closing(text: str) -> int:
 def _attribute(one: Instruction, name: str) -> str:
     found = re.search(rf"\b{name}=%?([\w.-]+)", one.rest)
     return found[1] if found else ""
+
+
+def _origin(one: Instruction) -> str:
+    """Return the last words of the name that an operation has in the traced program."""
+    found = re.search(r'op_name="([^"]*)"', one.rest)
+    words = found[1].split("/") if found else [one.opcode]
+    inner = [word for word in words if word not in ("while", "body", "closed_call", "vmap()")]
+    return "/".join(inner[1:]) or one.opcode
 
 
 def _branches(one: Instruction) -> list[str]:
