@@ -1,5 +1,6 @@
 """Batches for training and evaluation, from a data set that is entirely on the devices."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -15,18 +16,50 @@ PyTree = Any
 
 EVAL_BATCH = 1000  # images; fewer if their largest layer would take more than EVAL_BYTES
 EVAL_BYTES = 2**25
+# Each chunk would first copy a training set of images into the layout of a TPU: rows of a multiple
+# of so many bytes have that layout already.
+ROW_MULTIPLE = 128
+
+
+def train_data(split: Split) -> PyTree:
+    """Return a training set as `get_batch` takes it.
+
+    Args:
+      split: `N` images and labels.
+
+    Returns:
+      ``images``, uint8 `[N, R]`: the pixels of each image in one row, followed by zeros up to a
+      multiple of `ROW_MULTIPLE`; and ``labels``.
+    """
+    pixels = split.images.reshape(len(split.images), -1)
+    missing = -pixels.shape[1] % ROW_MULTIPLE
+    images = np.pad(pixels, ((0, 0), (0, missing))) if missing else pixels
+    return {"images": images, "labels": split.labels}
 
 
 def get_batch(data: PyTree, order: jax.Array, step: jax.Array) -> PyTree:
     """Return the training images and labels of one step, and the step.
 
     Args:
-      data: ``train``, and ``batches`` from `batch_table`.
+      data: as `examples` takes it, and ``batches`` from `batch_table`.
       order: the index of the order of batches, an integer `[]`.
       step: the step, an integer `[]`.
     """
-    chosen = data["batches"][order, step]
-    return jax.tree.map(lambda x: x[chosen], data["train"]) | {"step": step}
+    return examples(data, data["batches"][order, step]) | {"step": step}
+
+
+def examples(data: PyTree, chosen: jax.Array | slice) -> PyTree:
+    """Return some training images, uint8 `[B, H, W, C]`, and their labels.
+
+    Args:
+      data: ``train`` from `train_data`, and ``validation`` from `eval_batches`, whose images have
+        the same shape.
+      chosen: their indices, integers `[B]`, or a slice.
+    """
+    train = jax.tree.map(lambda x: x[chosen], data["train"])
+    shape = data["validation"]["images"].shape[2:]
+    images = train["images"][:, : math.prod(shape)].reshape(-1, *shape)
+    return {"images": images, "labels": train["labels"]}
 
 
 def batch_table(

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from experiments import processes
 from experiments.engine.arrays import abstract, empty, write
-from experiments.engine.batches import batch_table, eval_data, get_batch
+from experiments.engine.batches import batch_table, eval_data, get_batch, train_data
 from experiments.engine.forecast import (
     Forecast,
     available_memory,
@@ -133,7 +133,7 @@ class Trainer:
         self._keep_best = keep_best
         self._training = _make_training(objective, optimizer, schedule)
         evaluated = eval_data(problem.network.apply, params, dataset, *arguments_of(model_state))
-        self._data = {"train": dataset.train._asdict(), **evaluated}
+        self._data = {"train": train_data(dataset.train), **evaluated}
         self._place_data = functools.lru_cache(maxsize=1)(
             functools.partial(population.replicate, self._data)
         )

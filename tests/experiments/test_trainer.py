@@ -54,13 +54,21 @@ def test_eval_batches_hold_each_example_once(count, size):
     np.testing.assert_array_equal(cut["labels"].ravel(), split.labels)
 
 
-def test_get_batch_takes_the_images_and_labels_of_a_step():
-    images, labels = jnp.arange(12).reshape(6, 2), jnp.arange(6)
-    chosen = jnp.array([[[0, 1], [2, 3]], [[5, 0], [4, 2]]])
-    data = {"batches": chosen, "train": {"images": images, "labels": labels}}
-    batch = batches.get_batch(data, jnp.int32(1), jnp.int32(1))
-    assert batch["labels"].tolist() == [4, 2]
-    assert batch["images"].tolist() == [[8, 9], [4, 5]]
+@pytest.mark.parametrize("shape", [(2, 2, 3), (4, 8, 4), (28, 28, 1), (32, 32, 3)])
+def test_get_batch_takes_the_images_and_labels_of_a_step(shape):
+    images = np.random.default_rng(0).integers(0, 256, (6, *shape), dtype=np.uint8)
+    split = Split(images, np.arange(6, dtype=np.int32))
+    train = batches.train_data(split)
+    assert train["images"].shape[1] % batches.ROW_MULTIPLE == 0, "a TPU would copy them"
+    data = {
+        "train": train,
+        "validation": batches.eval_batches(split),
+        "batches": np.array([[[0, 1], [2, 3]], [[5, 0], [4, 2]]]),
+    }
+    batch = batches.get_batch(jax.tree.map(jnp.asarray, data), jnp.int32(1), jnp.int32(1))
+    assert batch["labels"].tolist() == [4, 2] and batch["step"] == 1
+    assert batch["images"].dtype == jnp.uint8
+    np.testing.assert_array_equal(batch["images"], images[[4, 2]])
 
 
 def numpy_measure(params, split):

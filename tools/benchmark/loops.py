@@ -13,7 +13,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.engine.batches import EVAL_BATCH, EVAL_BYTES, batch_table, eval_batches, get_batch
+from experiments.engine.batches import (
+    EVAL_BATCH,
+    EVAL_BYTES,
+    batch_table,
+    eval_batches,
+    examples,
+    get_batch,
+    train_data,
+)
 from experiments.engine.forecast import largest_value
 from experiments.engine.objectives import make_loss, measure
 from experiments.problems import networks
@@ -104,7 +112,7 @@ def _make_training(task: Task, network: networks.Network, loop: Loop) -> Trainin
         return {"loss": jnp.float32(0)}
 
     def get_same_batch(data: Any, *_: Any) -> Any:
-        return jax.tree.map(lambda x: x[:BATCH_SIZE], data["train"])
+        return examples(data, slice(BATCH_SIZE))
 
     return make_training(
         make_loss(network.apply),
@@ -129,7 +137,7 @@ def _shared_data(task: Task, params: Any) -> Any:
         batch_size=BATCH_SIZE,
     )
     validation = eval_batches(data["validation"], batch)
-    return {"train": data["train"]._asdict(), "batches": table, "validation": validation}
+    return {"train": train_data(data["train"]), "batches": table, "validation": validation}
 
 
 def _peak_mb() -> float:
