@@ -1,9 +1,13 @@
 """Every runner trains by the optimizer, schedule, loss and augmentation of its settings."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pyarrow.parquet as pq
 import pytest
 
+from experiments.problems.losses import cross_entropy
 from tests.experiments import tiny
 
 ONE_STEP = {  # after which the learning rate is next to zero
@@ -53,3 +57,27 @@ def test_after_a_step_whose_rate_is_not_zero_nothing_changes(runner, tmp_path):
     if runner == "iterative":  # the variants of a seed see the same images
         dense, *others = losses
         assert len(others) == 2 and others[0].tolist() == others[1].tolist() != dense.tolist()
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.1, 3.0, 1e4])
+@pytest.mark.parametrize("shape", [(60, 10), (61, 10), (7, 2), (60, 100)])
+def test_cross_entropy_and_its_gradients_have_the_digits_of_optax(shape, scale):
+    rng = np.random.default_rng(0)
+    logits = jnp.asarray(scale * rng.normal(size=shape), jnp.float32)
+    labels = jnp.asarray(rng.integers(0, shape[1], shape[0]), jnp.int32)
+
+    def measured(losses):
+        def gradient(logits):
+            return jax.grad(lambda logits: losses(logits, labels).mean())(logits)
+
+        # The product with the Hessian, as the scores of GraSP need it.
+        curved = jax.jvp(gradient, (logits,), (logits,))[1]
+        return losses(logits, labels), gradient(logits), curved
+
+    ours, optaxs = (
+        jax.jit(measured, static_argnums=0)(losses)
+        for losses in (cross_entropy, optax.softmax_cross_entropy_with_integer_labels)
+    )
+    for own, expected in zip(ours[:2], optaxs[:2], strict=True):
+        np.testing.assert_array_equal(own.view(jnp.uint32), expected.view(jnp.uint32))
+    np.testing.assert_allclose(ours[2], optaxs[2], rtol=1e-5, atol=1e-9)
