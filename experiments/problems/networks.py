@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from experiments.problems.activations import relu
 from experiments.problems.convolutions import convolve, max_pool
 from supermask_jax.checks import check_function, lookup
 from supermask_jax.trees import Predicate, unstack_layers
@@ -230,7 +231,7 @@ class Classifier(nn.Module):
             values = self.pool(values)
         values = values.reshape(len(values), -1)
         for index, units in enumerate(self.widths.hidden):
-            values = nn.relu(dense(units, name=f"dense{index + 1}")(values))
+            values = relu(dense(units, name=f"dense{index + 1}")(values))
         return dense(self.num_classes, name="output")(values)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from experiments.problems import convolutions, networks
+from experiments.problems import activations, convolutions, networks
 from experiments.problems.convolutions import LAYOUT, canonical_conv, max_pool, shifted_conv
 from experiments.problems.networks import MODULES, NETWORKS, VGG, ResNet, as_network, make_network
 from supermask_jax.paths import path_name
@@ -485,3 +485,19 @@ def test_max_pool_equals_flax_in_value_and_gradient(shape):
     ours, theirs = (jax.value_and_grad(lambda x, p=p: jnp.sum(p(x) ** 2))(images) for p in pools)
     assert_close(ours, theirs)
     np.testing.assert_array_equal(pools[0](images), pools[1](images))
+
+
+@pytest.mark.parametrize(("platform", "keeps"), [("cpu", False), ("cuda", False), ("tpu", True)])
+def test_relu_has_the_digits_of_jax_and_keeps_its_result_on_a_tpu_alone(platform, keeps):
+    values = jnp.array([[-2.0, -0.0, 0.0], [1e-40, 3.0, jnp.nan]])
+
+    def found(function):
+        value, gradient = jax.vjp(function, values)
+        return value, *gradient(2 * jnp.ones_like(values)), jax.jvp(function, [values], [values])[1]
+
+    ours, expected = (jnp.stack(found(f)) for f in (activations.relu, jax.nn.relu))
+    np.testing.assert_array_equal(ours, expected)
+
+    traced = jax.jit(jax.vmap(jax.grad(lambda x: activations.relu(x).sum()))).trace(values)
+    lowered = traced.lower(lowering_platforms=(platform,)).as_text()
+    assert ("optimization_barrier" in lowered) == keeps
