@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.stages import Compiled
 
+from experiments import backends
 from experiments.engine.arrays import abstract
 from experiments.engine.batches import get_batch
 from experiments.engine.forecast import count_products, num_bytes
@@ -86,8 +87,20 @@ class Recipe(NamedTuple):
     members_at_once: int
 
     def mesh(self, members: int) -> Mesh:
-        """Return the mesh of devices that train a group of some members."""
-        return share_devices(members, self.devices, self.members_at_once)[0]
+        """Return the mesh of devices that train a group: one process uses no more than members."""
+        one_process = len({device.process_index for device in self.devices}) == 1
+        return population.make_mesh(self.devices[:members] if one_process else self.devices)
+
+    def width(self, members: int) -> int | None:
+        """Return the members that a device trains at once in a group; None trains them in turn."""
+        mesh = self.mesh(members)
+        local = -(-members // mesh.size)
+        device = mesh.devices.flat[0]
+        if self.members_at_once:
+            width = min(self.members_at_once, local)
+        else:
+            width = backends.members_at_once(device, local, self._member_bytes())
+        return None if width == 1 else width
 
     def compile(self, members: int) -> Programs | None:
         """Compile the programs that train a group.
@@ -98,7 +111,7 @@ class Recipe(NamedTuple):
         Returns:
           The programs; None if the compiler finds that a device does not hold them.
         """
-        mesh, width = share_devices(members, self.devices, self.members_at_once)
+        mesh, width = self.mesh(members), self.width(members)
         multiple = mesh.size * (width or 1)
         padded = -(-members // multiple) * multiple
         sharded, whole = population.member_sharding(mesh), NamedSharding(mesh, PartitionSpec())
@@ -151,6 +164,13 @@ class Recipe(NamedTuple):
         per_eval = count_products(self.objective.measure, *measured)
         return per_step, per_eval
 
+    def _member_bytes(self) -> int:
+        """Return the bytes that a step of one member reads and writes, but its model state."""
+        state = jax.eval_shape(self.training.init, self.params, model_state=self.model_state)
+        # Weights in the context are frozen: a step masks them, which makes as many anew.
+        frozen = [x for x in jax.tree.leaves(self.context) if jnp.issubdtype(x.dtype, jnp.floating)]
+        return num_bytes((state.params, state.opt_state, self.context, frozen))
+
     def _test(self, nothing: tuple, ends: tuple[tuple, tuple, Any], data: PyTree):
         best, last, context = ends
         tested = {}
@@ -159,29 +179,6 @@ class Recipe(NamedTuple):
             metrics = self.objective.measure(params, data["test"], context, *more)
             tested |= {f"{prefix}_{name}": jnp.float32(x) for name, x in metrics.items()}
         return nothing, tested
-
-
-def share_devices(
-    members: int, devices: Sequence[Any], members_at_once: int
-) -> tuple[Mesh, int | None]:
-    """Choose the devices for a group, and the number of members per device and `vmap`.
-
-    Args:
-      members: the number of members of the group.
-      devices: those of all processes; one process uses no more than there are members.
-      members_at_once: see `Recipe`.
-
-    Returns:
-      The mesh of devices, and the width, None for one member at a time.
-    """
-    if len({device.process_index for device in devices}) == 1:
-        devices = devices[:members]
-    local = -(-members // len(devices))
-    if members_at_once:
-        width = min(members_at_once, local)
-    else:
-        width = 1 if devices[0].platform == "cpu" else local
-    return population.make_mesh(devices), None if width == 1 else width
 
 
 def memory_of(program: Compiled) -> int:
