@@ -319,39 +319,23 @@ def _grad_kernel(
     values: jax.Array, grad: jax.Array, shape: tuple[int, ...], form: Form
 ) -> jax.Array:
     """Compute the gradient of `_conv` for a kernel of a shape."""
-    sizes = zip(
-        values.shape, (1, form.spread), shape, grad.shape, form.strides, form.pads, strict=False
-    )
-    spread = (1, form.spread)
-    if form.spread > 1:
-        # As a convolution of the gradient with the images, whose result is mirrored: XLA would
-        # mirror the images instead.
-        pads = []
-        for size, step, taps, outputs, stride, (low, _) in sizes:
-            before = taps - 1 - low
-            after = _span(size, step) + taps - 1 - before - _span(outputs, stride)
-            pads.append((before, after))
-        mirrored = lax.conv_general_dilated(
-            grad,
-            values,
-            (1, 1),
-            pads,
-            lhs_dilation=form.strides,
-            rhs_dilation=spread,
-            dimension_numbers=OVER_BATCH,
-            preferred_element_type=jnp.float32,
-        )
-        return mirrored[::-1, ::-1].transpose(0, 1, 3, 2)
+    if form == FROM_PAIRS:
+        # Even columns have the first and the third tap, odd ones the second and the fourth.
+        parts = [
+            _grad_kernel(values, grad[:, start::2], (3, 2), Form((1, 1), 1, ((1, 1), pads)))
+            for start, pads in enumerate(((1, 0), (0, 1)))
+        ]
+        return jnp.stack(parts, axis=2).reshape(shape)
+    sizes = zip(values.shape, shape, grad.shape, form.strides, form.pads, strict=False)
     pads = [
-        (low, _span(outputs, stride) + taps - 1 - _span(size, step) - low)
-        for size, step, taps, outputs, stride, (low, _) in sizes
+        (low, _span(outputs, stride) + taps - 1 - size - low)
+        for size, taps, outputs, stride, (low, _) in sizes
     ]
     return lax.conv_general_dilated(
         values,
         grad,
         (1, 1),
         pads,
-        lhs_dilation=spread,
         rhs_dilation=form.strides,
         dimension_numbers=OVER_BATCH,
         preferred_element_type=jnp.float32,
