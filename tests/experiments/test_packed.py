@@ -113,25 +113,25 @@ def test_pair_is_the_same_alone_and_under_vmap():
             assert_close(jax.tree.map(lambda x, i=index: x[i], of_all), alone(*member))
 
 
-@pytest.mark.parametrize(("shape", "channels"), [((1, 2, 2, 1), 1), ((1, 2, 4, 1), 64)])
+@pytest.mark.parametrize(("shape", "channels"), [((1, 2, 2, 1), 1), ((1, 2, 4, 1), 48)])
 def test_the_first_pixel_of_a_window_gets_the_gradient_of_a_tie_and_0_gets_none(shape, channels):
     """Kernels of 0 make all pixels equal to the bias."""
-    arguments = [jnp.zeros_like(x) for x in make(shape, channels)]
-    bias = 4
-
-    def total(value):
-        arguments[bias] = value
-        return packed.pair(*arguments).sum()
-
+    image, kernel, bias, second, _ = (jnp.zeros_like(x) for x in make(shape, channels))
+    gradients = jax.jit(jax.grad(lambda *x: packed.pair(image, *x).sum(), argnums=(2, 3)))
     windows = shape[2] // 2
-    assert (jax.grad(total)(jnp.ones(channels)) == windows).all()
-    assert not jax.grad(total)(jnp.zeros(channels)).any()
-    arguments[bias], arguments[2] = jnp.ones(channels), jnp.ones(channels)
-    grad = jax.grad(lambda k: packed.pair(*arguments[:3], k, arguments[bias]).sum())(arguments[3])
+    grad_second, grad_bias = gradients(kernel, bias + 1, second, bias + 1)
+    assert (grad_bias == windows).all()
     # The first pixel has no neighbours above; the first window has none to the left.
-    assert not grad[0].any()
-    assert (grad[1, 1] == windows).all()
-    assert (grad[1, 0] == windows - 1).all()
+    assert not grad_second[0].any()
+    assert (grad_second[1, 1] == windows).all()
+    assert (grad_second[1, 0] == windows - 1).all()
+    assert not gradients(kernel, bias + 1, second, bias)[1].any()
+
+
+def test_what_is_not_a_number_stays_visible():
+    arguments = make((1, 2, 4, 3), 64)
+    arguments[0] = arguments[0].at[0, 0, 0, 0].set(jnp.nan)
+    assert jnp.isnan(packed.pair(*arguments)).all()
 
 
 @pytest.mark.parametrize("shape", [(3, 2, 4, 64), (8, 3, 2, 5), (1, 1, 1, 130)], ids=str)
@@ -160,10 +160,10 @@ def test_product_refuses_other_products(numbers, options):
         packed.product(jnp.ones((2, 4)), jnp.ones((4, 4)), numbers, shape=(2, 2, 1), **options)
 
 
-@pytest.mark.parametrize("name", networks.NETWORKS)
-def test_a_packed_classifier_starts_and_computes_as_the_ordinary_one(name):
-    widths = networks.NETWORKS[name]._replace(hidden=(5, 4))
-    shape = (8, 8, 3)
+@pytest.mark.parametrize("pairs", [(), (64,), (64, 128)], ids=str)
+def test_a_packed_classifier_starts_and_computes_as_the_ordinary_one(pairs):
+    widths = networks.Widths(pairs, hidden=(5, 4))
+    shape = (4, 4, 3)
     ordinary, ours = (
         networks.as_network(networks.Classifier(widths, packed=form), shape)
         for form in (False, True)
