@@ -58,7 +58,12 @@ class Problem(NamedTuple):
 
 
 def load_problem(
-    network: str, dataset: str, batch_size: int, data_dir: str | None, num_validation: int
+    network: str,
+    dataset: str,
+    batch_size: int,
+    data_dir: str | None,
+    num_validation: int,
+    devices: Sequence[Any] | None = None,
 ) -> Problem:
     """Load a data set and make the network for it.
 
@@ -68,6 +73,7 @@ def load_problem(
       batch_size: images per step.
       data_dir: see `datasets.load`.
       num_validation: see `datasets.load`.
+      devices: see `Problem`.
 
     Raises:
       ValueError: if a name is unknown, the network does not fit the data set, or a batch is larger
@@ -84,10 +90,14 @@ def load_problem(
             f"config.batch_size is {batch_size}, expected at most the {num_train} training images."
         )
     height, width, channels = data.image_shape
-    make = own_networks.make if by_name.is_named(network) else make_network
-    made = make(network, (height, width, channels), data.num_classes)
+    shape = height, width, channels
+    if by_name.is_named(network):
+        made = own_networks.make(network, shape, data.num_classes)
+    else:
+        platform = (jax.devices() if devices is None else devices)[0].platform
+        made = make_network(network, shape, data.num_classes, platform)
     key = jax.random.key(0)
     params = jax.eval_shape(made.init, key)
     state = jax.eval_shape(made.init_state, key) if made.init_state else None
     prunable = trees.prunable_leaves(params)
-    return Problem(data, made, params, prunable, batch_size, model_state=state)
+    return Problem(data, made, params, prunable, batch_size, model_state=state, on=devices)

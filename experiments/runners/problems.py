@@ -25,11 +25,11 @@ def make_problem(
       FileNotFoundError: if the data set is missing; the message says how to get it.
     """
     names = config.network, config.dataset
-    problem = load_problem(*names, config.batch_size, data_dir, config.num_validation)
+    sizes = config.batch_size, data_dir, config.num_validation
+    problem = load_problem(*names, *sizes, devices)
     return problem._replace(
         losses=find_losses(config.loss, problem.dataset.num_classes),
         augment=_augmentation(config, problem),
-        on=devices,
     )
 
 
