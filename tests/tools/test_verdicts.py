@@ -411,6 +411,14 @@ def test_the_second_stage_counts_its_fresh_seeds_alone():
     assert judge_anew(others).status == NOT_RUN
 
 
+def test_an_inconclusive_claim_of_the_second_stage_says_how_many_seeds_would_settle_it():
+    rows = pruning(0.06, seeds=FRESH)
+    verdict = judge_anew(rows)
+    assert verdict.status == INCONCLUSIVE
+    assert len(FRESH) < verdict.seeds_needed <= verdicts.MOST_SEEDS
+    assert judge_anew([row for row in rows if row["seed"] != FRESH[0]]).seeds_needed is None
+
+
 @pytest.mark.parametrize("lacking", [{"seed": 10}, {"variant": "random", "seed": 7, "round": 16}])
 def test_the_second_stage_waits_for_all_its_seeds(lacking):
     rows = [row for row in pruning(50.0, seeds=FRESH) if not lacking.items() <= row.items()]

@@ -70,8 +70,8 @@ class Verdict(NamedTuple):
       interval: 95 % confidence interval of the mean difference; None below two seeds.
       p_adjusted: corrected p of the test for the claim and, second, of the test against it; None
         where nothing was tested.
-      seeds_needed: how many would settle a claim that the first stage leaves inconclusive; None if
-        more than MOST_SEEDS, and for any other status.
+      seeds_needed: how many would settle a claim that its stage leaves inconclusive, all its fresh
+        seeds counted; None if more than MOST_SEEDS, and for any other status.
       rounds: the rounds behind the difference; empty if the claim is not about pruning.
       unfinished: seeds left out because one side lacks them, or some of their rounds or densities.
       diverged: seeds left out because an accuracy is not finite.
@@ -101,9 +101,14 @@ class Verdict(NamedTuple):
         return self.left - self.right
 
     @property
+    def waits(self) -> bool:
+        """Whether fresh seeds of the second stage are still to run."""
+        return bool(self.fresh) and (self.status == NOT_RUN or bool(self.unfinished))
+
+    @property
     def may_be_tested(self) -> bool:
         """Whether there are enough seeds; in the second stage, whether none is still to run."""
-        return len(self.seeds) >= MIN_SEEDS and not (self.fresh and self.unfinished)
+        return len(self.seeds) >= MIN_SEEDS and not self.waits
 
 
 def judge(
@@ -117,14 +122,9 @@ def judge(
       experiments: whose rows count.
     """
     by_network = _by_network(rows, experiments)
-    num_claims = Counter(claim.network for claim in claims)
-    gathered = [_gather(claim, by_network[claim.network], range(NUM_SEEDS)) for claim in claims]
-    return [
-        _with_seeds_needed(verdict, num_claims[verdict.claim.network])
-        if verdict.status == INCONCLUSIVE
-        else verdict
-        for verdict in _decide_by_network(gathered)
-    ]
+    return _decide_by_network(
+        [_gather(claim, by_network[claim.network], range(NUM_SEEDS)) for claim in claims]
+    )
 
 
 def judge_again(
@@ -371,7 +371,12 @@ def _decide(family: Sequence[Verdict]) -> list[Verdict]:
             status=REPRODUCED if supported else NOT_REPRODUCED if opposed else INCONCLUSIVE,
             p_adjusted=tuple(map(float, adjusted[i])),
         )
-    return judged
+    return [
+        _with_seeds_needed(verdict, len(family))
+        if verdict.status == INCONCLUSIVE and not verdict.waits
+        else verdict
+        for verdict in judged
+    ]
 
 
 def _with_seeds_needed(verdict: Verdict, num_claims: int) -> Verdict:
