@@ -3,6 +3,7 @@ import importlib
 import pytest
 
 from experiments.configs import learned_supermasks, mask_criteria
+from tests.experiments.test_configs import PAPER_STEPS
 from tools.report import schedule
 from tools.report.claims import EXPERIMENTS, NETWORKS
 
@@ -28,6 +29,11 @@ def test_rounds_of_a_range():
     assert schedule.rounds_between("lenet300", 0.1, 0.3) == {6, 7, 8, 9, 10}
     assert schedule.rounds_between("lenet300", 0.065, 0.2) == {8, 9, 10, 11, 12}
     assert schedule.powers("lenet300") == set(range(25))
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_steps_are_those_of_the_authors_code(network):
+    assert schedule.steps(network) == PAPER_STEPS[network]
 
 
 # Adam's learning rate, steps, and pruning rates of convolutions.

@@ -1,4 +1,4 @@
-"""The paper's settings, how those of a table differ, and the densities that follow from them."""
+"""The paper's settings, how those of a table differ, and the densities and steps they imply."""
 
 import functools
 import importlib
@@ -16,6 +16,7 @@ from supermask_jax import rates, trees
 from tools.report.claims import MAY_DEVIATE, NETWORKS
 
 IMAGES = {"mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
+EXAMPLES = {"mnist": 55_000, "cifar10": 45_000}  # for training
 NUM_CLASSES = 10
 UNKNOWN = "unknown"
 LEARNED = {"initial_logits": (0.0,), "epochs": 2000}
@@ -74,6 +75,12 @@ def densities(network: str) -> tuple[float, ...]:
 def rounds_between(network: str, least: float, most: float) -> set[int]:
     """Return the rounds that leave between two shares of the weights."""
     return {round for round, share in enumerate(densities(network)) if least <= share <= most}
+
+
+def steps(network: str) -> int:
+    """Return the number of steps of a training in a round of pruning."""
+    config = settings("mask_criteria", network)
+    return config["epochs"] * (EXAMPLES[NETWORKS[network]] // config["batch_size"])
 
 
 def powers(network: str) -> set[int]:
