@@ -12,13 +12,15 @@ from experiments.plots import FIGURES
 from tests.experiments.test_configs import NAMES, PAPER_STEPS
 from tests.tools import simulated
 from tools.report import schedule
-from tools.report.claims import CLAIMS
-from tools.report.tables import read_tables
-from tools.report.verdicts import judge_again
+from tools.report.claims import CLAIMS, NUM_SEEDS
+from tools.report.hours import SECONDS_PER_EPOCH
+from tools.report.tables import pool, read_tables
+from tools.report.verdicts import NOT_RUN, judge, judge_again
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "experiments" / "FIGURES.md").read_text()
 TABLE = [[cell.strip() for cell in re.findall(r"[^|]+", line)] for line in PAGE.splitlines()]
+NUM_LACKING = 15  # claims on lenet300 that the commands of the first stage decide
 SWEEPS = [row for row in TABLE if len(row) == 5 and ", 24 rounds" in row[4]]
 
 
@@ -87,11 +89,14 @@ def config_of(command):
     return config
 
 
-SECOND_STAGE = {
-    claims: (config_of(command.strip("`")), time)
-    for claims, command, time in [row for row in TABLE if len(row) == 3]
-    if command.startswith("`python -m experiments.run")
-}
+def stage(heading):
+    """The settings and the time of each command of a section, by what it is for."""
+    section = PAGE.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    lines = re.findall(r"^\| (.*) \| `(python .*)` \| (.*) \|$", section, flags=re.M)
+    return {claims: (config_of(command), time) for claims, command, time in lines}
+
+
+REST, SECOND_STAGE = stage("The rest of the first stage"), stage("The second stage")
 
 
 def simulated_rows(config):
@@ -115,6 +120,40 @@ def simulated_rows(config):
     return [row for row in rows if row["weights"] in config.weights]
 
 
+@pytest.fixture(scope="module")
+def committed():
+    return [table for table in read_tables(ROOT / "results") if table.is_judged]
+
+
+def test_the_commands_of_the_first_stage_train_what_its_claims_lack(committed):
+    trained = {variant for config, _ in REST.values() for variant in config.variants}
+    others = [row for row in pool(committed) if row.get("variant") not in trained]
+    rows = [row for config, _ in REST.values() for row in simulated_rows(config)]
+    claims = [claim for claim in CLAIMS if claim.network == "lenet300"]
+    all_seeds = [*range(NUM_SEEDS)]
+    assert sum(v.status == NOT_RUN for v in judge(claims, others)) == NUM_LACKING
+    assert all(verdict.seeds == all_seeds for verdict in judge(claims, [*others, *rows]))
+    for config, _ in REST.values():
+        for name in config.variants:
+            last = {"variant": name, "round": config.num_rounds}
+            fewer = [row for row in rows if not last.items() <= row.items()]
+            found = judge(claims, [*others, *fewer])
+            assert any(verdict.seeds != all_seeds for verdict in found), f"{name}: a round too many"
+
+
+@pytest.mark.parametrize("claims", REST)
+def test_the_rest_of_the_first_stage_has_the_settings_of_the_paper(claims):
+    config, _ = REST[claims]
+    assert schedule.deviations(config.to_dict()) == {}
+    assert [*config.seeds] == [*range(NUM_SEEDS)]
+
+
+def test_the_hours_of_the_first_stage_are_those_of_its_commands():
+    trainings = sum(int(time.partition(" ")[0]) for _, time in REST.values())
+    hours = trainings * measured()["lenet300"] * PAPER_STEPS["lenet300"] / 3.6e6
+    assert f"in {hours:.1f} hours on two cores" in " ".join(PAGE.split())
+
+
 def test_the_commands_of_the_second_stage_train_what_it_needs():
     rows = {claims: simulated_rows(config) for claims, (config, _) in SECOND_STAGE.items()}
     found = judge_again(CLAIMS, [row for own in rows.values() for row in own])
@@ -127,29 +166,28 @@ def test_the_commands_of_the_second_stage_train_what_it_needs():
 
 
 @pytest.mark.parametrize("claims", SECOND_STAGE)
-def test_the_second_stage_has_the_settings_of_the_first(claims):
+def test_the_second_stage_has_the_settings_of_the_first(claims, committed):
     config, _ = SECOND_STAGE[claims]
     tables = [
         table
-        for table in read_tables(ROOT / "results")
-        if table.is_judged
-        and table.config["experiment"] == config.experiment
+        for table in committed
+        if table.config["experiment"] == config.experiment
         and {*config.get("variants", ())} <= {row.get("variant") for row in table.rows}
     ]
     known = {tuple(sorted(table.deviations.values())) for table in tables}
     assert known == {tuple(sorted(schedule.deviations(config.to_dict()).values()))}
 
 
-@pytest.mark.parametrize("claims", SECOND_STAGE)
-def test_times_of_the_second_stage_follow_from_those_that_are_known(claims):
-    config, time = SECOND_STAGE[claims]
+@pytest.mark.parametrize("claims", REST | SECOND_STAGE)
+def test_times_of_both_stages_follow_from_those_that_are_known(claims):
+    config, time = (REST | SECOND_STAGE)[claims]
     if config.runner == "iterative":
         trainings = len(config.seeds) * (1 + len(config.variants) * config.num_rounds)
         hours = trainings * measured()["lenet300"] * PAPER_STEPS["lenet300"] / 3.6e6
         assert time == f"{trainings} trainings: {hours:.1f} hours"
     elif config.runner == "learned":
         epochs = len(config.seeds) * len(config.variants) * config.epochs
-        low, high = (seconds * epochs / 3600 for seconds in (0.5, 1.0))
+        low, high = (seconds * epochs / 3600 for seconds in SECONDS_PER_EPOCH)
         assert time == f"{epochs} epochs: {low:.1f} to {high:.1f} hours"
     else:
         assert time.startswith(f"{len(config.seeds)} dense networks")
