@@ -22,8 +22,8 @@ notebook: $(VENV)/notebook.stamp  ## run experiments/story.ipynb again and keep 
 	$(BIN)/jupyter nbconvert --to notebook --inplace --execute \
 		--ExecutePreprocessor.record_timing=False experiments/story.ipynb
 
-report: $(VENV)/experiments.stamp  ## verdicts, tables and figures of results/ as a page, and the README's results
-	$(BIN)/python -m tools.report results --readme=README.md
+report: $(VENV)/experiments.stamp  ## verdicts, tables and figures of results/ as a page, and the results in README.md and docs/
+	$(BIN)/python -m tools.report results --readme=README.md --conclusions=docs/results.md
 
 docs: $(VENV)/docs.stamp  ## the documentation as a site: site/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict

@@ -15,7 +15,7 @@ from experiments.storage.files import read_json
 from tests.experiments import tiny
 from tests.tools.test_pages import Reader
 from tools.report import __main__ as program
-from tools.report import accuracy_tables, document, pages, provenance, tables, writing
+from tools.report import accuracy_tables, document, hours, pages, provenance, tables, writing
 from tools.report.claims import CLAIMS, SECOND_STAGE, STABILITY
 from tools.report.verdicts import STATUSES
 
@@ -215,26 +215,31 @@ def main():
 
 
 def test_all_forms_are_written(main, folder, capsys):
+    shutil.copy(COMMITTED / hours.BENCHMARK, folder)
     readme = folder / "root" / "README.md"
-    readme.parent.mkdir()
-    readme.write_text(f"before\n{writing.BEGIN}\nold\n{writing.END}\nafter\n")
+    conclusions = folder / "docs" / "results.md"
+    for path in (readme, conclusions):
+        path.parent.mkdir()
+        path.write_text(f"before\n{writing.BEGIN}\nold\n{writing.END}\nafter\n")
     page = folder / "report" / "index.html"
-    main(folder, page=str(page), readme=str(readme))
+    main(folder, page=str(page), readme=str(readme), conclusions=str(conclusions))
     assert capsys.readouterr().out.splitlines() == [
         str(page),
         str(folder / "README.md"),
         str(readme),
+        str(conclusions),
     ]
     pictures = {path.stem for path in (folder / "figures").glob("*.png")}
     assert pictures == {
         f"mask_criteria-lenet300-mnist-{kind}" for kind in ("figure", "convergence")
     }
     assert f'href="../{PRUNING}.csv"' in page.read_text()
-    text = readme.read_text()
-    assert text.startswith(f"before\n{writing.BEGIN}\n\n* ") and text.endswith(
-        f"{writing.END}\nafter\n"
-    )
-    assert all(status in text for status in STATUSES) and "old" not in text
+    text, concluded = readme.read_text(), conclusions.read_text()
+    for written, first in ((text, "* "), (concluded, "Of ")):
+        assert written.startswith(f"before\n{writing.BEGIN}\n\n{first}")
+        assert written.endswith(f"\n{writing.END}\nafter\n") and "\nold\n" not in written
+    assert all(status in text for status in STATUSES)
+    assert "](../README.md#not-run-lenet300)" in concluded
     (folder / "figures" / "of_an_earlier_page.png").write_bytes(b"")
     main(folder, page=str(page), readme=str(readme))
     assert readme.read_text() == text
@@ -250,22 +255,25 @@ def test_one_table_is_printed(main, capsys):
 
 
 @pytest.mark.parametrize(
-    ("source", "readme", "message"),
+    ("source", "given", "message"),
     [
-        ("nowhere", None, "there is no folder"),
-        ("figures", None, "figures has no table of tools.collect"),
-        ("", "plain.md", "plain.md lacks the lines"),
-        ("", "none.md", "none.md"),
-        ("alone.analysis.csv", None, "has no accuracies; tools.figure draws it"),
-        ("other.csv", None, "other.csv is not a table of this version"),
+        ("nowhere", {}, "there is no folder"),
+        ("figures", {}, "figures has no table of tools.collect"),
+        ("", {"readme": "plain.md"}, "plain.md lacks the lines"),
+        ("", {"readme": "none.md"}, "there is no file .*none.md"),
+        ("", {"conclusions": "none.md"}, "there is no file .*none.md"),
+        ("", {"conclusions": "marked.md"}, f"there is no file .*{hours.BENCHMARK}, from which"),
+        ("alone.analysis.csv", {}, "has no accuracies; tools.figure draws it"),
+        ("other.csv", {}, "other.csv is not a table of this version"),
     ],
 )
-def test_mistakes_get_one_line(main, folder, source, readme, message):
+def test_mistakes_get_one_line(main, folder, source, given, message):
     (folder / "figures").mkdir()
     (folder / "plain.md").write_text("no marks\n")
+    (folder / "marked.md").write_text(f"{writing.BEGIN}\n{writing.END}\n")
     (folder / "other.csv").write_text("a,b\n")
     analysed = [tiny.blank_row(mask_analysis.COLUMNS)]
     results.write_rows(folder / "alone.analysis.csv", analysed, mask_analysis.COLUMNS)
-    given = {"page": str(folder / "page.html"), "readme": readme and str(folder / readme)}
+    given = {name: str(folder / path) for name, path in {"page": "page.html", **given}.items()}
     with pytest.raises(SystemExit, match=f"^error: .*{message}"):
         main(folder / source, **given)

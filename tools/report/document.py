@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-from tools.report import accuracy_tables, claims
+from tools.report import accuracy_tables, claims, hours
 from tools.report.claims import CLAIMS, CONNECTIVITY, STABILITY
+from tools.report.conclusions import conclude
 from tools.report.evidence import (
     in_words,
     network_verdicts,
@@ -82,6 +83,24 @@ def readme(tables: Sequence[Table]) -> list[Block]:
     table_1 = [table_1_in_words(network, verdicts) for network in _run(verdicts)]
     second = [second_stage_in_words(fresh)] if _run(fresh) else []
     return [Bullets([in_words(verdicts), post_hoc(verdicts), *second, *table_1, *curves])]
+
+
+def conclusions(tables: Sequence[Table], seconds: float) -> list[Block]:
+    """Return what a reader may conclude.
+
+    Args:
+      tables: of a folder.
+      seconds: of a training, see `hours.measured`.
+    """
+    judged = [table for table in tables if table.is_judged]
+    rows = pool(judged)
+    return conclude(
+        judge(CLAIMS, rows),
+        judge_again(CLAIMS, rows),
+        judge(STABILITY, rows, [CONNECTIVITY]),
+        rows,
+        hours.costs(judged, seconds),
+    )
 
 
 def _run(verdicts: Sequence[Verdict]) -> list[str]:

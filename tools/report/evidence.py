@@ -87,7 +87,7 @@ def post_hoc(verdicts: Sequence[Verdict]) -> str:
     """Return how many verdicts use rows that existed before the claims were written down."""
     tested = [verdict for verdict in verdicts if verdict.status != NOT_RUN]
     return (
-        f"{sum(map(_is_post_hoc, tested))} of {len(tested)} verdicts are post hoc: they use rows "
+        f"{sum(map(is_post_hoc, tested))} of {len(tested)} verdicts are post hoc: they use rows "
         "that existed before the claims and their margins were written down."
     )
 
@@ -163,7 +163,7 @@ def second_stage(
              "difference (95 % interval)", "p, corrected", "left (%)", "right (%)"],
             [
                 [_stated(v.claim), Mark(first[v.claim.id], first[v.claim.id]),
-                 f"{v.fresh[0]} to {v.fresh[-1]}", _status(v), _difference(v), _p(v), *_means(v)]
+                 f"{v.fresh[0]} to {v.fresh[-1]}", _status(v), difference(v), _p(v), *_means(v)]
                 for v in own
             ],
             is_tall=True,
@@ -240,7 +240,7 @@ def table_1_in_words(network: str, verdicts: Sequence[Verdict]) -> str:
         for column, verdict in cells
     ]
     text = f"Table 1 on {network}, test accuracy in % here (and as reported): {'; '.join(numbers)}."
-    if differing := sorted({words for _, verdict in cells for words in _deviations(verdict)}):
+    if differing := sorted({words for _, verdict in cells for words in deviations(verdict)}):
         text += f" Settings that differ from the paper's: {'; '.join(differing)}."
     return text
 
@@ -259,7 +259,7 @@ def not_run(verdicts: Sequence[Verdict]) -> list[Block]:
                 Paragraph(in_trust(own)),
                 Table(
                     ["claim", "no rows of"],
-                    [[_stated(v.claim), _listed(map(_name, v.missing))] for v in own],
+                    [[_stated(v.claim), listed(map(name_of, v.missing))] for v in own],
                     is_tall=True,
                 ),
             ],
@@ -343,7 +343,7 @@ def rows_behind(verdicts: Sequence[Verdict]) -> list[Block]:
             Details(
                 f"{verdict.claim.network}: {verdict.claim.text}"
                 f"{', fresh seeds' if verdict.fresh else ''}",
-                _rows_anchor(verdict),
+                rows_anchor(verdict),
                 _rows(verdict),
             )
             for verdict in verdicts
@@ -371,7 +371,7 @@ def _reported(column: str, verdict: Verdict) -> list[Text]:
 
 def _comparison(verdict: Verdict, rows: Sequence[results.Row]) -> list[Text]:
     return [
-        _stated(verdict.claim), _status(verdict), _difference(verdict), _p(verdict),
+        _stated(verdict.claim), _status(verdict), difference(verdict), _p(verdict),
         *_means(verdict), str(len(verdict.seeds)), _difference_by_validation(verdict, rows),
     ]  # fmt: skip
 
@@ -388,7 +388,7 @@ def _stated(claim: Claim) -> list[Inline]:
 def _number(verdict: Verdict) -> list[Text]:
     """Return verdict, difference with interval, margin and p of a reported number."""
     margin = f"± {verdict.claim.margin.points:g}"
-    return [_status(verdict), _difference(verdict), margin, _p(verdict)]
+    return [_status(verdict), difference(verdict), margin, _p(verdict)]
 
 
 def _at_validated_density(verdict: Verdict, rows: Sequence[results.Row]) -> str:
@@ -433,7 +433,7 @@ def _values(percents: np.ndarray) -> str:
     return accuracy_tables.values(percents) if percents.size else ""
 
 
-def _difference(verdict: Verdict) -> str:
+def difference(verdict: Verdict) -> str:
     """Return the mean difference and its confidence interval as text."""
     if not verdict.seeds:
         return ""
@@ -459,24 +459,24 @@ def _status(verdict: Verdict) -> Text:
         if len(verdict.seeds) < claims.MIN_SEEDS:
             notes.append(f"{len(verdict.seeds)} of at least {claims.MIN_SEEDS} seeds")
         if not verdict.fresh:
-            notes.append(_seeds_needed(verdict))
+            notes.append(seeds_in_words(verdict))
     if verdict.unfinished:
-        notes.append(f"unfinished: seed {_listed(verdict.unfinished)}")
+        notes.append(f"unfinished: seed {listed(verdict.unfinished)}")
     if verdict.diverged:
-        notes.append(f"diverged: seed {_listed(verdict.diverged)}")
-    notes += _deviations(verdict)
-    if _is_post_hoc(verdict):
+        notes.append(f"diverged: seed {listed(verdict.diverged)}")
+    notes += deviations(verdict)
+    if is_post_hoc(verdict):
         notes.append(POST_HOC)
     links = _links(verdict)
     return [Mark(verdict.status, verdict.status), *(f"; {note}" for note in notes), *links]
 
 
-def _deviations(verdict: Verdict) -> list[str]:
+def deviations(verdict: Verdict) -> list[str]:
     """Return how the settings behind a verdict differ from the paper's."""
     return sorted({words for row in verdict.rows for words in row["deviations"]})
 
 
-def _is_post_hoc(verdict: Verdict) -> bool:
+def is_post_hoc(verdict: Verdict) -> bool:
     """Return whether rows behind a verdict existed before the claim."""
     return verdict.claim.network == "lenet300" and any(
         row["seed"] in claims.KNOWN.get(name, ())
@@ -486,7 +486,8 @@ def _is_post_hoc(verdict: Verdict) -> bool:
     )
 
 
-def _seeds_needed(verdict: Verdict) -> str:
+def seeds_in_words(verdict: Verdict) -> str:
+    """Return how many seeds would settle an inconclusive claim."""
     if verdict.seeds_needed is None:
         return f"more than {MOST_SEEDS} seeds would be needed"
     return f"{verdict.seeds_needed} seeds would settle it"
@@ -499,14 +500,15 @@ def _links(verdict: Verdict) -> list[Inline]:
     experiment = claims.FIGURES.get(verdict.claim.source)
     row = next((r for r in verdict.rows if r["experiment"] == experiment), verdict.rows[0])
     figure = anchor(f"{row['experiment']} {row['network']} {row['dataset']}")
-    links = [Link("figure", f"#{figure}"), Link("rows", f"#{_rows_anchor(verdict)}")]
+    links = [Link("figure", f"#{figure}"), Link("rows", f"#{rows_anchor(verdict)}")]
     if not verdict.fresh and verdict.claim.id in dict(SECOND_STAGE):
         place = anchor(_second_stage(verdict.claim.network))
         links.append(Link("second stage", f"#{place}"))
     return [" (", *[part for link in links for part in (", ", link)][1:], ")"]
 
 
-def _rows_anchor(verdict: Verdict) -> str:
+def rows_anchor(verdict: Verdict) -> str:
+    """Return where the page has the rows behind a verdict."""
     return f"rows-{verdict.claim.id}{'-fresh' if verdict.fresh else ''}"
 
 
@@ -517,10 +519,10 @@ def _second_stage(network: str) -> str:
 
 def _formula(claim: Claim) -> str:
     """Return the comparison as a formula, with its range and margin."""
-    right = str(claim.right) if isinstance(claim.right, int | float) else _name(claim.right)
+    right = str(claim.right) if isinstance(claim.right, int | float) else name_of(claim.right)
     margin = {">": "", ">=": f" - {claim.margin.points:g}", "~": f" ± {claim.margin.points:g}"}
     return (
-        f"{_name(claim.left)} {RELATIONS[claim.relation]} {right}{margin[claim.relation]}"
+        f"{name_of(claim.left)} {RELATIONS[claim.relation]} {right}{margin[claim.relation]}"
         f"{_where(claim)}"
     )
 
@@ -532,7 +534,8 @@ def _where(claim: Claim) -> str:
     return ""
 
 
-def _name(side: Side) -> str:
+def name_of(side: Side) -> str:
+    """Return a side in a word or a few."""
     match side:
         case Dense():
             return "dense"
@@ -549,7 +552,7 @@ def _name(side: Side) -> str:
 
 def _rows(verdict: Verdict) -> list[Block]:
     files = dict.fromkeys(row["table"] for row in verdict.rows)
-    where = f" Rounds: {_listed(verdict.rounds)}." if verdict.rounds else ""
+    where = f" Rounds: {listed(verdict.rounds)}." if verdict.rounds else ""
     lines: list[list[Text]] = [
         [str(seed), f"{left:.2f}", f"{right:.2f}", f"{left - right:+.2f}",
          Code(" ".join(row["id"] for row in verdict.rows if row["seed"] == seed))]
@@ -562,5 +565,6 @@ def _rows(verdict: Verdict) -> list[Block]:
     ]
 
 
-def _listed(items: Iterable[Any]) -> str:
+def listed(items: Iterable[Any]) -> str:
+    """Return items with commas between."""
     return ", ".join(map(str, items))

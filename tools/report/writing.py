@@ -1,4 +1,4 @@
-"""Write the report on a folder of tables as HTML, as Markdown and into the README."""
+"""Write the report on a folder of tables as HTML, as Markdown and, in short, into other pages."""
 
 import os
 from collections.abc import Sequence
@@ -6,18 +6,24 @@ from pathlib import Path
 
 from experiments import plots
 from experiments.storage.files import replace_file
-from tools.report import document, pages
+from tools.report import document, hours, pages
 from tools.report.tables import read_tables
 
 BEGIN, END = "<!-- made by make report: begin -->", "<!-- made by make report: end -->"
 
 
-def write(folder: Path, page: Path, readme: Path | None) -> None:
+def write(folder: Path, page: Path, readme: Path | None, conclusions: Path | None) -> None:
     """Write all forms of the report on a folder of tables.
 
+    Args:
+      folder: has the tables.
+      page: the HTML to write.
+      readme: gets the short form between its marks.
+      conclusions: gets what a reader may conclude between its marks.
+
     Raises:
-      FileNotFoundError: no such folder, or no such readme.
-      ValueError: no tables, or a readme without the two marks.
+      FileNotFoundError: no such folder, no such readme or conclusions, or no benchmark for these.
+      ValueError: no tables, or a readme or conclusions without the two marks.
     """
     tables = read_tables(folder)
     if not tables:
@@ -28,9 +34,10 @@ def write(folder: Path, page: Path, readme: Path | None) -> None:
     _write(folder / "README.md", pages.markdown(blocks))
     _draw(folder, list(pages.pictures(blocks)))
     if readme:
-        files = f"{os.path.relpath(folder, readme.parent)}/"
-        short = pages.markdown(document.readme(tables), files)
-        _write(readme, between_marks(readme.read_text(), short, readme))
+        _write_between_marks(readme, document.readme(tables), folder)
+    if conclusions:
+        seconds = hours.measured(folder)
+        _write_between_marks(conclusions, document.conclusions(tables, seconds), folder)
 
 
 def between_marks(text: str, content: str, path: Path) -> str:
@@ -44,6 +51,11 @@ def between_marks(text: str, content: str, path: Path) -> str:
     if not begin or not end:
         raise ValueError(f"{path} lacks the lines {BEGIN!r} and {END!r}, in this order.")
     return f"{before}{BEGIN}\n\n{content}\n{END}{after}"
+
+
+def _write_between_marks(path: Path, blocks: Sequence[pages.Block], folder: Path) -> None:
+    content = pages.markdown(blocks, f"{os.path.relpath(folder, path.parent)}/")
+    _write(path, between_marks(path.read_text(), content, path))
 
 
 def _draw(folder: Path, pictures: Sequence[pages.Picture]) -> None:
