@@ -176,11 +176,12 @@ def product(
 
 @jax.custom_vjp
 def _product(values: jax.Array, kernel: jax.Array) -> jax.Array:
-    return jnp.einsum("hwbc,hwcn->bn", values, _by_pixel(kernel, values))
+    return _product_forward(values, kernel)[0]
 
 
 def _product_forward(values: jax.Array, kernel: jax.Array):
-    return _product(values, kernel), (values, kernel)
+    result = jnp.einsum("hwbc,hwcn->bn", values, _by_pixel(kernel, values))
+    return result, (values, kernel)
 
 
 def _product_backward(saved: tuple[jax.Array, jax.Array], grad: jax.Array):

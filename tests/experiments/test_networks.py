@@ -464,6 +464,24 @@ def test_convolve_is_canonical_where_a_program_is_compiled_for_a_cpu(platform, e
     assert len(found) == (1 if platform == "cpu" else 3)
 
 
+@pytest.mark.parametrize("platform", ["cpu", "tpu"])
+def test_networks_of_convolutions_have_second_derivatives(platform):
+    """GraSP takes them, by forward-over-reverse mode, on every platform."""
+    ordinary = networks.Classifier(NETWORKS["conv2"], convolve=lax.conv_general_dilated)
+    both = make_network("conv2", (6, 6, 2), platform=platform), as_network(ordinary, (6, 6, 2))
+    params = jax.jit(both[0].init)(jax.random.key(0))
+    images = normal(1, (3, 6, 6, 2))
+
+    def hessian_times_itself(network):
+        def loss(w):
+            return jnp.mean(jax.nn.logsumexp(network.apply(w, images), axis=-1))
+
+        return jax.jit(lambda w: jax.jvp(jax.grad(loss), (w,), (w,))[1])(params)
+
+    with jax.default_matmul_precision("float32"):
+        assert_close(*map(hessian_times_itself, both))
+
+
 def test_code_of_a_platform_has_its_own_gradient():
     """The default's gradient would be another one, and needs something else of the forward pass."""
     on_cpu = jax.custom_vjp(jnp.sin)
