@@ -148,7 +148,10 @@ def pad(population: PyTree, multiple: int) -> PyTree:
 
 
 def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
-    """Make a mesh of devices along the member axis.
+    """Make a mesh of devices along the member axis, in their order.
+
+    Members do not communicate, so it does not matter which devices are neighbours. Any subset will
+    do, unlike with `jax.make_mesh`, whose TPUs must form a whole box.
 
     Args:
       devices: by default all devices.
@@ -163,7 +166,7 @@ def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
     devices = jax.devices() if devices is None else devices
     if not len(devices):
         raise ValueError("devices is empty, expected at least one, or None for all.")
-    return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
+    return Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
 
 
 def member_sharding(mesh: Mesh) -> NamedSharding:

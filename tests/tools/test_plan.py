@@ -7,6 +7,7 @@ import pytest
 from experiments.configs import mask_criteria
 from experiments.datasets import Dataset, Split
 from experiments.runners.registry import find_runner
+from supermask_jax import population
 from tests.bad_input import check_one_line
 from tools.plan import estimate, hlo, slices
 
@@ -208,7 +209,7 @@ def test_lenet300_is_planned_for_one_chip_and_for_256():
 def test_lenet300_is_planned_for_other_chips(name):
     where = slices.find(name)
     plan = estimate.estimate(work_for(where, seeds=range(5), num_rounds=1), where)
-    per_chip = {"v4:2x2x1": 2, "tpu7x:2x2x1": 2}.get(name, 1)
+    per_chip = 2 if name == "tpu7x:2x2x1" else 1
     assert len(where.devices) == per_chip * where.chips
     assert [part.collectives for part in plan.trainings] == [0, 0]
     assert len(plan.programs) == 9 + 1
@@ -232,7 +233,7 @@ def test_what_does_not_fit_trains_in_groups():
 @pytest.mark.parametrize(
     ("name", "clock", "memory"),
     [
-        ("v4:2x2x1", 1.05e9, 17e9), ("v5e:4x4", 1.5e9, 17e9), ("v5p:2x2x1", 1.75e9, 103e9),
+        ("v4:2x2x1", 1.05e9, 34e9), ("v5e:4x4", 1.5e9, 17e9), ("v5p:2x2x1", 1.75e9, 103e9),
         ("v6e:8x8", 1.75e9, 34e9), ("tpu7x:2x2x1", 2.2e9, 103e9),
     ],
 )  # fmt: skip
@@ -244,6 +245,15 @@ def test_a_slice_knows_its_chips(name, clock, memory):
     assert {device.platform for device in where.devices} == {"tpu"}
 
 
+@needs_libtpu
+@pytest.mark.parametrize("name", ["v5e:2x2", "v6e:2x4", "tpu7x:2x2x1"])
+def test_any_number_of_devices_trains_a_population(name):
+    """A host with more chips than members uses some of them, which need not form a box."""
+    devices = slices.find(name).devices
+    for count in range(1, len(devices) + 1):
+        assert list(population.make_mesh(devices[:count]).devices) == list(devices[:count])
+
+
 def test_without_libtpu_a_line_says_what_to_install(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"pip install -e '\.\[plan\]'") as caught:
@@ -252,7 +262,9 @@ def test_without_libtpu_a_line_says_what_to_install(monkeypatch):
 
 
 @needs_libtpu
-@pytest.mark.parametrize("name", ["v5e", "v5e:3x3", "v9:2x2", "", "5", "v5e:2x2:1", "v5e:axb"])
+@pytest.mark.parametrize(
+    "name", ["v5e", "v5e:3x3", "v9:2x2", "v9:1x1", "", "5", "v5e:2x2:1", "v5e:axb"]
+)
 def test_an_unknown_slice_is_one_line(name):
     with pytest.raises(ValueError, match="is no slice, expected v4:2x2x1") as caught:
         slices.find(name)

@@ -27,7 +27,7 @@ class Slice(NamedTuple):
     Attributes:
       name: such as v5e:4x4.
       devices: those of all hosts; they compile and compute nothing.
-      chips: their number. A chip of v4 and tpu7x is two devices.
+      chips: their number. A chip of tpu7x is two devices.
       memory: of a device, in bytes.
       clock: of a device, in Hz.
     """
@@ -55,19 +55,22 @@ def find(name: str) -> Slice:
         )
     _compile_only()
     generation, _, sizes = name.partition(":")
-    whole = f"{generation}:2x2" if sizes == "1x1" else name
+    options = {"chips_per_host_bounds": (1, 1, 1)} if sizes == "1x1" else {}
+    if generation == "v4":  # a chip is one device, as JAX has it on these TPUs
+        options["chip_config_name"] = "megacore"
     try:
         if not sizes:  # libtpu would choose
             raise ValueError
-        devices = topologies.get_topology_desc(platform="tpu", topology_name=whole).devices
+        found = topologies.get_topology_desc(platform="tpu", topology_name=name, **options)
     except Exception:  # of several types, depending on what is wrong with the name
-        raise ValueError(f"--topology: {shown(name)} is no slice, expected {EXAMPLES}.") from None
+        raise ValueError(
+            f"--topology or --compare: {shown(name)} is no slice, expected {EXAMPLES}."
+        ) from None
+    devices = found.devices
     first = devices[0]
-    if sizes == "1x1":  # rented as such, but libtpu knows only whole boards
-        devices = [device for device in devices if device.coords == first.coords]
     if first.device_kind not in VERSIONS:
         raise ValueError(
-            f"--topology: {name} has chips of a kind that is not known here, "
+            f"--topology or --compare: {name} has chips of a kind that is not known here, "
             f"{first.device_kind}; expected {EXAMPLES}."
         )
     core = pltpu.get_tpu_info_for_chip(VERSIONS[first.device_kind], first.num_cores)
