@@ -26,7 +26,7 @@ from tools.plan import slices
 from tools.plan.estimate import OfTrainings, estimate
 from tools.plan.slices import Slice
 
-MEMBERS = {"lenet300": 48}  # of a chip; of the others 8
+MEMBERS = {"lenet300": 48}  # of a slice; of the others 8
 PRECISIONS = {"default": "bfloat16 on a TPU", "float32": "in six passes"}
 
 

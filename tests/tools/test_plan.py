@@ -1,11 +1,14 @@
 import importlib.util
 import re
 
+import jax
 import numpy as np
 import pytest
+from jax.sharding import SingleDeviceSharding
 
 from experiments.configs import mask_criteria
 from experiments.datasets import Dataset, Split
+from experiments.engine.work import Program, Work
 from experiments.runners.registry import find_runner
 from supermask_jax import population
 from tests.bad_input import check_one_line
@@ -227,6 +230,18 @@ def test_what_does_not_fit_trains_in_groups():
     with pytest.raises(MemoryError, match="members at a time"):
         tiny = where._replace(memory=1_000_000)
         estimate.estimate(work_for(where, seeds=range(1), num_rounds=0), tiny)
+
+
+@needs_libtpu
+def test_a_program_that_does_not_fit_is_one_line():
+    where = slices.find("v5e:1x1")
+    large = jax.ShapeDtypeStruct(
+        (10**10,), np.float32, sharding=SingleDeviceSharding(where.devices[0])
+    )
+    program = Program("add one", lambda: jax.jit(lambda x: x + 1).lower(large), 1)
+    with pytest.raises(MemoryError, match="'add one' takes more memory") as caught:
+        estimate.estimate(Work((), (program,)), where)
+    check_one_line(caught.value)
 
 
 @needs_libtpu

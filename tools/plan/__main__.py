@@ -10,7 +10,6 @@ machine; hours are cycles by the clock, and leave out asynchronous copies, the h
 """
 
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -35,6 +34,7 @@ TOPOLOGY = flags.DEFINE_string(
 COMPARE = flags.DEFINE_list("compare", [], "More slices, compared with the first in one table.")
 JSON = flags.DEFINE_bool("json", False, "Print all numbers as JSON instead of tables.")
 
+WIDTH = 200  # of tables, also in a narrow terminal, where rich would cut numbers off
 NOTE = (
     "Known from the compiler: memory, groups, collectives, operations of products. Its estimate: "
     "bytes, cycles and so hours, without asynchronous copies, the host and compiling. No TPU was "
@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> None:
     if JSON.value:
         print(json.dumps([_as_json(plan) for plan in plans], indent=1))
         return
-    console = Console(width=None if sys.stdout.isatty() else 200)
+    console = Console(width=WIDTH)
     if len(plans) == 1:
         _print_one(console, plans[0])
     else:
@@ -160,7 +160,9 @@ def _slice_cells(plan: Estimate) -> dict[str, str]:
 
 
 def _hours(hours: float) -> str:
-    return f"{hours:.2g} hours" if hours >= 1 else f"{60 * hours:.2g} minutes"
+    if hours >= 10:
+        return f"{hours:,.0f} hours"
+    return f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.2g} minutes"
 
 
 def _as_json(plan: Estimate) -> dict[str, Any]:

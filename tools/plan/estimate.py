@@ -3,6 +3,8 @@
 import time
 from typing import NamedTuple
 
+import jax
+
 from experiments.engine.groups import Group, memory_of
 from experiments.engine.work import Program, Trainings, Work
 from tools.plan import hlo
@@ -108,7 +110,7 @@ def estimate(work: Work, where: Slice) -> Estimate:
       where: the slice.
 
     Raises:
-      MemoryError: if a device does not hold the smallest group of a training.
+      MemoryError: if a device does not hold the smallest group of a training, or a program.
     """
     return Estimate(
         where,
@@ -163,8 +165,13 @@ def _per_device(group: Group) -> int:
 
 
 def _of_program(part: Program, where: Slice) -> OfProgram:
-    begin = time.perf_counter()
-    compiled = part.lower().compile()
+    begin, lowered = time.perf_counter(), part.lower()
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise MemoryError(f"{part.what!r} takes more memory than a device has.") from None
     seconds = time.perf_counter() - begin
     cycles = hlo.Program(compiled.as_text() or "").cost([PASSES]).cycles
     hours = part.calls * cycles / where.clock / 3600

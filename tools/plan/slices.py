@@ -55,7 +55,7 @@ def find(name: str) -> Slice:
         )
     _compile_only()
     generation, _, sizes = name.partition(":")
-    options = {"chips_per_host_bounds": (1, 1, 1)} if sizes == "1x1" else {}
+    options: dict[str, Any] = {"chips_per_host_bounds": (1, 1, 1)} if sizes == "1x1" else {}
     if generation == "v4":  # a chip is one device, as JAX has it on these TPUs
         options["chip_config_name"] = "megacore"
     try:
@@ -63,14 +63,12 @@ def find(name: str) -> Slice:
             raise ValueError
         found = topologies.get_topology_desc(platform="tpu", topology_name=name, **options)
     except Exception:  # of several types, depending on what is wrong with the name
-        raise ValueError(
-            f"--topology or --compare: {shown(name)} is no slice, expected {EXAMPLES}."
-        ) from None
+        raise ValueError(f"{shown(name)} is no slice, expected {EXAMPLES}.") from None
     devices = found.devices
     first = devices[0]
     if first.device_kind not in VERSIONS:
         raise ValueError(
-            f"--topology or --compare: {name} has chips of a kind that is not known here, "
+            f"{name} has chips of a kind that is not known here, "
             f"{first.device_kind}; expected {EXAMPLES}."
         )
     core = pltpu.get_tpu_info_for_chip(VERSIONS[first.device_kind], first.num_cores)
