@@ -82,6 +82,15 @@ def test_cycles_are_counted_as_often_as_loops_turn(turns, cycles):
     assert hlo.Program(NESTED).cost(turns).cycles == cycles
 
 
+@pytest.mark.parametrize("direction", ["GT", "NE"])
+def test_a_loop_until_nothing_is_left_does_not_say_its_turns(direction):
+    """As that of the selection of the highest scores, which compares with 0."""
+    condition = counting("left", 0).replace("LT", direction)
+    text = condition + computation("step", X, operation(7))
+    text += computation("main", X, loop("left", "step"), head="ENTRY %")
+    assert hlo.Program(text).cost((16,)).cycles == 16 * 7
+
+
 def test_a_limit_outside_the_condition_is_found():
     condition = unknown("handed_on")
     start = "  %zero = s32[] constant(0)\n  %six = s32[] constant(6)\n"

@@ -10,7 +10,7 @@ from experiments.engine.work import Program, Trainings, Work
 from tools.plan import hlo
 from tools.plan.slices import Slice
 
-PASSES = 16  # over the scores, at most, to select the highest: two of 32 bits in each
+PASSES = 16  # over scores, at most, to select the highest: two of 32 bits in each
 
 
 class OfTrainings(NamedTuple):

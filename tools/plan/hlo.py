@@ -148,7 +148,7 @@ class Program:
         """Return the turns of a loop that counts from 0 to a constant; None for any other loop."""
         condition = self._computations[_attribute(loop, "condition")]
         compared = next((x for x in condition.values() if x.opcode == "compare"), None)
-        if compared is None:
+        if compared is None or _attribute(compared, "direction") != "LT":
             return None
         limit = condition.get(compared.operands[1])
         if limit is not None and limit.opcode == "get-tuple-element":
