@@ -1,5 +1,8 @@
 import importlib.util
+import json
 import re
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -293,3 +296,45 @@ def test_an_unknown_slice_is_one_line(name):
     with pytest.raises(ValueError, match="is no slice, expected v4:2x2x1") as caught:
         slices.find(name)
     check_one_line(caught.value)
+
+
+# The command line with a compiler that says what we tell it.
+PRETENDED = """
+import sys
+import jax
+from tools.plan import __main__ as program
+from tools.plan.estimate import Estimate, OfProgram, OfTrainings
+
+def find(name):
+    return program.Slice(name, jax.devices()[:1], 1, 16_000_000_000, 1e9)
+
+def estimate(work, where):
+    numbers = [1_234_567.0, 8.0, 3.0, 987_654.0, 0, [(5.0, "add")], 1.0]
+    training = OfTrainings("networks", 1, 2, 2, 2, 1, 4_000_000_000, 0, *numbers, 150.0)
+    return Estimate(where, (training,), (OfProgram("score", 3, 10**9, 7_654_321.0, 1.0, 0.0),))
+
+program.slices.find, program.estimate = find, estimate
+program.run_program(program.main)
+"""
+
+
+@pytest.mark.parametrize("asked", [[], ["--compare=v5e:2x2,v5e:4x4"], ["--json"]], ids=str)
+def test_a_plan_prints_every_digit(asked):
+    config = "--config=experiments/configs/mask_criteria.py:lenet300,tiny"
+    done = subprocess.run(
+        [sys.executable, "-c", PRETENDED, config, "--topology=v5e:4x4", *asked],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr == ""
+    if asked == ["--json"]:
+        [plan] = json.loads(done.stdout)
+        assert (plan["topology"], plan["hours"], plan["chip_hours"]) == ("v5e:4x4", 150, 150)
+        assert plan["trainings"][0]["costliest"] == [[5.0, "add"]]
+        return
+    assert "1,234,567" in done.stdout and "4.00 (25%)" in done.stdout
+    for words in ("v5e:2x2",) if asked else ("7,654,321", "about 150 hours, 150.00 chip-hours"):
+        assert words in done.stdout
+    # A slice that is named twice is planned once.
+    assert done.stdout.count("v5e:4x4") == 1
