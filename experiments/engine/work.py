@@ -58,8 +58,8 @@ class Work(NamedTuple):
     trainings: tuple[Trainings, ...]
     programs: tuple[Program, ...] = ()
 
-    def __add__(self, other: "Work") -> "Work":  # pyright: ignore
-        """Return the work of both."""
+    def then(self, other: "Work") -> "Work":
+        """Return this work, followed by another."""
         return Work(self.trainings + other.trainings, self.programs + other.programs)
 
 

@@ -359,7 +359,7 @@ def copy_keys(seed: int, number: int) -> jax.Array:
 
 def work(plan: Plan) -> Work:
     """Return what a run of a plan computes on its devices."""
-    return iterative.work(plan.tickets) + Copier(plan).work()
+    return iterative.work(plan.tickets).then(Copier(plan).work())
 
 
 def row_key(config: Mapping[str, Any]) -> Callable[[results.Row], tuple]:

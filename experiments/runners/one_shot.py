@@ -424,7 +424,7 @@ def make_retrainer(plan: Plan) -> Retrainer:
 
 def work(plan: Plan) -> Work:
     """Return what a run of a plan computes on its devices."""
-    return iterative.work(plan.dense) + Bench(plan).work()
+    return iterative.work(plan.dense).then(Bench(plan).work())
 
 
 def row_key(config: Mapping[str, Any]) -> Callable[[results.Row], tuple]:

@@ -88,15 +88,15 @@ def _clock(core: pltpu.TpuInfo) -> float:
 
 
 def _compile_only() -> None:
-    """Tell libtpu to look for no TPU, no other process and no metadata server."""
+    """Tell libtpu that it only compiles, and need look for no TPU and no metadata server."""
     for name, value in (
         ("TPU_SKIP_MDS_QUERY", "1"),
         ("TPU_WORKER_HOSTNAMES", "localhost"),
         ("TPU_ACCELERATOR_TYPE", "v5litepod-4"),
-        ("ALLOW_MULTIPLE_LIBTPU_LOAD", "1"),
         ("TPU_LOG_DIR", "disabled"),
         ("TPU_STDERR_LOG_LEVEL", "3"),
         ("TPU_MIN_LOG_LEVEL", "3"),
     ):
         os.environ.setdefault(name, value)
+    os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"  # several processes may compile
     jax.config.update("jax_platforms", "cpu")  # where this program itself computes
