@@ -4,8 +4,8 @@
 
 Every line is the training of a population of dense networks, as `tools.plan` compiles it: the chunk
 that really runs. The numbers are the compiler's account, no measurement, and the same on every
-machine. With --costliest, the ten costliest operations of a step follow each line. It needs
-libtpu, pip install -e '.[plan]', and the data sets.
+machine. The ten costliest operations of a step follow each line; beside the table they are in
+TABLE.operations.csv. It needs libtpu, pip install -e '.[plan]', and the data sets.
 """
 
 import argparse
@@ -53,6 +53,16 @@ class Row(NamedTuple):
     temporaries_mb: float
 
 
+class Operation(NamedTuple):
+    """One of the costliest operations of a line: its cycles per member-step, and its origin."""
+
+    network: str
+    slice: str
+    precision: str
+    cycles: float
+    operation: str
+
+
 HEAD = [
     "network", "slice", "members", "at once", "precision", "cycles per member-step", "MB moved",
     "working memory, MB",
@@ -72,6 +82,24 @@ def cells(row: Row) -> list[str]:
 def markdown(path: Path) -> str:
     """Return a table that this program wrote as Markdown."""
     return measurements.markdown(HEAD, map(cells, measurements.read(path, Row)))
+
+
+def costliest(path: Path, network: str, precision: str) -> str:
+    """Return the costliest operations of a line that this program wrote, as Markdown.
+
+    Args:
+      path: the table.
+      network: of the line.
+      precision: of the line.
+    """
+    found = measurements.read(_operations_of(path), Operation)
+    chosen = [x for x in found if (x.network, x.precision) == (network, precision)]
+    lines = [[f"{one.cycles:,.0f}", f"`{one.operation}`"] for one in chosen]
+    return measurements.markdown(["cycles", "operation"], lines)
+
+
+def _operations_of(table: Path) -> Path:
+    return table.with_suffix(".operations.csv")
 
 
 def count(line: Line, where: Slice, data_dir: str | None) -> OfTrainings:
@@ -96,6 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Count the lines that the flags name."""
     flags = _parser().parse_args(arguments)
     rows: list[Row] = []
+    operations: list[Operation] = []
     try:
         lines = list(_lines(flags))
         found = {name: slices.find(name) for name in flags.slices}
@@ -105,12 +134,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
             line = line._replace(at_once=dense.at_once)
             rows.append(Row(*line, dense.cycles, dense.bytes / 1e6, dense.temporaries / 1e6))
             print(measurements.markdown_line(cells(rows[-1])), flush=True)
-            for cycles, origin in dense.costliest if flags.costliest else ():
-                print(f"{cycles:>14,.0f}  {origin}")
+            for cycles, origin in dense.costliest:
+                print(f"{cycles:>14,.0f}  {origin}", flush=True)
+                own = line.network, line.slice, line.precision
+                operations.append(Operation(*own, cycles, origin))
     except (ValueError, OSError, MemoryError) as error:
         sys.exit(f"error: {error}")
     if flags.table:
-        measurements.write(Path(f"{flags.table}.csv"), rows)
+        table = Path(f"{flags.table}.csv")
+        measurements.write(table, rows)
+        measurements.write(_operations_of(table), operations)
 
 
 def _lines(flags: argparse.Namespace) -> list[Line]:
@@ -145,7 +178,6 @@ def _parser() -> argparse.ArgumentParser:
     add("precisions", list(PRECISIONS), _names, "of products: default (bfloat16), float32")
     add("data_dir", None, str, "folder of prepared data sets, by default TFDS_DATA_DIR")
     add("table", None, str, "path without suffix for a .csv")
-    parser.add_argument("--costliest", action="store_true", help="print the costliest operations")
     return parser
 
 
