@@ -309,6 +309,8 @@ def find(name):
     return program.Slice(name, jax.devices()[:1], 1, 16_000_000_000, 1e9)
 
 def estimate(work, where):
+    if where.name == "v4:2x2x1":
+        raise MemoryError("the states take more.")
     numbers = [1_234_567.0, 8.0, 3.0, 987_654.0, 0, [(5.0, "add")], 1.0]
     training = OfTrainings("networks", 1, 2, 2, 2, 1, 4_000_000_000, 0, *numbers, 150.0)
     return Estimate(where, (training,), (OfProgram("score", 3, 10**9, 7_654_321.0, 1.0, 0.0),))
@@ -338,3 +340,24 @@ def test_a_plan_prints_every_digit(asked):
         assert words in done.stdout
     # A slice that is named twice is planned once.
     assert done.stdout.count("v5e:4x4") == 1
+
+
+@pytest.mark.parametrize(
+    ("slices_asked", "line", "status"),
+    [
+        (["v4:2x2x1"], "error: on v4:2x2x1, the states take more.", 1),
+        (["v5e:4x4", "--compare=v4:2x2x1"], "on v4:2x2x1, the states take more.", 0),
+    ],
+    ids=str,
+)
+def test_a_slice_that_does_not_hold_a_sweep_is_one_line(slices_asked, line, status):
+    config = "--config=experiments/configs/mask_criteria.py:lenet300,tiny"
+    first, *more = slices_asked
+    done = subprocess.run(
+        [sys.executable, "-c", PRETENDED, config, f"--topology={first}", *more],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.stderr.strip(), done.returncode) == (line, status)
+    assert ("v5e:4x4" in done.stdout) == (status == 0)

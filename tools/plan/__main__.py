@@ -10,6 +10,7 @@ machine; hours are cycles by the clock, and leave out asynchronous copies, the h
 """
 
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -50,13 +51,15 @@ def main(arguments: list[str]) -> None:
             raise ValueError(f"unknown argument {arguments[1]!r}; flags start with --.")
         wanted = [slices.find(name) for name in dict.fromkeys((TOPOLOGY.value, *COMPARE.value))]
         plans = list(_plans(wanted))
+        if not plans:
+            raise MemoryError("the sweep fits on none of the slices.")
     except (ValueError, TypeError, OSError, MemoryError) as error:
         fail(error)
     if JSON.value:
         print(json.dumps([_as_json(plan) for plan in plans], indent=1))
         return
     console = Console(width=WIDTH)
-    if len(plans) == 1:
+    if len(wanted) == 1:
         _print_one(console, plans[0])
     else:
         _print_several(console, plans)
@@ -71,7 +74,9 @@ def _plans(wanted: Sequence[Slice]) -> Iterator[Estimate]:
             try:
                 yield estimate(runner.work(plan), where)
             except MemoryError as error:
-                raise MemoryError(f"on {where.name}, {error}") from None
+                if len(wanted) == 1:
+                    raise MemoryError(f"on {where.name}, {error}") from None
+                print(f"on {where.name}, {error}", file=sys.stderr)
 
 
 def _print_one(console: Console, plan: Estimate) -> None:
