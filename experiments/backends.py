@@ -5,8 +5,8 @@
   are slow in loops there.
 * TPU: as many members by `vmap` as on-chip memory holds for a whole chunk, so that their weights
   and moments do not move; one by one where it holds fewer than eight. Pairs of convolutions in the
-  form of `packed`. Both by the cycles that the compiler estimates (docs/performance, "Cycles on a
-  TPU"); nobody has measured them yet.
+  form of `packed`, and the cross-entropy by selection. All by the cycles that the compiler
+  estimates (docs/performance, "Cycles on a TPU"); nobody has measured them yet.
 * GPU: all members of a device by `vmap`, and the convolutions of `lax`. Not measured yet:
   `tools.benchmark_accelerator --short` is the measurement that would decide.
 
@@ -22,8 +22,8 @@ SHARE = 5 / 8  # of it, for what members keep; the rest is for what a step makes
 MULTIPLE = 8  # of members: the tiles of a TPU have eight rows
 
 
-def packs_convolutions(platform: str) -> bool:
-    """Return whether the paper's networks compute pairs of convolutions by `packed`."""
+def takes_tpu_forms(platform: str) -> bool:
+    """Return whether networks and losses take the forms that suit a TPU, where they have them."""
     return platform == "tpu"
 
 

@@ -4,15 +4,19 @@ from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
+import optax
 
-from experiments import by_name
+from experiments import backends, by_name
 from supermask_jax.checks import lookup, shown
 
 Losses = Callable[[jax.Array, jax.Array], jax.Array]
 
 
-def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Return the softmax cross-entropy, as `optax.softmax_cross_entropy_with_integer_labels`.
+cross_entropy: Losses = optax.softmax_cross_entropy_with_integer_labels
+
+
+def cross_entropy_by_selection(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Return the softmax cross-entropy, with the digits of `cross_entropy`, in the form of a TPU.
 
     Args:
       logits: float32 `[B, C]`.
@@ -30,7 +34,7 @@ def _of_labels(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 @_of_labels.defjvp
 def _of_labels_jvp(primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
-    """Differentiate a gather instead, whose gradient has the digits of optax on every platform."""
+    """Differentiate a gather instead, whose gradient has the digits of `cross_entropy`."""
     (logits, labels), (change, _) = primals, tangents
     places = labels[:, None]
     gathered = jnp.take_along_axis(change, places, axis=-1, mode="promise_in_bounds")
@@ -40,12 +44,13 @@ def _of_labels_jvp(primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Arra
 LOSSES: Mapping[str, Losses] = {"cross_entropy": cross_entropy}
 
 
-def find_losses(text: str, num_classes: int) -> Losses:
+def find_losses(text: str, num_classes: int, platform: str = "cpu") -> Losses:
     """Return the losses that ``config.loss`` names, after a check that computes nothing.
 
     Args:
       text: a key of `LOSSES`, or ``module:function``.
       num_classes: C.
+      platform: where they will be computed; it chooses between forms with equal digits.
 
     Raises:
       ValueError: if there is no such function, or if it or its gradient fails or returns anything
@@ -67,4 +72,6 @@ def find_losses(text: str, num_classes: int) -> Losses:
         raise ValueError(f"config.loss: {text} returns {found.dtype}{list(found.shape)}, {asked}")
     with by_name.explained(f"the gradient of the loss {name}", module):
         jax.eval_shape(jax.grad(lambda *batch: jnp.mean(losses(*batch))), logits, labels)
+    if losses is cross_entropy and backends.takes_tpu_forms(platform):
+        return cross_entropy_by_selection
     return losses

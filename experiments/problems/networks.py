@@ -93,7 +93,7 @@ def make_network(
             f"{name} halves its images {len(kind.pairs)} times: they must be at least "
             f"{minimum}x{minimum} pixels, but these are {height}x{width}"
         )
-    in_pairs = backends.packs_convolutions(platform)
+    in_pairs = backends.takes_tpu_forms(platform)
     return as_network(Classifier(kind, num_classes, packed=in_pairs), input_shape)
 
 

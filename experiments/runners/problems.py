@@ -28,7 +28,7 @@ def make_problem(
     sizes = config.batch_size, data_dir, config.num_validation
     problem = load_problem(*names, *sizes, devices)
     return problem._replace(
-        losses=find_losses(config.loss, problem.dataset.num_classes),
+        losses=find_losses(config.loss, problem.dataset.num_classes, problem.platform),
         augment=_augmentation(config, problem),
     )
 
