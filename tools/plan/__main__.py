@@ -98,9 +98,14 @@ def _print_several(console: Console, plans: Sequence[Estimate]) -> None:
 def _title(plan: Estimate) -> str:
     config, where = CONFIG.value, plan.slice
     return (
-        f"{config.experiment} of {config.network} on {where.name}: {where.chips} chips, "
-        f"{len(where.devices)} devices of {where.memory / 1e9:.1f} GB"
+        f"{config.experiment} of {config.network} on {where.name}: "
+        f"{_count(where.chips, 'chip')}, {_count(len(where.devices), 'device')} of "
+        f"{where.memory / 1e9:.1f} GB"
     )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def _table(lines: Iterator[dict[str, str]]) -> Table:
