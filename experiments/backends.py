@@ -16,8 +16,16 @@ devices more than rounding makes them.
 
 from typing import Any
 
-# Of a core, in bytes, where the compiler keeps arrays of a whole loop in it.
-ON_CHIP = {"TPU v5 lite": 2**27, "TPU v6 lite": 2**27, "TPU7x": 2**26}
+# Of a core, in bytes.
+ON_CHIP = {
+    "TPU v4": 2**27,
+    "TPU v5": 2**26,
+    "TPU v5 lite": 2**27,
+    "TPU v6 lite": 2**27,
+    "TPU7x": 2**26,
+}
+# Where the compiler keeps no weights on chip for a whole loop: more members at once cost no more.
+KEEP_NOTHING = {"TPU v4", "TPU v5"}
 SHARE = 5 / 8  # of it, for what members keep; the rest is for what a step makes
 MULTIPLE = 8  # of members: the tiles of a TPU have eight rows
 
@@ -43,6 +51,8 @@ def members_at_once(device: Any, members: int, member_bytes: int) -> int:
     fitting = SHARE * on_chip / member_bytes
     if fitting < MULTIPLE:
         return 1
+    if device.device_kind in KEEP_NOTHING:
+        return members
     most = MULTIPLE * round(fitting / MULTIPLE)
     turns = -(-members // most)
     return -(-members // turns)

@@ -26,6 +26,7 @@ def device(kind, platform="tpu"):
         ("TPU v5 lite", 8, CONV2, 1),
         ("TPU v5", 48, LENET, 48),
         ("TPU v4", 48, LENET, 48),
+        ("TPU v5", 8, CONV2, 1),
         ("NVIDIA H100 80GB HBM3", 48, LENET, 48),
     ],
 )
