@@ -50,14 +50,15 @@ class Forecast(NamedTuple):
         """Return the forecast as one line of text."""
         least = timedelta(seconds=round(min(self.flops / self.speed, MOST_SECONDS)))
         return (
-            f"{_count(self.members, 'member')}, {self.side_by_side} side by side on "
-            f"{_count(self.devices, 'device')}; {_count(self.rounds, 'round')}; "
+            f"{counted(self.members, 'member')}, {self.side_by_side} side by side on "
+            f"{counted(self.devices, 'device')}; {counted(self.rounds, 'round')}; "
             f"{self.memory / 1e9:.2f} of {self.budget / 1e9:.2f} GB; at least {least} "
             f"({self.flops:.1e} operations at {self.speed / 1e9:,.0f} GFLOP/s)"
         )
 
 
-def _count(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, which has a plural in s."""
     return f"{number} {noun}{'s' * (number != 1)}"
 
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jax.stages import Compiled
+from jax.stages import Compiled, Lowered
 
 from experiments import backends
 from experiments.engine.arrays import abstract
@@ -137,11 +137,8 @@ class Recipe(NamedTuple):
         states = abstract(jax.eval_shape(of_shapes, params, model_state), sharded)
         run_chunk = jax.jit(mapped(self.training.run_chunk), donate_argnums=0)
         lowered = run_chunk.lower(states, streams, first, data)
-        try:
-            run_chunk = lowered.compile()
-        except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error):
-                raise
+        run_chunk = compile_if_room(lowered)
+        if run_chunk is None:
             return None
         end = params, model_state
         ends = end, end, streams.context
@@ -179,6 +176,16 @@ class Recipe(NamedTuple):
             metrics = self.objective.measure(params, data["test"], context, *more)
             tested |= {f"{prefix}_{name}": jnp.float32(x) for name, x in metrics.items()}
         return nothing, tested
+
+
+def compile_if_room(lowered: Lowered) -> Compiled | None:
+    """Compile a program; None if the compiler finds that a device does not hold it."""
+    try:
+        return lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return None
 
 
 def memory_of(program: Compiled) -> int:

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.command_line import define_config, define_folder, fail, run_program
+from experiments.engine.forecast import counted
 from experiments.runners.registry import find_runner
 from tools.plan import slices
 from tools.plan.estimate import Estimate, OfProgram, OfTrainings, estimate
@@ -99,13 +100,9 @@ def _title(plan: Estimate) -> str:
     config, where = CONFIG.value, plan.slice
     return (
         f"{config.experiment} of {config.network} on {where.name}: "
-        f"{_count(where.chips, 'chip')}, {_count(len(where.devices), 'device')} of "
+        f"{counted(where.chips, 'chip')}, {counted(len(where.devices), 'device')} of "
         f"{where.memory / 1e9:.1f} GB"
     )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def _table(lines: Iterator[dict[str, str]]) -> Table:

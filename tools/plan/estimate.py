@@ -3,9 +3,7 @@
 import time
 from typing import NamedTuple
 
-import jax
-
-from experiments.engine.groups import Group, memory_of
+from experiments.engine.groups import Group, compile_if_room, memory_of
 from experiments.engine.work import Program, Trainings, Work
 from tools.plan import hlo
 from tools.plan.slices import Slice
@@ -165,13 +163,10 @@ def _per_device(group: Group) -> int:
 
 
 def _of_program(part: Program, where: Slice) -> OfProgram:
-    begin, lowered = time.perf_counter(), part.lower()
-    try:
-        compiled = lowered.compile()
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        raise MemoryError(f"{part.what!r} takes more memory than a device has.") from None
+    begin = time.perf_counter()
+    compiled = compile_if_room(part.lower())
+    if compiled is None:
+        raise MemoryError(f"{part.what!r} takes more memory than a device has.")
     seconds = time.perf_counter() - begin
     cycles = hlo.Program(compiled.as_text() or "").cost([PASSES]).cycles
     hours = part.calls * cycles / where.clock / 3600
