@@ -188,9 +188,9 @@ def mnist_sized(folder):
     return Dataset("mnist_sized", blank(55_000), blank(5_000), blank(10_000), 10)
 
 
-def work_for(where, **changes):
+def work_for(where, seeds, **changes):
     config = mask_criteria.get_config("lenet300")
-    config.update(dataset=f"{__name__}:mnist_sized", **changes)
+    config.update(dataset=f"{__name__}:mnist_sized", seeds=tuple(seeds), **changes)
     runner = find_runner(config)
     return runner.work(runner.make_plan(config, devices=where.devices))
 
@@ -200,7 +200,7 @@ def test_lenet300_is_planned_for_one_chip_and_for_256():
     found = []
     for name, seeds in (("v5e:1x1", range(2)), ("v5e:16x16", range(512))):
         where = slices.find(name)
-        plan = estimate.estimate(work_for(where, seeds=[*seeds], num_rounds=0), where)
+        plan = estimate.estimate(work_for(where, seeds=seeds, num_rounds=0), where)
         assert len(where.devices) == where.chips == len(seeds) // 2
         assert plan.programs == () and plan.chip_hours == plan.hours * where.chips
         found += plan.trainings
