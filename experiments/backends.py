@@ -1,8 +1,8 @@
 """What depends on the devices that a sweep runs on: the defaults, and the evidence for them.
 
 * CPU: members one by one, for their weights stay in the cache of a core (measured, and better than
-  `vmap` in every line of docs/performance). `convolutions.canonical_conv`, for XLA's own gradients
-  are slow in loops there.
+  `vmap` in every line of docs/performance). `convolutions.winograd_conv`, for it needs fewer
+  products, and XLA's own gradients are slow in loops there.
 * TPU: as many members by `vmap` as on-chip memory holds for a whole chunk, so that their weights
   and moments do not move; one by one where it holds fewer than eight. Pairs of convolutions in the
   form of `packed`, and the cross-entropy by selection. All by the cycles that the compiler

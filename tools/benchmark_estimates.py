@@ -12,7 +12,7 @@ import argparse
 import importlib
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,11 +20,13 @@ import jax
 import numpy as np
 
 from experiments.engine.forecast import count_products
-from experiments.runners import iterative, learned, one_shot
+from experiments.engine.work import Trainings
+from experiments.runners import one_shot
 from experiments.runners.registry import find_runner
 from tools.benchmark import measurements
 from tools.benchmark.tasks import Task, step_bytes
 
+ACCELERATOR = "cuda"
 # Of the NVIDIA H100 SXM, dense, by its data sheet: https://www.nvidia.com/en-us/data-center/h100/
 FLOAT32, TENSORFLOAT32, BANDWIDTH = 67e12, 494.5e12, 3.35e12  # operations and bytes per second
 
@@ -102,8 +104,16 @@ def estimate(run: Run, data_dir: str | None = None) -> Row:
     """
     config = importlib.import_module(f"experiments.configs.{run.config}").get_config(run.network)
     config.update(run.settings)
-    plan = find_runner(config).make_plan(config, data_dir)
-    members, member_steps, operations = COUNTS[config.runner](plan)
+    runner = find_runner(config)
+    plan = runner.make_plan(config, data_dir)
+    trainings = runner.work(plan).trainings
+    members = max(part.members for part in trainings)
+    member_steps = sum(
+        part.times * part.members * int(part.trainer.eval_steps[-1]) for part in trainings
+    )
+    operations = sum(map(_of_trainings, trainings))
+    if isinstance(plan, one_shot.Plan):
+        operations += _of_masks(plan)
     moved = step_bytes(Task(config.network, 1)) * member_steps
     return Row(
         run.config, config.network, members, member_steps, operations,
@@ -112,33 +122,22 @@ def estimate(run: Run, data_dir: str | None = None) -> Row:
     )  # fmt: skip
 
 
-def _of_rounds(plan: iterative.Plan) -> tuple[int, int, float]:
-    rounds = range(plan.config.num_rounds + 1)
-    forecast = iterative.Laboratory(plan).prepare(rounds, math.inf)
-    return forecast.members, plan.num_member_steps(rounds), float(forecast.flops)
+def _of_trainings(trainings: Trainings) -> float:
+    """Count the operations of the products in trainings on an accelerator."""
+    per_step, per_eval = trainings.trainer.products_on(ACCELERATOR)
+    steps = trainings.trainer.eval_steps
+    per_member = steps[-1] * per_step + len(steps) * per_eval
+    return trainings.times * trainings.members * per_member
 
 
-def _of_masks(plan: one_shot.Plan) -> tuple[int, int, float]:
-    members, steps, training = _of_rounds(plan.dense)
+def _of_masks(plan: one_shot.Plan) -> float:
+    """Count those of the evaluations of all masks."""
     config, problem = plan.config, plan.problem
     masks = len(config.criteria) * len(config.powers) * len(config.weights) * len(config.seeds)
     dataset = problem.dataset
     images = len(dataset.validation.labels) + len(dataset.test.labels)
     image = jax.ShapeDtypeStruct((1, *dataset.image_shape), np.float32)
-    per_image = count_products(problem.network.apply, problem.params, image)
-    return members, steps, training + masks * images * per_image
-
-
-def _of_logits(plan: learned.Plan) -> tuple[int, int, float]:
-    forecast = learned.Learner(plan).forecast(math.inf)
-    return forecast.members, forecast.members * plan.num_steps, float(forecast.flops)
-
-
-COUNTS: dict[str, Callable[[Any], tuple[int, int, float]]] = {
-    "iterative": _of_rounds,
-    "one_shot": _of_masks,
-    "learned": _of_logits,
-}
+    return masks * images * count_products(problem.network.apply, problem.params, image)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

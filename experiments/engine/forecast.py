@@ -123,18 +123,19 @@ def num_bytes(tree: Any) -> int:
     return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
-def count_products(fn: Callable[..., Any], *args: Any) -> float:
+def count_products(fn: Callable[..., Any], *args: Any, platform: str | None = None) -> float:
     """Count the floating-point operations of the matrix products and convolutions in a call.
 
     Args:
       fn: any function that JAX can trace.
       args: its arguments, or their shapes and types.
+      platform: for which it is compiled, if it has code for platforms; None for any other.
 
     Examples:
       >>> count_products(lambda x: x @ x, jnp.ones((2, 2)))
       16.0
     """
-    equations = _equations(_needed(fn, *args))
+    equations = _equations(_needed(fn, *args), platform)
     return sum(times * _operations(equation) for equation, times in equations)
 
 
@@ -145,7 +146,7 @@ def largest_value(fn: Callable[..., Any], *args: Any) -> int:
       fn: any function that JAX can trace.
       args: its arguments, or their shapes and types.
     """
-    equations = _equations(_needed(fn, *args))
+    equations = _equations(_needed(fn, *args), None)
     return max(x.aval.size * x.aval.dtype.itemsize for eqn, _ in equations for x in eqn.outvars)
 
 
@@ -155,16 +156,20 @@ def _needed(fn: Callable[..., Any], *args: Any) -> Any:
     return partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[0]
 
 
-def _equations(jaxpr: Any, times: int = 1) -> Iterator[tuple[Any, int]]:
+def _equations(jaxpr: Any, platform: str | None, times: int = 1) -> Iterator[tuple[Any, int]]:
     """Yield all equations, including those of inner jaxprs, and how often each is executed.
 
-    Of a conditional, it takes the last branch: of the code of platforms, that is the default.
+    Of the code of platforms, it takes that of `platform`, and of any other conditional the last.
     """
     for equation in jaxpr.eqns:
         yield equation, times
         inner = list(jaxprs_in_params(equation.params))
-        for one in inner[-1:] if equation.primitive.name == "cond" else inner:
-            yield from _equations(one, times * equation.params.get("length", 1))
+        if equation.primitive.name == "cond":
+            of_platforms = equation.params.get("branches_platforms") or ()
+            own = [i for i, names in enumerate(of_platforms) if platform in (names or ())]
+            inner = [inner[own[0] if own else -1]]
+        for one in inner:
+            yield from _equations(one, platform, times * equation.params.get("length", 1))
 
 
 def _operations(equation: Any) -> float:

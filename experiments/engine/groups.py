@@ -149,16 +149,17 @@ class Recipe(NamedTuple):
         group = Group(members, padded, mesh, width, memory)
         return Programs(group, init, run_chunk, lowered.out_info, run_test)
 
-    def operations(self) -> tuple[float, float]:
+    def operations(self, platform: str) -> tuple[float, float]:
         """Count the operations of the products in one training step and in one validation."""
+        count = functools.partial(count_products, platform=platform)
         order, step, key = np.int32(0), np.int32(0), jax.random.key(0)
         batch = jax.eval_shape(get_batch, self.data, order, step)
         grad = jax.grad(lambda *arguments: self.objective.loss(*arguments)[0])
         more = arguments_of(self.model_state)
-        per_step = count_products(grad, self.params, batch, key, self.context, *more)
+        per_step = count(grad, self.params, batch, key, self.context, *more)
         validation = self.data["validation"]
         measured = self.params, validation, self.context, *more
-        per_eval = count_products(self.objective.measure, *measured)
+        per_eval = count(self.objective.measure, *measured)
         return per_step, per_eval
 
     def _member_bytes(self) -> int:

@@ -171,7 +171,11 @@ class Trainer:
     @functools.cached_property
     def products(self) -> tuple[float, float]:
         """The operations of the products in one member's training step and in its validation."""
-        return self._recipe.operations()
+        return self.products_on(self.platform)
+
+    def products_on(self, platform: str) -> tuple[float, float]:
+        """Count these operations as if the devices were of another platform."""
+        return self._recipe.operations(platform)
 
     @property
     def chunk(self) -> tuple[int, int]:

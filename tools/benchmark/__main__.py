@@ -89,6 +89,12 @@ LOOPS = {
     "SGD in place of Adam": Loop(optimizer="sgd"),
     "one batch for all steps": Loop(gather=False),
 }
+OF_CONVOLUTIONS = {"convolutions by all products": Loop(convolution="canonical")}
+
+
+def loops_of(network: str) -> dict[str, Loop]:
+    """Return the loops that are compared for a network, by the part that each changes."""
+    return LOOPS | OF_CONVOLUTIONS if NETWORKS[network].pairs else LOOPS
 
 
 def measure_network(
@@ -150,8 +156,10 @@ def measure_parts(task: Task, members: int, mapping: Mapping, turns: int) -> lis
     Ratios to the whole loop are taken per turn; the milliseconds are the median ratio times those
     of the whole loop.
     """
+    compared = loops_of(task.network)
     loops = [
-        Worker(mapping.devices, Population, task, members, mapping, loop) for loop in LOOPS.values()
+        Worker(mapping.devices, Population, task, members, mapping, loop)
+        for loop in compared.values()
     ]
     floor = Worker(CORES, Floor, task, CORES)
     taken = [[*(loop.turn() for loop in loops), sum(floor.turn())] for _ in range(turns)]
@@ -162,7 +170,7 @@ def measure_parts(task: Task, members: int, mapping: Mapping, turns: int) -> lis
     medians = map(statistics.median, zip(*ratios, strict=True))
     return [
         PartRow(task.network, members, mapping.name, part, whole * ratio)
-        for part, ratio in zip([*LOOPS, PRODUCTS], medians, strict=True)
+        for part, ratio in zip([*compared, PRODUCTS], medians, strict=True)
     ]
 
 
