@@ -153,18 +153,31 @@ def left_out(rows: Sequence[Row]) -> list[str]:
     diverged = len(
         {(*line(row), row["seed"]) for row in rows if not math.isfinite(row["test_accuracy"])}
     )
-    pruned = [row for row in rows if row["variant"] != DENSE]
-    complete = (
-        len({line(row) for row in pruned})
-        * len({row["round"] for row in pruned})
-        * len({row["seed"] for row in rows})
-    )
+    missing = _num_missing([(line(row), row["round"], row["seed"]) for row in rows])
     sentences = []
     if diverged:
         sentences.append(f"Left out: {_count(diverged, 'member')} that diverged.")
-    if complete > len(pruned):
-        sentences.append(f"Unfinished: {_count(complete - len(pruned), 'result')} missing.")
+    if missing:
+        sentences.append(f"Unfinished: {_count(missing, 'result')} missing.")
     return sentences
+
+
+def _num_missing(results: Sequence[tuple[tuple, int, int]]) -> int:
+    """Count what is missing of `(line, round, seed)`.
+
+    Seeds of the same lines belong together, and each of them should have every line in every round
+    that one of them has. Seeds of other lines may be of another run.
+    """
+    pruned = [(line, number, seed) for line, number, seed in results if line[0] != DENSE]
+    of_seed: dict[int, set[tuple]] = {seed: set() for _, _, seed in results}
+    for line, _, seed in pruned:
+        of_seed[seed].add(line)
+    missing = -len(pruned)
+    for lines in set(map(frozenset, of_seed.values())):
+        seeds = {seed for seed, own in of_seed.items() if own == lines}
+        rounds = {number for _, number, seed in pruned if seed in seeds}
+        missing += len(lines) * len(rounds) * len(seeds)
+    return missing
 
 
 def _curve(numbers: str, members: Sequence[Row], rows: Sequence[Row], measure: Measure) -> Curve:

@@ -425,6 +425,15 @@ def test_every_number_has_a_curve_that_starts_at_its_dense_network():
     assert left_out(rows[:-3]) == ["Unfinished: 3 results missing."]
 
 
+def test_seeds_of_other_variants_and_rounds_are_not_unfinished():
+    """As where a table of fresh seeds joins the first one, of fewer variants and rounds."""
+    rows = make_rows(("large_final", "random"), 4)
+    fresh = [row | {"seed": row["seed"] + 10} for row in make_rows(("large_final",), 2)]
+    assert left_out([*rows, *fresh]) == []
+    assert left_out([*rows[:-2], *fresh]) == ["Unfinished: 2 results missing."]
+    assert left_out([*rows, *fresh[:-1]]) == ["Unfinished: 1 result missing."]
+
+
 @pytest.mark.parametrize("name", ["mask_criteria", "mask_one_actions", "mask_criteria_convergence"])
 def test_a_figure_has_a_line_per_number(name):
     drawn = FIGURES[name](swept_rows(learning_rate=(0.001, 0.003)))
