@@ -58,9 +58,8 @@ def canonical_conv(*args: Any, **options: Any) -> jax.Array:
 def winograd_conv(*args: Any, **options: Any) -> jax.Array:
     """Compute `canonical_conv`, and kernels of 3x3 with less than half of its products.
 
-    This is for 3x3 kernels between many channels, in float32 or better. Results and the gradient
-    of images are as exact as those of `canonical_conv`; the gradient of the kernel has an error of
-    about 1e-5 of its largest entry. See `winograd`.
+    This is for 3x3 kernels between many channels, in float32 or better. Results and gradients have
+    errors of about 1e-5 of their largest entry. See `winograd`.
 
     Args:
       args: as for `lax.conv_general_dilated`.

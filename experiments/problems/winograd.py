@@ -66,14 +66,17 @@ def filtering(points: Sequence[int]) -> Filtering:
     )
 
 
-TWO = filtering((0, 1, -1))  # 16 products instead of 36, as exact as the plain sum
+TWO = filtering((0, 1, -1))  # 16 products instead of 36
 FOUR = filtering((0, 1, -1, 2, -2))  # 36 instead of 144
 CHANNELS = 16  # with fewer, the sums cost more than the products that they save
 BLOCK = 2560  # results per channel that are computed at once, so that their tiles stay in a cache
 FLOAT_BYTES = 4  # the sums and differences of tiles need the digits of float32
 
 Pads = tuple[tuple[int, int], ...]  # (before, after) for rows and for columns
-Parts = Sequence[Sequence[jax.Array]]  # a matrix whose entries are arrays of one shape
+
+# A matrix of arrays, which transforms multiply from both sides, is a list of its columns, with the
+# arrays of each stacked along the first axis: one operation for many of them compiles faster.
+Parts = list[jax.Array]
 
 
 def suits(images: jax.Array, kernel: jax.Array, pads: Pads) -> bool:
@@ -99,11 +102,12 @@ def convolve(images: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Array:
       pads: zeros around the images, before and after rows and columns.
     """
     height, width = shape = _result_shape(images, pads)
-    weights = _transform(TWO.kernel, [list(row) for row in kernel])
+    form = _form(shape)
+    weights = _transform(form.kernel, list(kernel), lambda rows: list(jnp.moveaxis(rows, 1, 0)))
 
     def convolve_block(images: jax.Array) -> jax.Array:
-        products = _map_parts(operator.matmul, _tiles(TWO, images, pads), weights)
-        return _join(_transform(TWO.results, products))[:, :height, :width]
+        products = map(operator.matmul, _tiles(form, images, pads), weights)
+        return _join(form, list(products), len(images), shape)[:, :height, :width]
 
     results = lax.map(convolve_block, _blocks(shape, images))
     return results.reshape(-1, *results.shape[2:])
@@ -118,18 +122,18 @@ def kernel_gradient(images: jax.Array, gradient: jax.Array, pads: Pads) -> jax.A
       pads: as for `convolve`.
     """
     shape = gradient.shape[1:3]
-    form = FOUR if min(shape) > FOUR.size else TWO
+    form = _form(shape)
 
     def add(total: Parts, block: tuple[jax.Array, jax.Array]) -> tuple[Parts, None]:
-        gradients = _transform(form.results.T, _split(form.size, block[1]))
-        products = _map_parts(_sum_over_tiles, _tiles(form, block[0], pads), gradients)
-        return _map_parts(operator.add, total, products), None
+        tiles, gradients = _tiles(form, block[0], pads), _split(form, block[1])
+        products = map(_sum_over_tiles, tiles, gradients)
+        return list(map(operator.add, total, products)), None
 
-    zeros = jnp.zeros((images.shape[-1], gradient.shape[-1]), gradient.dtype)
-    start = [[zeros] * len(row) for row in form.tile]
-    blocks = _blocks(shape, images), _blocks(shape, gradient)
-    total, _ = lax.scan(add, start, blocks)
-    return jnp.stack([jnp.stack(row) for row in _transform(form.kernel.T, total)])
+    side = len(form.tile)
+    zeros = jnp.zeros((side, images.shape[-1], gradient.shape[-1]), gradient.dtype)
+    total, _ = lax.scan(add, [zeros] * side, (_blocks(shape, images), _blocks(shape, gradient)))
+    rows = jnp.stack(_mix(form.kernel.T, total), axis=1)
+    return jnp.stack(_mix(form.kernel.T, list(rows)))
 
 
 def _result_shape(images: jax.Array, pads: Pads) -> tuple[int, int]:
@@ -139,6 +143,11 @@ def _result_shape(images: jax.Array, pads: Pads) -> tuple[int, int]:
     return rows, columns
 
 
+def _form(shape: tuple[int, ...]) -> Filtering:
+    """Choose the larger tiles, unless few of them are needed, for their kernels are larger too."""
+    return FOUR if min(shape) > FOUR.size else TWO
+
+
 def _blocks(shape: tuple[int, ...], images: jax.Array) -> jax.Array:
     """Split a batch into equal parts of at most `BLOCK` results, or of one image."""
     most = max(1, BLOCK // math.prod(shape))
@@ -146,27 +155,69 @@ def _blocks(shape: tuple[int, ...], images: jax.Array) -> jax.Array:
     return images.reshape(-1, count, *images.shape[1:])
 
 
+def _transform(matrix: np.ndarray, rows: Parts, columns: Callable[[jax.Array], Parts]) -> Parts:
+    """Return `matrix @ parts @ matrix.T`.
+
+    Args:
+      matrix: the matrix.
+      rows: the parts of every row in one array.
+      columns: divides such arrays, stacked along the first axis, into the parts of every column.
+    """
+    return _mix(matrix, columns(jnp.stack(_mix(matrix, rows))))
+
+
+def _mix(matrix: np.ndarray, parts: Parts) -> Parts:
+    """Return `matrix @ parts`; most entries of a matrix are 0 or 1."""
+
+    def mix(weights: np.ndarray) -> jax.Array:
+        terms = [w * part if w != 1 else part for w, part in zip(weights, parts, strict=True) if w]
+        return functools.reduce(operator.add, terms)
+
+    return [mix(weights) for weights in matrix]
+
+
 def _tiles(form: Filtering, images: jax.Array, pads: Pads) -> Parts:
-    """Transform the overlapping tiles of images; each part is `[B, rows, columns, C]`."""
-    rows, columns = (math.ceil(size / form.size) for size in _result_shape(images, pads))
+    """Transform the overlapping tiles of images; each part is `[tiles, C]`."""
+    counts = [math.ceil(size / form.size) for size in _result_shape(images, pads)]
     ends = [
         form.size * count + TAPS - 1 - size - before
-        for count, size, (before, _) in zip((rows, columns), images.shape[1:3], pads, strict=True)
+        for count, size, (before, _) in zip(counts, images.shape[1:3], pads, strict=True)
     ]
     padded = _pad(images, [(before, end) for (before, _), end in zip(pads, ends, strict=True)])
-    parts = [
-        [_every(form.size, padded, (i, j), (rows, columns)) for j in range(len(form.tile))]
-        for i in range(len(form.tile))
-    ]
-    return _transform(form.tile, parts)
 
+    def every(array: jax.Array, axis: int, count: int) -> Parts:
+        last = form.size * (count - 1) + 1
+        return [
+            lax.slice_in_dim(array, start, start + last, form.size, axis)
+            for start in range(len(form.tile))
+        ]
 
-def _every(step: int, images: jax.Array, start: tuple[int, int], count: tuple[int, int]):
-    """Take `count` rows and columns from `start`, a step apart."""
-    rows, columns = (
-        slice(s, s + step * (n - 1) + 1, step) for s, n in zip(start, count, strict=True)
+    tiles = _transform(
+        form.tile, every(padded, 1, counts[0]), lambda rows: every(rows, 3, counts[1])
     )
-    return images[:, rows, columns]
+    return _flatten(tiles)
+
+
+def _split(form: Filtering, images: jax.Array) -> Parts:
+    """Transform gradients in tiles that do not overlap; each part is `[tiles, C]`."""
+    size = form.size
+    filled = _pad(images, [(0, -length % size) for length in images.shape[1:3]])
+    tiles = _transform(
+        form.results.T,
+        [filled[:, i::size] for i in range(size)],
+        lambda rows: [rows[:, :, :, j::size] for j in range(size)],
+    )
+    return _flatten(tiles)
+
+
+def _join(form: Filtering, parts: Parts, batch: int, shape: tuple[int, ...]) -> jax.Array:
+    """Transform products of tiles and join the results to images that `shape` fits into."""
+    counts = [math.ceil(length / form.size) for length in shape]
+    tiles = [part.reshape(len(part), batch, *counts, -1) for part in parts]
+    rows = jnp.stack(_mix(form.results, tiles), axis=4)
+    joined = jnp.stack(_mix(form.results, list(rows)), axis=2)
+    height, width = (form.size * count for count in counts)
+    return joined.reshape(batch, height, width, -1)
 
 
 def _pad(images: jax.Array, pads: Sequence[tuple[int, int]]) -> jax.Array:
@@ -175,39 +226,10 @@ def _pad(images: jax.Array, pads: Sequence[tuple[int, int]]) -> jax.Array:
     return lax.pad(images, jnp.zeros((), images.dtype), edges)
 
 
-def _split(size: int, images: jax.Array) -> Parts:
-    """Split images into tiles of `size` rows and columns that do not overlap."""
-    filled = _pad(images, [(0, -length % size) for length in images.shape[1:3]])
-    return [[filled[:, i::size, j::size] for j in range(size)] for i in range(size)]
-
-
-def _join(parts: Parts) -> jax.Array:
-    """Join tiles that do not overlap to images, `[B, height, width, C]`."""
-    tiles = jnp.stack([jnp.stack(row, axis=3) for row in parts], axis=2)
-    batch, rows, height, columns, width, channels = tiles.shape
-    return tiles.reshape(batch, rows * height, columns * width, channels)
+def _flatten(parts: Parts) -> Parts:
+    return [part.reshape(len(part), -1, part.shape[-1]) for part in parts]
 
 
 def _sum_over_tiles(tiles: jax.Array, gradients: jax.Array) -> jax.Array:
-    """Return the products of channels, `[in, out]`, summed over images, rows and columns."""
-    rows, columns = (x.reshape(-1, x.shape[-1]) for x in (tiles, gradients))
-    return lax.dot_general(rows, columns, (((0,), (0,)), ((), ())))
-
-
-def _map_parts(function: Callable[..., jax.Array], *matrices: Parts) -> Parts:
-    return [
-        [function(*parts) for parts in zip(*rows, strict=True)]
-        for rows in zip(*matrices, strict=True)
-    ]
-
-
-def _transform(matrix: np.ndarray, parts: Parts) -> Parts:
-    """Return `matrix @ parts @ matrix.T`."""
-    rows = [[_mix(weights, column) for column in zip(*parts, strict=True)] for weights in matrix]
-    return [[_mix(weights, row) for weights in matrix] for row in rows]
-
-
-def _mix(weights: Sequence[float], parts: Sequence[jax.Array]) -> jax.Array:
-    """Sum parts with weights, most of which are 0 or 1."""
-    terms = [w * part if w != 1 else part for w, part in zip(weights, parts, strict=True) if w]
-    return functools.reduce(operator.add, terms)
+    """Return the products of channels, `[parts, in, out]`, summed over tiles."""
+    return lax.dot_general(tiles, gradients, (((1,), (1,)), ((0,), (0,))))
