@@ -169,11 +169,12 @@ def _transform(matrix: np.ndarray, rows: Parts, columns: Callable[[jax.Array], P
 def _mix(matrix: np.ndarray, parts: Parts) -> Parts:
     """Return `matrix @ parts`; most entries of a matrix are 0 or 1."""
 
-    def mix(weights: np.ndarray) -> jax.Array:
-        terms = [w * part if w != 1 else part for w, part in zip(weights, parts, strict=True) if w]
-        return functools.reduce(operator.add, terms)
+    def mix(weights: list[float]) -> jax.Array:
+        pairs = zip(weights, parts, strict=True)
+        return functools.reduce(operator.add, [x if w == 1 else w * x for w, x in pairs if w])
 
-    return [mix(weights) for weights in matrix]
+    # Numbers of NumPy, unlike those of Python, would change the type where x64 is enabled.
+    return [mix(weights) for weights in matrix.tolist()]
 
 
 def _tiles(form: Filtering, images: jax.Array, pads: Pads) -> Parts:

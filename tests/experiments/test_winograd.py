@@ -135,3 +135,17 @@ def test_it_is_for_kernels_of_three_between_many_channels_in_float32(kernel, dty
     kernel = jnp.zeros(kernel, dtype)
     assert winograd.suits(images, kernel, PADS[0]) == expected
     assert not winograd.suits(images[:, :2], kernel, PADS[1])  # no results
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_types_are_kept_where_x64_is_enabled(dtype):
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"):
+        images, kernel = (jnp.asarray(normal(0, s), dtype) for s in [(2, 8, 8, 2), (3, 3, 2, 3)])
+        found = winograd.convolve(images, kernel, PADS[0])
+        gradient = winograd.kernel_gradient(images, found, PADS[0])
+    assert found.dtype == gradient.dtype == dtype
+    bound = 1e-5 if dtype == jnp.float32 else 1e-13
+    assert (
+        error(np.asarray(found), numpy_convolve(*map(np.asarray, (images, kernel)), PADS[0]))
+        < bound
+    )
