@@ -5,7 +5,9 @@ weight that is 0 stays one: the mask tells, not the value. (`BCOO.fromdense` dro
 bools into int32.)
 
 A product with such a matrix has the same terms as one with the masked dense weights, summed in
-another order: they differ by at most 1e-5 of the sum of the absolute terms in float32.
+another order: they differ by at most 1e-5 of the sum of the absolute terms in float32. Where both
+factors have 16 bits, a dense product adds up in float32, but `jax.experimental.sparse` in 16 bits,
+so that a sum of ones of bfloat16 stops at 256. Keep one of the factors in float32 then.
 
 Examples:
   >>> params = {"kernel": jnp.array([[1.0, 0.0, 3.0], [4.0, 5.0, 6.0]]), "bias": jnp.zeros(3)}

@@ -106,6 +106,16 @@ def test_products_differ_by_no_more_than_is_said(shape, kept):
         assert (abs(product - x @ masked) <= bound).all()
 
 
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_sums_of_16_bits_are_right_with_a_factor_in_float32(dtype):
+    """As the module advises, for `jax.experimental.sparse` adds 16 bits up in 16 bits."""
+    kernel, inputs = jnp.ones((5000, 2), dtype), jnp.ones((1, 5000), jnp.float32)
+    mask = jnp.ones(kernel.shape, bool)
+    by_row = inputs @ sparse.to_bcoo(mask, kernel, True)
+    by_column = sparse.to_bcsr(mask, kernel, True) @ inputs.T
+    assert by_row.tolist() == by_column.T.tolist() == [[5000, 5000]]
+
+
 def test_gradients_are_those_of_the_kept_weights():
     mask, params = layer((8, 3))
     x = draw(jnp.ones((4, 8)), seed=3)
