@@ -187,8 +187,11 @@ class Plan(NamedTuple):
 
     def num_member_steps(self, rounds: range) -> int:
         """Return the number of steps that all members of some rounds train."""
+        dense = int(0 in rounds)
+        times = {0: dense, 1: len(rounds) - dense}  # all rounds but the first are alike
         return sum(
-            len(self.members(round)) * (self.num_steps - self.first_step(round)) for round in rounds
+            count * len(self.members(round)) * (self.num_steps - self.first_step(round))
+            for round, count in times.items()
         )
 
     @property
