@@ -20,7 +20,6 @@ import jax
 import numpy as np
 
 from experiments.engine.forecast import count_products
-from experiments.engine.work import Trainings
 from experiments.runners import one_shot
 from experiments.runners.registry import find_runner
 from tools.benchmark import measurements
@@ -111,7 +110,9 @@ def estimate(run: Run, data_dir: str | None = None) -> Row:
     member_steps = sum(
         part.times * part.members * int(part.trainer.eval_steps[-1]) for part in trainings
     )
-    operations = sum(map(_of_trainings, trainings))
+    operations = sum(
+        part.times * part.members * part.trainer.operations(ACCELERATOR) for part in trainings
+    )
     if isinstance(plan, one_shot.Plan):
         operations += _of_masks(plan)
     moved = step_bytes(Task(config.network, 1)) * member_steps
@@ -122,16 +123,8 @@ def estimate(run: Run, data_dir: str | None = None) -> Row:
     )  # fmt: skip
 
 
-def _of_trainings(trainings: Trainings) -> float:
-    """Count the operations of the products in trainings on an accelerator."""
-    per_step, per_eval = trainings.trainer.products_on(ACCELERATOR)
-    steps = trainings.trainer.eval_steps
-    per_member = steps[-1] * per_step + len(steps) * per_eval
-    return trainings.times * trainings.members * per_member
-
-
 def _of_masks(plan: one_shot.Plan) -> float:
-    """Count those of the evaluations of all masks."""
+    """Count the operations of the products in the evaluations of all masks."""
     config, problem = plan.config, plan.problem
     masks = len(config.criteria) * len(config.powers) * len(config.weights) * len(config.seeds)
     dataset = problem.dataset

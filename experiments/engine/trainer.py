@@ -168,14 +168,18 @@ class Trainer:
         """Return a memory limit in bytes; None gives what is free on the devices now."""
         return available_memory(self._recipe.devices) if max_memory is None else max_memory
 
-    @functools.cached_property
-    def products(self) -> tuple[float, float]:
-        """The operations of the products in one member's training step and in its validation."""
-        return self.products_on(self.platform)
+    def products(self, platform: str) -> tuple[float, float]:
+        """Count the operations of the products in one member's training step and validation.
 
-    def products_on(self, platform: str) -> tuple[float, float]:
-        """Count these operations as if the devices were of another platform."""
+        Args:
+          platform: of the devices, or of others that they would be counted for.
+        """
         return self._recipe.operations(platform)
+
+    def operations(self, platform: str) -> float:
+        """Count the operations of the products in one member's training; see `products`."""
+        per_step, per_eval = self.products(platform)
+        return self.eval_steps[-1] * per_step + len(self.eval_steps) * per_eval
 
     @property
     def chunk(self) -> tuple[int, int]:
@@ -297,14 +301,9 @@ class Trainer:
             devices=group.mesh.size,
             memory=shared + max(group.memory for group in groups.values()),
             budget=budget,
-            flops=member_steps / num_steps * self._operations(),
+            flops=member_steps / num_steps * self.operations(self.platform),
             speed=product_speed(group.mesh),
         )
-
-    def _operations(self) -> float:
-        """Count the floating-point operations of the products in one member's training."""
-        per_step, per_eval = self.products
-        return self.eval_steps[-1] * per_step + len(self.eval_steps) * per_eval
 
     def train(
         self,

@@ -128,8 +128,7 @@ def _plain_conv(images: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Array:
 
 def _kernel_gradient(images: jax.Array, grad: jax.Array, pads: Pads) -> jax.Array:
     """Compute the kernel gradient in blocks of images whose transposes stay in the cache."""
-    count = max(n for n in range(1, GRAD_BLOCK + 1) if len(images) % n == 0)
-    blocks = jax.tree.map(lambda x: x.reshape(-1, count, *x.shape[1:]), (images, grad))
+    blocks = winograd.split_batch(images, GRAD_BLOCK), winograd.split_batch(grad, GRAD_BLOCK)
 
     def add(total: jax.Array, block: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         # The gradient sums over images and places, so the batch becomes the input channels.
@@ -174,8 +173,7 @@ def _fewest_products(images: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Ar
 
 def _product_of_shifted(images: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Array:
     height, width, _, outputs = kernel.shape
-    edges = ((0, 0, 0), *((low, high, 0) for low, high in pads), (0, 0, 0))
-    padded = lax.pad(images, jnp.zeros((), images.dtype), edges)
+    padded = winograd.pad(images, pads)
     rows, columns = padded.shape[1] - height + 1, padded.shape[2] - width + 1
     shifted = [
         padded[:, i : i + rows, j : j + columns] for i in range(height) for j in range(width)

@@ -136,6 +136,18 @@ def kernel_gradient(images: jax.Array, gradient: jax.Array, pads: Pads) -> jax.A
     return jnp.stack(_mix(form.kernel.T, list(rows)))
 
 
+def pad(images: jax.Array, pads: Sequence[tuple[int, int]]) -> jax.Array:
+    """Add zeros around images, or crop them where a pad is negative."""
+    edges = ((0, 0, 0), *((before, after, 0) for before, after in pads), (0, 0, 0))
+    return lax.pad(images, jnp.zeros((), images.dtype), edges)
+
+
+def split_batch(images: jax.Array, most: int) -> jax.Array:
+    """Split a batch into equal parts, the largest of at most `most` images."""
+    count = max(n for n in range(1, most + 1) if len(images) % n == 0)
+    return images.reshape(-1, count, *images.shape[1:])
+
+
 def _result_shape(images: jax.Array, pads: Pads) -> tuple[int, int]:
     rows, columns = (
         size + sum(pad) - TAPS + 1 for size, pad in zip(images.shape[1:3], pads, strict=True)
@@ -150,9 +162,7 @@ def _form(shape: tuple[int, ...]) -> Filtering:
 
 def _blocks(shape: tuple[int, ...], images: jax.Array) -> jax.Array:
     """Split a batch into equal parts of at most `BLOCK` results, or of one image."""
-    most = max(1, BLOCK // math.prod(shape))
-    count = max(n for n in range(1, most + 1) if len(images) % n == 0)
-    return images.reshape(-1, count, *images.shape[1:])
+    return split_batch(images, max(1, BLOCK // math.prod(shape)))
 
 
 def _transform(matrix: np.ndarray, rows: Parts, columns: Callable[[jax.Array], Parts]) -> Parts:
@@ -184,7 +194,7 @@ def _tiles(form: Filtering, images: jax.Array, pads: Pads) -> Parts:
         form.size * count + TAPS - 1 - size - before
         for count, size, (before, _) in zip(counts, images.shape[1:3], pads, strict=True)
     ]
-    padded = _pad(images, [(before, end) for (before, _), end in zip(pads, ends, strict=True)])
+    padded = pad(images, [(before, end) for (before, _), end in zip(pads, ends, strict=True)])
 
     def every(array: jax.Array, axis: int, count: int) -> Parts:
         last = form.size * (count - 1) + 1
@@ -202,7 +212,7 @@ def _tiles(form: Filtering, images: jax.Array, pads: Pads) -> Parts:
 def _split(form: Filtering, images: jax.Array) -> Parts:
     """Transform gradients in tiles that do not overlap; each part is `[tiles, C]`."""
     size = form.size
-    filled = _pad(images, [(0, -length % size) for length in images.shape[1:3]])
+    filled = pad(images, [(0, -length % size) for length in images.shape[1:3]])
     tiles = _transform(
         form.results.T,
         [filled[:, i::size] for i in range(size)],
@@ -219,12 +229,6 @@ def _join(form: Filtering, parts: Parts, batch: int, shape: tuple[int, ...]) -> 
     joined = jnp.stack(_mix(form.results, list(rows)), axis=2)
     height, width = (form.size * count for count in counts)
     return joined.reshape(batch, height, width, -1)
-
-
-def _pad(images: jax.Array, pads: Sequence[tuple[int, int]]) -> jax.Array:
-    """Add zeros around images, or crop them where a pad is negative."""
-    edges = ((0, 0, 0), *((before, after, 0) for before, after in pads), (0, 0, 0))
-    return lax.pad(images, jnp.zeros((), images.dtype), edges)
 
 
 def _flatten(parts: Parts) -> Parts:

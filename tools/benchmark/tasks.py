@@ -23,7 +23,6 @@ CONVOLUTIONS = {
     "default": convolutions.convolve,
     "lax": lax.conv_general_dilated,
     "canonical": convolutions.canonical_conv,
-    "winograd": convolutions.winograd_conv,
     "shifted": convolutions.shifted_conv,
 }
 OPTIMIZERS = {"adam": optax.adam, "sgd": optax.sgd}

@@ -143,7 +143,7 @@ def _of_trainings(part: Trainings, where: Slice) -> OfTrainings:
         temporaries=programs.run_chunk.memory_analysis().temp_size_in_bytes,  # pyright: ignore
         cycles=per_step.cycles / own,
         bytes=per_step.bytes / own,
-        operations=trainer.products[0],
+        operations=trainer.products(trainer.platform)[0],
         validation_cycles=per_eval.cycles / own,
         collectives=read.collectives,
         costliest=[
