@@ -198,10 +198,10 @@ def _open_with_tfds(place: Place) -> Any:
     features, info = (folder / name for name in ("features.json", "dataset_info.json"))
     for path in (features, info):
         _check_json(path, place)
-    import tensorflow_datasets as tfds
-
     problem = "does not describe a data set of TensorFlow Datasets"
     with _explained(features, problem, place):
+        import tensorflow_datasets as tfds
+
         tfds.features.FeaturesDict.from_config(str(folder))
     with _explained(info, problem, place):
         found = tfds.builder_from_directory(str(folder)).info
@@ -279,21 +279,25 @@ def _blocks(path: Path, num: int, place: Place) -> Iterator[tuple[int, list[byte
 
 @contextlib.contextmanager
 def _reader(path: Path, place: Place) -> Iterator[Any]:
-    from array_record.python.array_record_module import ArrayRecordReader
+    with _explained(path, "cannot be read", place):
+        from array_record.python.array_record_module import ArrayRecordReader
 
-    with (
-        _explained(path, "cannot be read", place),
         # Without this option a reader reads ahead.
-        contextlib.closing(ArrayRecordReader(str(path), options="readahead_buffer_size:0")) as file,
-    ):
-        yield file
+        reader = ArrayRecordReader(str(path), options="readahead_buffer_size:0")
+        with contextlib.closing(reader) as file:
+            yield file
 
 
 @contextlib.contextmanager
 def _explained(path: Path, problem: str, place: Place) -> Iterator[None]:
-    """Turn whatever another package raises into one line about a file."""
+    """Turn whatever another package raises into one line about a file, or about what it lacks."""
     try:
         yield
+    except ImportError as error:  # tfds imports what it needs when it needs it
+        raise ValueError(
+            f"{path} is not read, because a package is missing ({_one_line(error)}): "
+            "pip install -e '.[experiments]'"
+        ) from error
     except Exception as error:
         raise _unusable(path, f"{problem} ({_one_line(error)})", place) from error
 

@@ -7,6 +7,7 @@ import os
 import random
 import re
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -363,6 +364,16 @@ def test_what_may_not_be_read_is_named(folder, name):
         assert re.match(rf".*Permission denied: '{path}", refusal(folder.parents[1]))
     finally:
         path.chmod(0o700)
+
+
+@pytest.mark.parametrize("module", ["tensorflow_datasets", "array_record.python"])
+def test_a_missing_package_is_no_reason_to_delete_data(folder, monkeypatch, module):
+    for name in [module, *sys.modules]:
+        if name == module or name.startswith(f"{module}."):
+            monkeypatch.setitem(sys.modules, name, None)  # then to import it is an error
+    message = refusal(folder.parents[1])
+    assert message.startswith(f"{folder}") and module in message and "delete" not in message
+    assert message.endswith("pip install -e '.[experiments]'")
 
 
 def test_programs_end_in_one_line(folder, tmp_path):
