@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 from experiments.command_line import fail, path_of, refuse_nan, run_program
 from experiments.plots import plane, save
 from experiments.runners import hyperparameters, iterative
+from experiments.runners.outcomes import abstract_outcome
 from experiments.storage import run_folder
 from experiments.storage.checkpoints import Checkpoints
 from experiments.storage.files import read_json
@@ -75,7 +76,7 @@ def load(workdir: Path, layer: str | None, seed: int | None) -> tuple[np.ndarray
     checkpoints = Checkpoints(run_folder.existing(workdir).below("checkpoints"), keep=1)
     if 0 not in checkpoints.rounds():
         raise ValueError(f"{workdir} has not finished its dense networks.")
-    outcome = checkpoints.load(0, iterative.abstract_outcome(plan, 0))
+    outcome = checkpoints.load(0, abstract_outcome(plan, 0))
     w_i, w_f = (
         {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
         for tree in (outcome.state.w_i, outcome.w_f)

@@ -31,12 +31,14 @@ from experiments.engine.trainer import Advance, Schedule, Trainer
 from experiments.engine.work import Program, Trainings, Work, on_a_mesh
 from experiments.problems.problem import Problem
 from experiments.problems.seeds import BATCHES, COPIES, LOSS, seed_keys
-from experiments.runners import hyperparameters, iterative, settings
-from experiments.runners.iterative import Outcome, abstract_outcome, part_name
+from experiments.runners import hyperparameters, iterative, iterative_plan, settings
+from experiments.runners.iterative import part_name
+from experiments.runners.outcomes import Outcome, abstract_outcome, densities
 from experiments.runners.problems import refuse_state
 from experiments.runners.rows import Origin, in_order, make_row
 from experiments.runners.settings import SWEEP, integer, list_of
 from experiments.runners.sweeps import seed_places
+from experiments.runners.variants import Variant
 from experiments.stopping import check_stop
 from experiments.storage import results
 from experiments.storage.autosave import SAVE_EVERY, Autosave
@@ -75,24 +77,24 @@ COLUMNS: results.Columns = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings(iterative.TicketSettings):
+class Settings(iterative_plan.TicketSettings):
     """The settings of copies, of the lines between them, and of the tickets."""
 
     rounds: Annotated[Sequence[int], list_of(integer(0)), SWEEP]
     copies: Annotated[int, integer(2), SWEEP]
     points: Annotated[int, integer(3), SWEEP]  # on a line, both ends among them
 
-    def of_tickets(self) -> iterative.Settings:
+    def of_tickets(self) -> iterative_plan.Settings:
         """Return the settings for making the tickets, whose checkpoints are all kept."""
-        shared, last = self.shared_with(iterative.TicketSettings), max(self.rounds)
-        return iterative.Settings(**shared, num_rounds=last, keep_checkpoints=last + 1)
+        shared, last = self.shared_with(iterative_plan.TicketSettings), max(self.rounds)
+        return iterative_plan.Settings(**shared, num_rounds=last, keep_checkpoints=last + 1)
 
 
 class Plan(NamedTuple):
     """A checked configuration, with the plan of the tickets."""
 
     config: Settings
-    tickets: iterative.Plan
+    tickets: iterative_plan.Plan
 
     @property
     def problem(self) -> Problem:
@@ -134,7 +136,7 @@ def make_plan(
     """
     checked = settings.read(Settings, config.to_dict())
     hyperparameters.refuse_lists(checked)
-    tickets = iterative.plan_from(checked.of_tickets(), data_dir, part, devices)
+    tickets = iterative_plan.plan_from(checked.of_tickets(), data_dir, part, devices)
     refuse_state(checked.network, tickets.problem, "networks between two trained ones")
     return Plan(checked, tickets)
 
@@ -364,7 +366,7 @@ def work(plan: Plan) -> Work:
 
 def row_key(config: Mapping[str, Any]) -> Callable[[results.Row], tuple]:
     """Return a sort key for rows: by round, variant, seed, copies and position."""
-    variants = ["dense", *(str(iterative.Variant.parse(text)) for text in config["variants"])]
+    variants = ["dense", *(str(Variant.parse(text)) for text in config["variants"])]
     of_ticket = in_order({"variant": variants, "seed": config["seeds"]})
     on_line = "copy", "other_copy", "position"
     return lambda row: (row["round"], *of_ticket(row), *(row[name] for name in on_line))
@@ -391,7 +393,7 @@ def ticket(plan: Plan, folder: RunFolder, row: results.Row) -> Ticket:
 def _make_rows(
     plan: Plan, round: int, mask: PyTree, measured: dict[str, np.ndarray], origin: Origin
 ) -> list[results.Row]:
-    densities = iterative.densities(mask, plan.problem.prunable)
+    shares = densities(mask, plan.problem.prunable)
     rows = []
     for t, member in enumerate(plan.tickets.members(round)):
         for p, (copy, other) in enumerate(plan.pairs):
@@ -406,6 +408,6 @@ def _make_rows(
                     "other_copy": other,
                     "position": float(position),
                 }
-                values = results.measured(table, i, COLUMNS) | {"density": densities[t]}
+                values = results.measured(table, i, COLUMNS) | {"density": shares[t]}
                 rows.append(make_row(COLUMNS, plan.config, origin, member.numbers, own, values))
     return rows

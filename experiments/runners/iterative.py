@@ -24,12 +24,11 @@ import functools
 import itertools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax import lax
 from jax.stages import Lowered, Wrapped
 from ml_collections import ConfigDict
@@ -40,17 +39,21 @@ from experiments.engine.forecast import Forecast, check_fits, main_memory_limit,
 from experiments.engine.progress import RoundProgress, announce_finished
 from experiments.engine.trainer import Advance, Schedule, Trained, Trainer
 from experiments.engine.work import Program, Trainings, Work, abstract_keys, on_one_device
-from experiments.problems.problem import Problem
 from experiments.problems.seeds import ADVANCE, BATCHES, INIT, LOSS, seed_keys
 from experiments.runners import hyperparameters, mask_analysis, settings
-from experiments.runners.hyperparameters import Numbers
-from experiments.runners.optimizers import make_optimizer
-from experiments.runners.problems import make_problem
+from experiments.runners.iterative_plan import NUMBERS, Plan, Settings, plan_from
+from experiments.runners.outcomes import (
+    AnyOutcome,
+    Outcome,
+    OutcomeWithState,
+    abstract_members,
+    abstract_outcome,
+    densities,
+)
 from experiments.runners.rows import Origin, in_order, make_row
-from experiments.runners.scopes import Scope, ScopeSettings, make_scopes
-from experiments.runners.settings import SWEEP, integer, list_of
-from experiments.runners.starts import StartSettings, read_start, with_checksum
-from experiments.runners.sweeps import parse_variants, seed_places, seeds_of, take_part
+from experiments.runners.starts import with_checksum
+from experiments.runners.sweeps import seed_places
+from experiments.runners.variants import Variant
 from experiments.storage import results
 from experiments.storage.autosave import SAVE_EVERY, Autosave
 from experiments.storage.checkpoints import Checkpoints
@@ -59,9 +62,7 @@ from experiments.storage.records import RESULTS, Records
 from experiments.storage.tickets import Ticket
 from supermask_jax import population, rounds
 from supermask_jax.actions import MASK_ONE, MASK_ZERO
-from supermask_jax.checks import lookup, shown
 from supermask_jax.criteria import CRITERIA
-from supermask_jax.optimizers import with_schedules_at
 from supermask_jax.training import Stream
 from supermask_jax.transforms import freeze_pruned
 from supermask_jax.trees import EVERY_LEAF
@@ -69,7 +70,6 @@ from supermask_jax.trees import EVERY_LEAF
 PyTree = Any
 
 LISTS = ("variants", "seeds")
-NUMBERS = hyperparameters.OF_PRUNING
 ROW_BYTES = 2000  # of a row in main memory, where a run keeps its whole table
 
 COLUMNS: results.Columns = {
@@ -95,147 +95,6 @@ COLUMNS: results.Columns = {
 }
 
 
-class Variant(NamedTuple):
-    """A method of pruning: names in `CRITERIA`, `MASK_ONE` and `MASK_ZERO`."""
-
-    criterion: str
-    mask_one: str
-    mask_zero: str
-
-    @classmethod
-    def parse(cls, text: str) -> "Variant":
-        """Parse ``criterion[:mask_one[:mask_zero]]``; the actions default to rewind and zero.
-
-        Raises:
-          ValueError: if a name is unknown, or if there are too many parts.
-        """
-        names = str(text).split(":")
-        if len(names) > 3:
-            raise ValueError(
-                f"variant {shown(text)} has more parts than criterion:mask_one:mask_zero."
-            )
-        variant = cls(*names, *("rewind", "zero")[len(names) - 1 :])
-        lookup("criterion", variant.criterion, CRITERIA)
-        lookup("mask-1 action", variant.mask_one, MASK_ONE)
-        lookup("mask-0 action", variant.mask_zero, MASK_ZERO)
-        return variant
-
-    def __str__(self) -> str:
-        """Return the shortest text that `parse` reads as this variant."""
-        return ":".join(self).removesuffix(":zero").removesuffix(":rewind")
-
-
-class Member(NamedTuple):
-    """One member of the population; a dense network has neither a variant nor a pruning rate."""
-
-    variant: Variant | None
-    seed: int
-    numbers: Numbers
-
-    @property
-    def dense(self) -> "Member":
-        """The dense network that it comes from."""
-        return Member(None, self.seed, self.numbers._replace(default_rate=None))
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PruningSettings(StartSettings):
-    """The settings that iterative and one-shot pruning share."""
-
-    keep_checkpoints: Annotated[int, integer(1), SWEEP]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TicketSettings(ScopeSettings):
-    """The settings that iterative pruning and the comparison of copies of tickets share."""
-
-    variants: Annotated[Sequence[str], list_of(), SWEEP]
-    rewind_step: Annotated[int, integer(0)] = 0  # of the dense network, where rounds restart
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings(PruningSettings, TicketSettings):
-    """The settings of iterative pruning."""
-
-    num_rounds: Annotated[int, integer(0), SWEEP]
-
-
-class Plan(NamedTuple):
-    """A checked configuration and what follows from it, before any computation."""
-
-    config: Settings
-    pruned: tuple[Member, ...]  # the members of every round after round 0
-    problem: Problem
-    scopes: Mapping[Any, Scope]  # by default rate
-    num_steps: int
-    optimizer: optax.GradientTransformation
-    ticket: rounds.RoundState | None = None  # `[...]` per leaf, the start of all seeds
-
-    @property
-    def seeds(self) -> list[int]:
-        """The seeds of the members, in order of first appearance."""
-        return seeds_of(self.pruned)
-
-    @property
-    def scope(self) -> Scope:
-        """The scope of the first pruning rate; those of others differ in their counts alone."""
-        return next(iter(self.scopes.values()))
-
-    def first_step(self, round: int) -> int:
-        """Return the step at which the trainings of a round start."""
-        return self.config.rewind_step if round else 0
-
-    def num_member_steps(self, rounds: range) -> int:
-        """Return the number of steps that all members of some rounds train."""
-        dense = int(0 in rounds)
-        times = {0: dense, 1: len(rounds) - dense}  # all rounds but the first are alike
-        return sum(
-            count * len(self.members(round)) * (self.num_steps - self.first_step(round))
-            for round, count in times.items()
-        )
-
-    @property
-    def variants(self) -> list[Variant]:
-        """The variants of the members, in order of first appearance."""
-        return list(dict.fromkeys(member.variant for member in self.pruned if member.variant))
-
-    def members(self, round: int) -> Sequence[Member]:
-        """Return the members of a round in the order of the member axis: variant by variant."""
-        return self.pruned if round else list(dict.fromkeys(m.dense for m in self.pruned))
-
-    def populations(self, rounds: range) -> Counter[int]:
-        """Return the numbers of members in some rounds, and how many rounds have each."""
-        dense = int(0 in rounds)
-        sizes = {len(self.members(0)): dense}, {len(self.pruned): len(rounds) - dense}
-        return sum(map(Counter, sizes), Counter())  # without a size that no round has
-
-    def num_rows(self, rounds: range) -> int:
-        """Return the number of rows that some rounds have in the table, one per member."""
-        return sum(size * count for size, count in self.populations(rounds).items())
-
-
-class Outcome(NamedTuple):
-    """A finished round: the state that its population started from, and its last parameters.
-
-    With late rewinding, the ``w_i`` of round 0 are the weights that later rounds rewind to.
-    """
-
-    state: rounds.RoundState
-    w_f: PyTree
-
-
-class OutcomeWithState(NamedTuple):
-    """A finished round of networks with state: an `Outcome`, and the model states around it."""
-
-    state: rounds.RoundState
-    w_f: PyTree
-    model_start: PyTree
-    model_end: PyTree
-
-
-AnyOutcome = Outcome | OutcomeWithState
-
-
 def make_plan(
     config: ConfigDict,
     data_dir: str | None = None,
@@ -256,64 +115,6 @@ def make_plan(
     """
     checked = with_checksum(settings.read(Settings, config.to_dict()))
     return plan_from(checked, data_dir, part, devices)
-
-
-def plan_from(
-    config: Settings,
-    data_dir: str | None = None,
-    part: str | None = None,
-    devices: Sequence[Any] | None = None,
-) -> Plan:
-    """Return the plan of settings that have been checked; see `make_plan`."""
-    problem = make_problem(config, data_dir, devices)
-    steps = settings.count_steps("epochs", config.epochs, problem)
-    optimizer = make_optimizer(config, problem, steps)
-    _check_rewinding(config, problem, optimizer, steps)
-    start = read_start(config, problem)
-    return Plan(
-        config=config,
-        pruned=take_part(part, members_of(config)),
-        problem=problem,
-        scopes=make_scopes(config, problem, config.num_rounds, start and start.mask),
-        num_steps=steps,
-        optimizer=optimizer,
-        ticket=start,
-    )
-
-
-def members_of(config: Settings) -> list[Member]:
-    """Return the members of all rounds after round 0: by variant, numbers and seed.
-
-    Args:
-      config: the settings.
-
-    Raises:
-      ValueError: if a variant is wrong, or if two are the same.
-    """
-    variants = parse_variants(Variant.parse, config.variants)
-    numbers = hyperparameters.combinations(config, NUMBERS)
-    sweep = itertools.product(variants, numbers, config.seeds)
-    return [Member(variant, seed, own) for variant, own, seed in sweep]
-
-
-def _check_rewinding(
-    config: Settings, problem: Problem, optimizer: optax.GradientTransformation, num_steps: int
-) -> None:
-    step = config.rewind_step
-    if step >= num_steps or step % config.eval_every:
-        raise ValueError(
-            f"config.rewind_step is {step}, expected a multiple of the {config.eval_every} of "
-            f"config.eval_every, less than {num_steps}, the steps of a training."
-        )
-    try:
-        jax.eval_shape(
-            lambda params: with_schedules_at(step, optimizer.init(params)), problem.params
-        )
-    except ValueError as error:
-        why = str(error).partition(", so a late start")[0]
-        raise ValueError(
-            f"config.rewind_step is {step}, but {why}; expected 0, or another optimizer."
-        ) from None
 
 
 def run(
@@ -801,23 +602,6 @@ def part_name(round: int) -> str:
     return f"round_{round:02}"
 
 
-def abstract_outcome(plan: Plan, round: int) -> AnyOutcome:
-    """Return the shapes and types of a round's outcome, as `Checkpoints.load` needs them."""
-    return abstract_members(plan, len(plan.members(round)))
-
-
-def abstract_members(plan: Plan, count: int) -> AnyOutcome:
-    """Return the shapes and types of the outcome of some members."""
-    leading = (count,)
-    weights = abstract(plan.problem.params, leading=leading)
-    mask = abstract(plan.problem.params, leading=leading, dtype=bool)
-    state = rounds.RoundState(weights, weights, mask)
-    if plan.problem.model_state is None:
-        return Outcome(state, weights)
-    own = abstract(plan.problem.model_state, leading=leading)
-    return OutcomeWithState(state, weights, own, own)
-
-
 def _make_rows(
     plan: Plan, round: int, mask: PyTree, table: dict[str, np.ndarray], origin: Origin
 ) -> list[results.Row]:
@@ -838,10 +622,3 @@ def _make_rows(
         }
         rows.append(make_row(COLUMNS, plan.config, origin, member.numbers, own, values))
     return rows
-
-
-def densities(mask: PyTree, prunable: PyTree) -> list[float]:
-    """Return the exact density of every member: kept / prunable weights."""
-    pairs = zip(jax.tree.leaves(mask), jax.tree.leaves(prunable), strict=True)
-    leaves = [leaf.reshape(len(leaf), -1) for leaf, yes in pairs if yes]
-    return np.concatenate(leaves, axis=1).mean(axis=1, dtype=np.float64).tolist()

@@ -30,9 +30,9 @@ from experiments.engine.progress import RoundProgress, announce_finished
 from experiments.engine.work import Program, Work, on_a_mesh
 from experiments.problems.problem import Problem
 from experiments.problems.seeds import ADVANCE, seed_keys
-from experiments.runners import hyperparameters, iterative, settings
-from experiments.runners.iterative import abstract_outcome
+from experiments.runners import hyperparameters, iterative, iterative_plan, settings
 from experiments.runners.optimizers import make_optimizer
+from experiments.runners.outcomes import Outcome, abstract_outcome
 from experiments.runners.problems import refuse_state
 from experiments.runners.retraining import Retrainer
 from experiments.runners.rows import Origin, in_order, make_row
@@ -72,7 +72,7 @@ COLUMNS: results.Columns = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings(iterative.PruningSettings):
+class Settings(iterative_plan.PruningSettings):
     """The settings of one-shot masks and of the dense networks that they come from."""
 
     criteria: Annotated[Sequence[str], list_of(one_of("criterion", CRITERIA)), SWEEP]
@@ -81,10 +81,10 @@ class Settings(iterative.PruningSettings):
     retrain_power: Annotated[int, integer(-1), SWEEP]  # -1: nothing is retrained
     retrain_epochs: Annotated[int, integer(1)]
 
-    def of_dense(self) -> iterative.Settings:
+    def of_dense(self) -> iterative_plan.Settings:
         """Return the settings for training the dense networks."""
-        shared = self.shared_with(iterative.PruningSettings)
-        return iterative.Settings(**shared, variants=self.criteria, num_rounds=0)
+        shared = self.shared_with(iterative_plan.PruningSettings)
+        return iterative_plan.Settings(**shared, variants=self.criteria, num_rounds=0)
 
 
 class Plan(NamedTuple):
@@ -97,7 +97,7 @@ class Plan(NamedTuple):
     """
 
     config: Settings
-    dense: iterative.Plan
+    dense: iterative_plan.Plan
     retraining: optax.GradientTransformation
 
     @property
@@ -139,7 +139,7 @@ def make_plan(
         raise ValueError(
             f"config.retrain_power is {checked.retrain_power}, expected -1 or one of the powers."
         )
-    dense = iterative.plan_from(checked.of_dense(), data_dir, part, devices)
+    dense = iterative_plan.plan_from(checked.of_dense(), data_dir, part, devices)
     refuse_state(checked.network, dense.problem, "untrained weights")
     steps = settings.count_steps("retrain_epochs", checked.retrain_epochs, dense.problem)
     retraining = make_optimizer(checked, dense.problem, steps)
@@ -195,7 +195,7 @@ def run(
             check_stop()
             progress.start_round(number)
             place = plan.dense.seeds.index(seed)
-            outcome: iterative.Outcome = population.take(dense, place)
+            outcome: Outcome = population.take(dense, place)
             autosave = Autosave(folder, _part_name(seed), save_every)
             measured = bench.measure(seed, outcome.state.w_i, outcome.w_f, autosave)
             new = _make_rows(plan, seed, measured, origin)

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.runners.iterative import Outcome
+from experiments.runners.outcomes import Outcome
 from experiments.storage.checkpoints import Checkpoints
 from supermask_jax.rounds import RoundState
 from tests.experiments import tiny

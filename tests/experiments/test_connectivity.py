@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 
 from experiments.plots import FIGURES
-from experiments.runners import connectivity, iterative
+from experiments.runners import connectivity
+from experiments.runners.outcomes import abstract_outcome
 from experiments.runners.registry import read_table
 from experiments.storage import run_folder
 from experiments.storage.checkpoints import Checkpoints
@@ -36,7 +37,7 @@ def tickets(workdir):
     """The states that the training of the tickets of round 1 started from."""
     plan = connectivity.make_plan(tiny.connected()).tickets
     folder = run_folder.existing(workdir).below("tickets").below("checkpoints")
-    return Checkpoints(folder, keep=2).load(1, iterative.abstract_outcome(plan, 1)).state
+    return Checkpoints(folder, keep=2).load(1, abstract_outcome(plan, 1)).state
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +121,7 @@ def test_copies_start_from_the_step_of_late_rewinding(tmp_path):
     plan = connectivity.make_plan(config)
     folder = run_folder.existing(tmp_path).below("tickets").below("checkpoints")
     checkpoints = Checkpoints(folder, keep=2)
-    state = checkpoints.load(1, iterative.abstract_outcome(plan.tickets, 1)).state
+    state = checkpoints.load(1, abstract_outcome(plan.tickets, 1)).state
     start = jax.tree.map(lambda mask, w: np.where(mask, w, 0)[0], state.mask, state.w_i)
     before = accuracy(start, plan.problem.dataset.test)
     after = np.array([row["test_accuracy"] for row in ends])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from experiments.runners import iterative, learned
+from experiments.runners.outcomes import abstract_outcome
 from experiments.runners.registry import RUNNERS
 from experiments.storage import run_folder
 from experiments.storage.autosave import Autosave
@@ -62,7 +63,7 @@ def test_rows_and_checkpoints_of_another_run_are_not_taken(run, capsys, other):
         assert f"{part} was made {what}" in "\n".join(said), said
     assert all(line.endswith("; its rows will be computed again") for line in said)
     newest = Checkpoints(folder.below("checkpoints"), keep=2).load_newest(
-        9, lambda round: iterative.abstract_outcome(plan, round)
+        9, lambda round: abstract_outcome(plan, round)
     )
     assert newest is None
     said = capsys.readouterr().err.splitlines()

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from experiments.runners import iterative
+from experiments.runners.outcomes import abstract_outcome
 from experiments.storage import run_folder
 from experiments.storage.checkpoints import Checkpoints
 from tests.conftest import SHARED
@@ -122,7 +123,7 @@ class Sweep:
         assert (workdir / "results.csv").read_bytes() == (self.whole / "results.csv").read_bytes()
         plan = iterative.make_plan(tiny.config(variants=VARIANTS))
         outcomes = [
-            checkpoints_of(folder).load(2, iterative.abstract_outcome(plan, 2))
+            checkpoints_of(folder).load(2, abstract_outcome(plan, 2))
             for folder in (workdir, self.whole)
         ]
         jax.tree.map(np.testing.assert_array_equal, *outcomes)

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from ml_collections import ConfigDict
 
 from experiments.runners import iterative, mask_analysis
-from experiments.runners.iterative import Variant
+from experiments.runners.outcomes import abstract_outcome
+from experiments.runners.variants import Variant
 from experiments.storage import results, run_folder
 from experiments.storage.checkpoints import Checkpoints
 from supermask_jax.actions import MASK_ONE, MASK_ZERO
@@ -37,7 +38,7 @@ def member(rows, variant, seed, round):
 def load(workdir, round):
     plan = iterative.make_plan(tiny.config())
     checkpoints = Checkpoints(run_folder.existing(workdir).below("checkpoints"), keep=2)
-    outcome = checkpoints.load(round, iterative.abstract_outcome(plan, round))
+    outcome = checkpoints.load(round, abstract_outcome(plan, round))
     return plan, outcome
 
 

@@ -8,6 +8,7 @@ from sklearn.metrics import cohen_kappa_score
 from experiments.plots import mask_analysis as figure
 from experiments.plots.styles import STYLES
 from experiments.runners import iterative, mask_analysis
+from experiments.runners.outcomes import abstract_outcome
 from experiments.runners.registry import read_table
 from experiments.storage import results, run_folder
 from experiments.storage.checkpoints import Checkpoints
@@ -42,7 +43,7 @@ def outcomes(workdir):
         return {path_name(p): leaf for p, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
     checkpoints = Checkpoints(run_folder.existing(workdir).below("checkpoints"), keep=2)
-    loaded = [checkpoints.load(r, iterative.abstract_outcome(plan, r)) for r in range(3)]
+    loaded = [checkpoints.load(r, abstract_outcome(plan, r)) for r in range(3)]
     return [
         {"w_i": flat(o.state.w_i), "w_f": flat(o.w_f), "mask": flat(o.state.mask)} for o in loaded
     ]
@@ -112,7 +113,7 @@ def test_members_that_share_neither_seed_nor_variant_are_not_compared(rows):
 def test_a_diverged_member_has_no_rows(outcomes):
     plan = iterative.make_plan(tiny.config())
     laboratory = iterative.Laboratory(plan)
-    shapes = iterative.abstract_outcome(plan, 1)
+    shapes = abstract_outcome(plan, 1)
     previous = jax.tree.map(lambda x: np.ones(x.shape, x.dtype), shapes)
     previous.w_f["dense2"]["bias"][2, 0] = np.inf
     rows = laboratory.analyse(2, previous, previous.state)

@@ -11,6 +11,7 @@ import pytest
 from experiments.engine import batches
 from experiments.problems.seeds import BATCHES, INIT, seed_keys
 from experiments.runners import initial_scores, iterative, pruning_at_init
+from experiments.runners.outcomes import abstract_outcome
 from experiments.runners.registry import RUNNERS
 from experiments.storage import run_folder
 from experiments.storage.checkpoints import Checkpoints
@@ -41,7 +42,7 @@ def load(workdir, round, own=None):
     """Return the outcome of a round."""
     plan = iterative.make_plan(own or config())
     checkpoints = Checkpoints(run_folder.existing(workdir).below("checkpoints"), keep=2)
-    return checkpoints.load(round, iterative.abstract_outcome(plan, round))
+    return checkpoints.load(round, abstract_outcome(plan, round))
 
 
 def assert_equal(one, other):
@@ -184,7 +185,7 @@ def test_what_is_held_in_memory_counts_the_states():
     plan = iterative.make_plan(config())
     without = plan._replace(problem=plan.problem._replace(model_state=None))
     sizes = [
-        sum(leaf.size for leaf in jax.tree.leaves(iterative.abstract_outcome(each, 1)))
+        sum(leaf.size for leaf in jax.tree.leaves(abstract_outcome(each, 1)))
         for each in (plan, without)
     ]
     assert sizes[0] - sizes[1] == 4 * 2 * (9 + 9 + 1)  # of 4 members, at the start and the end

@@ -2,7 +2,8 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.runners import iterative, one_shot
+from experiments.runners import one_shot
+from experiments.runners.outcomes import abstract_outcome
 from experiments.storage import results, run_folder
 from experiments.storage.checkpoints import Checkpoints
 from tests.experiments import tiny
@@ -28,7 +29,7 @@ def dense(plan):
     checkpoints = Checkpoints(
         run_folder.existing(tiny.finished(tiny.one_shot)).below("dense/checkpoints"), keep=2
     )
-    outcome = checkpoints.load(0, iterative.abstract_outcome(plan.dense, 0))
+    outcome = checkpoints.load(0, abstract_outcome(plan.dense, 0))
     return outcome.state.w_i, outcome.w_f
 
 

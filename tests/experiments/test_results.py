@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from ml_collections import ConfigDict
 
-from experiments.runners import iterative, settings
+from experiments.runners import iterative, iterative_plan, settings
 from experiments.runners.registry import RUNNERS
 from experiments.runners.rows import Origin
 from experiments.storage import results, run_folder
@@ -116,7 +116,7 @@ MEASURED = (
 def first_id(plan, **changes):
     """Return the id of the row of the first variant and seed in round 1."""
     plan = plan._replace(config=dataclasses.replace(plan.config, **changes))
-    plan = plan._replace(pruned=iterative.members_of(plan.config))
+    plan = plan._replace(pruned=iterative_plan.members_of(plan.config))
     count = len(plan.members(1))
     mask = jax.tree.map(lambda x: np.ones((count, *x.shape), bool), plan.problem.params)
     table = dict.fromkeys(MEASURED, np.zeros(count, np.int32))

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from experiments.runners import iterative
+from experiments.runners.outcomes import abstract_outcome
 from experiments.storage import results, run_folder
 from experiments.storage.checkpoints import Checkpoints
 from supermask_jax import trees
@@ -30,7 +31,7 @@ def outcomes(workdir):
 def load(workdir, config, round):
     plan = iterative.make_plan(config)
     checkpoints = Checkpoints(run_folder.existing(workdir).below("checkpoints"), keep=2)
-    return checkpoints.load(round, iterative.abstract_outcome(plan, round))
+    return checkpoints.load(round, abstract_outcome(plan, round))
 
 
 def rows_of(workdir):

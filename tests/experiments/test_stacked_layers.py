@@ -13,6 +13,7 @@ from jax import lax
 from experiments.problems import own_networks
 from experiments.problems.networks import Network, layer_by_layer
 from experiments.runners import iterative, mask_analysis
+from experiments.runners.outcomes import abstract_outcome
 from experiments.runners.registry import read_table
 from experiments.storage import run_folder
 from experiments.storage.checkpoints import Checkpoints
@@ -123,7 +124,7 @@ def pruned():
     plan = iterative.make_plan(config)
     checkpoints = Checkpoints(run_folder.existing(workdir).below("checkpoints"), keep=1)
     rounds = (0, config.num_rounds)
-    return plan, *(checkpoints.load(i, iterative.abstract_outcome(plan, i)) for i in rounds)
+    return plan, *(checkpoints.load(i, abstract_outcome(plan, i)) for i in rounds)
 
 
 def test_every_layer_keeps_its_own_exact_number(pruned):

@@ -13,6 +13,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from experiments.runners import iterative, one_shot, starts
+from experiments.runners.outcomes import abstract_outcome
 from experiments.runners.registry import RUNNERS
 from experiments.storage import run_folder, tickets
 from experiments.storage.checkpoints import Checkpoints
@@ -76,7 +77,7 @@ def test_an_iterative_run_starts_from_a_ticket(ticket, tmp_path):
     plan = iterative.make_plan(config)
     folder = run_folder.existing(tmp_path / "run")
     checkpoints = Checkpoints(folder.below("checkpoints"), keep=2)
-    first, second = (checkpoints.load(r, iterative.abstract_outcome(plan, r)) for r in (0, 1))
+    first, second = (checkpoints.load(r, abstract_outcome(plan, r)) for r in (0, 1))
     expected = arrays()
     for seed in (0, 1):
         for part, tree in zip(("start", "fill", "mask"), first.state, strict=True):

@@ -6,8 +6,9 @@ import pytest
 
 from experiments.configs import base
 from experiments.problems import networks
-from experiments.runners import iterative, learned
+from experiments.runners import learned
 from experiments.runners.untrained_weights import WEIGHTS
+from experiments.runners.variants import Variant
 from supermask_jax.criteria import CRITERIA
 from tools.report.claims import (
     ALPHA,
@@ -45,7 +46,7 @@ def test_the_networks_are_those_of_the_configurations():
 def test_a_side_names_what_is_registered(side):
     match side:
         case Pruned(variant, least, most):
-            assert str(iterative.Variant.parse(variant)) == variant
+            assert str(Variant.parse(variant)) == variant
             assert 0 <= least < most < 1
         case Heuristic(criteria, weights):
             assert criteria and set(criteria) <= set(CRITERIA)

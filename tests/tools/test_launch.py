@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from experiments.runners import iterative
 from experiments.runners.hyperparameters import Numbers
-from experiments.runners.iterative import Member, Variant
 from experiments.runners.sweeps import Slice
+from experiments.runners.variants import Member, Variant
 from experiments.storage import results
 from experiments.storage.files import read_json
 from tests.bad_input import check_one_line

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from experiments.runners import iterative
+from experiments.runners.outcomes import densities
 from experiments.runners.registry import RUNNERS, read_table
 from experiments.storage import tickets
 from supermask_jax import mask_files
@@ -110,7 +111,7 @@ def test_the_mask_alone(tmp_path):
     assert take_out(tiny.finished(), row, path, "--format=mask") == (0, [str(path)])
     plan = iterative.make_plan(tiny.config())
     mask = mask_files.load(path, plan.problem.params)
-    assert iterative.densities(jax.tree.map(lambda x: x[None], mask), plan.problem.prunable) == [
+    assert densities(jax.tree.map(lambda x: x[None], mask), plan.problem.prunable) == [
         row["density"]
     ]
     assert mask_files.read(path).metadata["row"]["id"] == row["id"]
