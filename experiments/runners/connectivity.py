@@ -122,17 +122,9 @@ def make_plan(
     part: str | None = None,
     devices: Sequence[Any] | None = None,
 ) -> Plan:
-    """Check a configuration and load its data.
+    """Check a configuration of `experiments.configs.base.connectivity` and load its data.
 
-    Args:
-      config: see `experiments.configs.base.connectivity`.
-      data_dir: the folder of prepared data sets.
-      part: the slice ``i/n`` of variants x seeds to run; None for all of them.
-      devices: where it will run, of all processes; None for all that JAX finds.
-
-    Raises:
-      ValueError: if a setting is wrong; the message says what is allowed.
-      FileNotFoundError: if the data set is missing; the message says how to get it.
+    The interface is that of `registry.Runner.make_plan`.
     """
     checked = settings.read(Settings, config.to_dict())
     hyperparameters.refuse_lists(checked)
@@ -148,22 +140,10 @@ def run(
     max_memory: float | None = None,
     save_every: float = SAVE_EVERY,
 ) -> list[results.Row]:
-    """Make the tickets, and train and compare the copies of the rounds that are not complete.
+    """Make the tickets, and compare their copies in the rounds that are not complete on disk.
 
-    Args:
-      plan: from `make_plan`.
-      folder: the folder for ``results.csv``, and for the tickets in ``tickets``.
-      command: the command that was typed, for the table.
-      max_memory: the memory limit of this process in bytes; None for what is free now.
-      save_every: seconds between autosaves of the training in progress.
-
-    Returns:
-      The rows of all rounds.
-
-    Raises:
-      Stopped: if a signal asked for a stop; see `stopping`.
-      MemoryError: if even the smallest group of members does not fit.
-      OSError: if a file cannot be written.
+    It writes ``results.csv``, and the run of the tickets in ``tickets``. The interface is that of
+    `registry.Runner.run`.
     """
     config = plan.config
     records = Records(folder, RESULTS, COLUMNS, row_key(dataclasses.asdict(config)))

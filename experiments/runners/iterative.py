@@ -101,17 +101,9 @@ def make_plan(
     part: str | None = None,
     devices: Sequence[Any] | None = None,
 ) -> Plan:
-    """Check a configuration and load its data.
+    """Check a configuration of `experiments.configs.base.iterative` and load its data.
 
-    Args:
-      config: see `experiments.configs.base.iterative`.
-      data_dir: the folder of prepared data sets.
-      part: the slice ``i/n`` of the sweep to run; None for the whole sweep.
-      devices: where it will run, of all processes; None for all that JAX finds.
-
-    Raises:
-      ValueError: if a setting is wrong; the message says what is allowed.
-      FileNotFoundError: if the data set is missing; the message says how to get it.
+    The interface is that of `registry.Runner.make_plan`.
     """
     checked = with_checksum(settings.read(Settings, config.to_dict()))
     return plan_from(checked, data_dir, part, devices)
@@ -124,22 +116,10 @@ def run(
     max_memory: float | None = None,
     save_every: float = SAVE_EVERY,
 ) -> list[results.Row]:
-    """Run the rounds of an experiment that are not complete on disk.
+    """Run the rounds that are not complete on disk.
 
-    Args:
-      plan: from `make_plan`.
-      folder: the folder for ``results.csv``, ``analysis.csv``, ``curves/`` and ``checkpoints/``.
-      command: the command that was typed, for the table.
-      max_memory: the memory limit of this process in bytes; None for what is free now.
-      save_every: seconds between autosaves of the round in progress.
-
-    Returns:
-      The rows of all rounds.
-
-    Raises:
-      Stopped: if a signal asked for a stop; see `stopping`.
-      MemoryError: if even the smallest group of members does not fit.
-      OSError: if a file cannot be written.
+    It writes ``results.csv``, ``analysis.csv``, ``curves/`` and ``checkpoints/``. The interface is
+    that of `registry.Runner.run`.
     """
     config = plan.config
     laboratory = Laboratory(plan)

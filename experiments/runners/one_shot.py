@@ -121,17 +121,9 @@ def make_plan(
     part: str | None = None,
     devices: Sequence[Any] | None = None,
 ) -> Plan:
-    """Check a configuration and load its data.
+    """Check a configuration of `experiments.configs.base.one_shot` and load its data.
 
-    Args:
-      config: see `experiments.configs.base.one_shot`.
-      data_dir: the folder of prepared data sets.
-      part: the slice ``i/n`` of criteria x seeds to run; None for all of them.
-      devices: where it will run, of all processes; None for all that JAX finds.
-
-    Raises:
-      ValueError: if a setting is wrong; the message says what is allowed.
-      FileNotFoundError: if the data set is missing; the message says how to get it.
+    The interface is that of `registry.Runner.make_plan`.
     """
     checked = with_checksum(settings.read(Settings, config.to_dict()))
     hyperparameters.refuse_lists(checked)
@@ -155,20 +147,8 @@ def run(
 ) -> list[results.Row]:
     """Evaluate the masks of the seeds that are not complete on disk.
 
-    Args:
-      plan: from `make_plan`.
-      folder: the folder for ``results.csv``, and for the dense networks in ``dense``.
-      command: the command that was typed, for the table.
-      max_memory: the memory limit of this process in bytes; None for what is free now.
-      save_every: seconds between autosaves of the training in progress.
-
-    Returns:
-      The rows of all seeds.
-
-    Raises:
-      Stopped: if a signal asked for a stop; see `stopping`.
-      MemoryError: if even the smallest group of members does not fit.
-      OSError: if a file cannot be written.
+    It writes ``results.csv``, and the run of the dense networks in ``dense``. The interface is that
+    of `registry.Runner.run`.
     """
     records = Records(folder, RESULTS, COLUMNS, row_key(dataclasses.asdict(plan.config)))
     todo = [seed for seed in plan.dense.seeds if _part_name(seed) not in records]

@@ -148,17 +148,9 @@ def make_plan(
     part: str | None = None,
     devices: Sequence[Any] | None = None,
 ) -> Plan:
-    """Check a configuration and load its data.
+    """Check a configuration of `experiments.configs.base.pruning_at_init` and load its data.
 
-    Args:
-      config: see `experiments.configs.base.pruning_at_init`.
-      data_dir: the folder of prepared data sets.
-      part: the slice ``i/n`` of the sweep to run; None for the whole sweep.
-      devices: where it will run, of all processes; None for all that JAX finds.
-
-    Raises:
-      ValueError: if a setting is wrong; the message says what is allowed.
-      FileNotFoundError: if the data set is missing; the message says how to get it.
+    The interface is that of `registry.Runner.make_plan`.
     """
     checked = settings.read(Settings, config.to_dict())
     variants = parse_variants(Variant.parse, checked.variants)
@@ -212,20 +204,7 @@ def run(
 ) -> list[results.Row]:
     """Prune and train the networks of an experiment, unless they are complete on disk.
 
-    Args:
-      plan: from `make_plan`.
-      folder: the folder for ``results.csv`` and ``curves/``.
-      command: the command that was typed, for the table.
-      max_memory: the memory limit of this process in bytes; None for what is free now.
-      save_every: seconds between autosaves of the training in progress.
-
-    Returns:
-      The rows of all members.
-
-    Raises:
-      Stopped: if a signal asked for a stop; see `stopping`.
-      MemoryError: if even the smallest group of members does not fit.
-      OSError: if a file cannot be written.
+    It writes ``results.csv`` and ``curves/``. The interface is that of `registry.Runner.run`.
     """
     records = Records(folder, RESULTS, COLUMNS, row_key(dataclasses.asdict(plan.config)))
     if PART in records:
