@@ -12,6 +12,9 @@ from jax import lax
 from supermask_jax.checks import check_mask
 from supermask_jax.paths import PyTree
 
+# Extra arguments of optax that are functions of the weights: of line searches, and of sophia.
+OF_WEIGHTS = ("value_fn", "obj_fn")
+
 
 def step_kept(
     who: str,
@@ -157,12 +160,21 @@ def _masked(extra_args: dict[str, Any], mask: PyTree, params: PyTree | None) -> 
     grad = cut_to(mask, extra_args.get("grad"))
     if grad is not None and jax.tree.structure(grad) == jax.tree.structure(mask):
         masked["grad"] = zero_pruned(mask, grad)
-    value_fn = extra_args.get("value_fn")
-    if value_fn is not None and not _hides(mask) and params is not None:
-
-        @functools.wraps(value_fn)
-        def of_kept(new: PyTree, *args: Any, **kwargs: Any) -> Any:
-            return value_fn(jax.tree.map(jnp.where, mask, new, params), *args, **kwargs)
-
-        masked["value_fn"] = of_kept
+    if _hides(mask) or params is None:
+        return masked
+    for name in (*OF_WEIGHTS, "grad_fn"):
+        if callable(extra_args.get(name)):
+            masked[name] = _of_kept(extra_args[name], mask, params)
+    if callable(grad_fn := masked.get("grad_fn")):
+        masked["grad_fn"] = lambda *args, **kwargs: zero_pruned(mask, grad_fn(*args, **kwargs))
     return masked
+
+
+def _of_kept(function: Callable, mask: PyTree, params: PyTree) -> Callable:
+    """Return a function of weights that takes pruned weights from `params` instead."""
+
+    @functools.wraps(function)
+    def of_kept(new: PyTree, *args: Any, **kwargs: Any) -> Any:
+        return function(jax.tree.map(jnp.where, mask, new, params), *args, **kwargs)
+
+    return of_kept

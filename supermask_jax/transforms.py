@@ -41,7 +41,7 @@ def freeze_pruned(
     Gradients of pruned weights are set to zero before the inner optimizer, so that norms and
     clipping do not see them. Updates are set to zero after it, so that weight decay, momentum and
     moments from before pruning move nothing. An extra argument `grad` is masked in the same way,
-    and `value_fn` becomes a function of the kept weights.
+    and `value_fn`, `obj_fn` and `grad_fn` become functions of the kept weights.
 
     There are two ways to give the mask. As an argument of `update`, it lets one compiled step serve
     every round and every member of a population. As an argument of this function, it is kept in the

@@ -561,7 +561,7 @@ def test_what_cannot_work_is_refused_in_one_line(call, error, message):
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_a_gradient_that_is_forwarded_is_masked_and_so_is_the_function():
+def test_a_gradient_that_is_forwarded_is_masked_and_so_are_functions():
     seen = {}
 
     def update(updates, state, params=None, **extra):
@@ -569,12 +569,44 @@ def test_a_gradient_that_is_forwarded_is_masked_and_so_is_the_function():
         return updates, state
 
     asking = optax.GradientTransformationExtraArgs(lambda params: (), update)
-    extra = {"grad": draw(PARAMS, 1), "value_fn": loss, "mask": MASK}
+    functions = {"value_fn": loss, "obj_fn": loss, "grad_fn": jax.grad(loss)}
+    extra = {"grad": draw(PARAMS, 1), "mask": MASK, **functions}
     freeze_pruned(asking).update(draw(PARAMS, 1), (), PARAMS, **extra)
-    gradient = jax.grad(seen["value_fn"])(PARAMS)
-    for _, given, of_function, kept in leaves(seen["grad"], gradient, MASK):
-        assert not given[~kept].any() and not of_function[~kept].any()
-        assert given[kept].all() and of_function[kept].all()
+    found = [seen["grad"], seen["grad_fn"](PARAMS)]
+    found += [jax.grad(seen[name])(PARAMS) for name in ("value_fn", "obj_fn")]
+    for _, *gradients, kept in leaves(*found, MASK):
+        for gradient in gradients:
+            assert not gradient[~kept].any() and gradient[kept].all()
+
+
+def coupled(params):
+    """A loss in which every gradient depends on all weights."""
+    return loss(params) + sum(jnp.sum(w) for w in params.values()) ** 2
+
+
+@pytest.mark.parametrize("sync_period", [2, 3])
+def test_the_gradients_that_sam_takes_see_no_pruned_weight(sync_period):
+    outer = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1))
+    adversary = optax.chain(optax.contrib.normalize(), optax.sgd(0.1))
+    inner = optax.contrib.sam(outer, adversary, sync_period=sync_period, opaque_mode=True)
+    frozen = freeze_pruned(inner, MASK)
+
+    def of_kept(params):
+        return coupled(jax.tree.map(jnp.where, MASK, params, PARAMS))
+
+    results = []
+    for optimizer, function in ((inner, of_kept), (frozen, coupled)):
+        params, state = PARAMS, optimizer.init(PARAMS)
+        for _ in range(3):
+            grads = jax.grad(function)(params)
+            updates, state = optimizer.update(
+                grads, state, params, grad_fn=lambda params, _, f=function: jax.grad(f)(params)
+            )
+            params = optax.apply_updates(params, updates)
+        results.append(params)
+    for _, expected, found in leaves(*results):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    assert_only_kept_moved(PARAMS, results[1], MASK)
 
 
 def test_an_unrelated_argument_called_grad_is_passed_on():
