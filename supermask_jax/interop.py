@@ -189,8 +189,9 @@ def to_torch(
       are float32, as PyTorch's are. The counter of a BatchNorm is left out; PyTorch sets it to 0.
 
     Raises:
-      ValueError: if a value is NaN or infinite, if names are missing or shared, or if trees or
-        shapes differ; names the leaf and its shape.
+      ValueError: if a value is NaN or infinite, if names are missing or shared, if a kernel goes to
+        a tensor that is not the weight of a layer, or if trees or shapes differ; names the leaf and
+        its shape.
       TypeError: if a leaf is not an array of floats that NumPy has, or has no values under `jit`.
 
     Examples:
@@ -208,6 +209,8 @@ def to_torch(
     places = _with_images(_places(params=params, model_state=model_state), flatten)
     named = _by_names(places, _own_names(places) if names is None else names)
     _check_distinct(named)
+    for place in places:
+        _check_weight(place, named[place.name])
     leaves = [*jax.tree.leaves(params), *jax.tree.leaves(model_state)]
     state_dict = {}
     for place, leaf, keep in itertools.zip_longest(places, leaves, jax.tree.leaves(mask)):
@@ -309,6 +312,11 @@ def _place(name: str, path: Path, leaf: Any) -> _Place:
         raise ValueError(
             f"{place} is of a transposed convolution, whose kernels are not converted: PyTorch "
             "keeps them as [in, out, height, width], to be flipped; leave the layer out."
+        )
+    if len(place.shape) == 3 and re.search(r"\b(query|key|value)[/.]kernel$", name):
+        raise ValueError(
+            f"{place} is of attention, whose kernels are not converted: PyTorch keeps them in one "
+            "tensor; leave the layer out."
         )
     return place
 
@@ -491,16 +499,21 @@ def _check_fit(
                 f"{place} takes a tensor {list(place.torch_shape)}, but '{name}' is {list(shape)};"
                 f"{own} is it another network's?"
             )
-        if place.is_kernel and _split(name)[1] != "weight":
-            raise ValueError(
-                f"'{name}' {list(shape)}, which goes to {place}, is not the weight of a layer, so "
-                "the order of its axes is not known; leave it out and copy it yourself."
-            )
+        _check_weight(place, name)
     left = [name for name in tensors if name not in named.values()]
     if left:
         raise ValueError(
             f"'{left[0]}' {list(tensors[left[0]].shape)} goes to no leaf; is it another network's? "
             "If not, leave it out of the state dict."
+        )
+
+
+def _check_weight(place: _Place, name: str) -> None:
+    """Check that a kernel goes to a tensor whose axes have a known order, or comes from one."""
+    if place.is_kernel and _split(name)[1] != "weight":
+        raise ValueError(
+            f"'{name}', the tensor of {place}, is not the weight of a layer, so the order of its "
+            "axes is not known; leave it out and copy it yourself."
         )
 
 

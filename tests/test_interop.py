@@ -513,7 +513,19 @@ WRONG = [
             {"pos": np.ones((2, 2))}, {"pos": np.ones((2, 2))}, names={"pos": "pos"}
         ),
         ValueError,
-        r"'pos' \[2, 2\].*not the weight of a layer",
+        r"'pos', the tensor of leaf 'pos' \[2, 2\], is not the weight of a layer",
+    ),
+    Case(
+        "types",
+        lambda: to_torch({"pos": np.ones((2, 2))}, names={"pos": "pos"}),
+        ValueError,
+        r"'pos', the tensor of leaf 'pos' \[2, 2\], is not the weight of a layer",
+    ),
+    Case(
+        "types",
+        lambda: to_torch({"attention": {"query": {"kernel": np.ones((8, 2, 4))}}}),
+        ValueError,
+        r"leaf 'attention/query/kernel' \[8, 2, 4\] is of attention",
     ),
     # Values
     Case(
