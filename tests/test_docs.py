@@ -12,6 +12,7 @@ import pytest
 from experiments.plots import FIGURES
 
 ROOT = Path(__file__).parent.parent
+LAB = ROOT / "tests" / "example_lab"
 TEXTS = {
     path.relative_to(ROOT).as_posix(): path.read_text()
     for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md")))
@@ -76,7 +77,7 @@ COMMANDS = {
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_names_what_exists(command, monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "tests" / "example_lab"))
+    monkeypatch.syspath_prepend(str(LAB))
     program, *words = COMMANDS[command]
     if program == "make":
         assert re.search(rf"^{words[0]}:", MAKEFILE, flags=re.M)
@@ -117,7 +118,8 @@ def program_sources(path):
 
 def load_config(named):
     file, _, argument = named.partition(":")
-    spec = importlib.util.spec_from_file_location("config_of_a_page", ROOT / file)
+    path = next(path for path in (ROOT / file, LAB / file) if path.is_file())
+    spec = importlib.util.spec_from_file_location("config_of_a_page", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.get_config(argument or None)

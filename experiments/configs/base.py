@@ -158,11 +158,13 @@ def one_shot(argument: str | None, *, experiment: str, criteria: tuple[str, ...]
 
     Args:
       argument: see `parse`.
-      experiment: the name of the experiment in the table, and of its default figure.
+      experiment: the name of the experiment in the table.
       criteria: the names of mask criteria.
     """
     _, tiny = parse(argument)
-    config = iterative(argument, experiment=experiment, variants=criteria)
+    config = iterative(
+        argument, experiment=experiment, variants=criteria, figure="heuristic_supermasks"
+    )
     config.runner = "one_shot"
     config.criteria = criteria
     config.weights = ("init", "signed_constant", "reinit", "reshuffle")
@@ -182,11 +184,11 @@ def pruning_at_init(
 
     Args:
       argument: see `parse`.
-      experiment: the name of the experiment in the table, and of its default figure.
+      experiment: the name of the experiment in the table.
       variants: ``score[:rounds]``, see `pruning_at_init.Variant`.
     """
     _, tiny = parse(argument)
-    config = iterative(argument, experiment=experiment, variants=variants)
+    config = iterative(argument, experiment=experiment, variants=variants, figure="pruning_at_init")
     config.runner = "pruning_at_init"
     config.ticket_rounds = (4, 8, 12, 16)  # 41, 17, 7 and 3 % of the weights of lenet300
     config.examples_per_class = 10
@@ -202,11 +204,14 @@ def connectivity(argument: str | None, *, experiment: str, variants: tuple[str, 
 
     Args:
       argument: see `parse`.
-      experiment: the name of the experiment in the table, and of its default figure.
+      experiment: the name of the experiment in the table.
       variants: ``criterion[:mask_one[:mask_zero]]``; the actions default to rewind and zero.
     """
     _, tiny = parse(argument)
-    config = iterative(argument, experiment=experiment, variants=variants, rate_factor=2)
+    figure = "linear_mode_connectivity"
+    config = iterative(
+        argument, experiment=experiment, variants=variants, figure=figure, rate_factor=2
+    )
     config.runner = "connectivity"
     config.rounds = (0, 4, 7)  # whose networks are copied: 100, 13 and 3 % of lenet300's weights
     config.copies = 2  # of each network; all pairs of them are compared
@@ -218,14 +223,20 @@ def connectivity(argument: str | None, *, experiment: str, variants: tuple[str, 
 
 
 def iterative(
-    argument: str | None, *, experiment: str, variants: tuple[str, ...], rate_factor: int = 1
+    argument: str | None,
+    *,
+    experiment: str,
+    variants: tuple[str, ...],
+    figure: str = "mask_criteria",
+    rate_factor: int = 1,
 ) -> ConfigDict:
     """Return a configuration of iterative pruning as in the paper, in its full or its tiny form.
 
     Args:
       argument: see `parse`.
-      experiment: the name of the experiment in the table, and of its default figure.
+      experiment: the name of the experiment in the table.
       variants: ``criterion[:mask_one[:mask_zero]]``; the actions default to rewind and zero.
+      figure: the name of the figure that a run draws.
       rate_factor: multiplies the pruning rates of the paper.
     """
     network, tiny = parse(argument)
@@ -234,7 +245,7 @@ def iterative(
     config = ConfigDict({**TRAINING, **own})
     config.runner = "iterative"
     config.experiment = experiment
-    config.figure = experiment
+    config.figure = figure
     config.network = network
     config.num_validation = 0  # as the data set has it, or else a tenth of the training images
     config.variants = variants

@@ -43,8 +43,8 @@ def get_config(argument: str | None = None) -> ConfigDict:
         network if form in ("", "short") else argument,
         experiment="late_rewinding",
         variants=("large_final", "random", "large_final:reinit"),
+        figure="mask_one_actions",
     )
-    config.figure = "mask_one_actions"
     config.scope = "global"
     rates = base.schedule(network).rates
     config.rates = tuple((pattern, rate) for pattern, rate in rates if not rate)  # exempt layers

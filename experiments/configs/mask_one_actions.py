@@ -21,6 +21,7 @@ def get_config(argument: str | None = None) -> ConfigDict:
     return base.iterative(
         argument,
         experiment="mask_one_actions",
+        figure="mask_one_actions",
         variants=(
             "large_final",
             "large_final:reinit",

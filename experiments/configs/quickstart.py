@@ -20,7 +20,6 @@ def get_config(argument: str | None = None) -> ConfigDict:
         variants=("large_final", "magnitude_increase", "random", "small_final"),
         rate_factor=2,
     )
-    config.figure = "mask_criteria"
     if not tiny:
         base.on_digits(config, epochs=40, eval_every=100, seeds=(0, 1, 2), num_rounds=8)
     return config

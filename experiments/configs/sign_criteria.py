@@ -18,7 +18,7 @@ from experiments.configs import base
 
 def get_config(argument: str | None = None) -> ConfigDict:
     """Return the configuration; see `base.parse` for `argument`."""
-    config = base.iterative(
+    return base.iterative(
         argument,
         experiment="sign_criteria",
         variants=(
@@ -31,5 +31,3 @@ def get_config(argument: str | None = None) -> ConfigDict:
             "random",
         ),
     )
-    config.figure = "mask_criteria"
-    return config

@@ -120,8 +120,7 @@ def _load_digits(root: Path) -> Dataset:
 
 
 def _load_prepared(name: Any, root: Path, num_validation: int) -> Dataset:
-    is_name = isinstance(name, str) and re.fullmatch(OF_TFDS, name)
-    place = prepared.find(name, root) if is_name else None
+    place = prepared.find(name, root) if _is_of_tfds(name) else None
     if place is None:
         raise _not_found(name, root)
     data = prepared.open_folder(place)
@@ -132,15 +131,20 @@ def _load_prepared(name: Any, root: Path, num_validation: int) -> Dataset:
     return Dataset(name, train, validation, test, data.num_classes)
 
 
+def _is_of_tfds(name: Any) -> bool:
+    return isinstance(name, str) and re.fullmatch(OF_TFDS, name) is not None
+
+
 def _not_found(name: Any, root: Path) -> Exception:
     if isinstance(name, str) and name in NUM_VALIDATION:
         return prepared.missing(name, root)
     there = prepared.configurations(name, root) if isinstance(name, str) else []
     named = f" ({root} has {', '.join(there)})" if there else ""
     forms = dict.fromkeys([*LOADERS, *NUM_VALIDATION, f"FILE{numpy_files.SUFFIX}", by_name.FORM])
+    command = prepared.command(name if _is_of_tfds(name) else "NAME", root)
     return ValueError(
-        f"{unknown_name('data set', name, forms)}, or what `{prepared.command('NAME', root)}` "
-        f"prepares{named}."
+        f"{unknown_name('data set', name, forms)}, or what `{command}` prepares, mostly with "
+        f"TensorFlow{named}."
     )
 
 

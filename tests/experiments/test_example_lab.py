@@ -70,6 +70,17 @@ def test_a_row_is_computed_again_without_naming_the_code(lab):
     assert answers[1][0] == 1 and "my_lab is neither in" in answers[1][1], answers[1]
 
 
+def test_a_configuration_of_my_lab_draws_a_figure(lab):
+    short = [word for word in SHORT if "variants" not in word]
+    [(status, output)] = stand(
+        lab, ["experiments.run", "--config=my_lab/sweep.py", "--workdir=runs/sweep", *short]
+    )
+    assert status == 0, output
+    rows = read_table(lab / "runs" / "sweep" / "results.csv")
+    assert {(row["experiment"], row["network"]) for row in rows} == {("my_sweep", NETWORK)}
+    assert len(rows) == 4 and (lab / "runs/sweep/figures/mask_criteria.png").exists()
+
+
 @pytest.mark.parametrize(
     ("file", "old", "new", "is_other"),
     [
@@ -103,7 +114,7 @@ WRONG = [
     ([PAPER, f"--config.network={NETWORK}", f"--config.dataset={DATA}"],
      f"rule 'output/kernel' matches no leaf .* --config=FILE.py:{NETWORK}$"),
     ([PAPER, "--config.dataset=fashion_mnist", "--data_dir=data"],
-     "unknown data set 'fashion_mnist'; .* `tfds build NAME --data_dir=data --file_format=array_r"),
+     "unknown data set 'fashion_mnist'; .* `tfds build fashion_mnist --data_dir=data --file"),
     (["--config=experiments/configs/mask_criterion.py:lenet300"], "is not there, expected a file"),
     (["--config=experiments/run.py:lenet300"], "is not there, expected a file of Python"),
 ]  # fmt: skip
