@@ -6,7 +6,7 @@
 Given the folder of an iterative run, the figure shows where the weights of a layer of its dense
 network are, and which fraction of them each criterion keeps, bin by bin. Without a folder it shows
 the region of each criterion, for weights spread evenly over a square. Where weights tie, the figure
-shows the fraction that is kept. The data set is read from TFDS_DATA_DIR.
+shows the fraction that is kept. The data set is read from --data_dir or TFDS_DATA_DIR.
 """
 
 from pathlib import Path
@@ -27,6 +27,7 @@ from experiments.tables.hyperparameters import in_words, joined
 from supermask_jax.checks import lookup
 from supermask_jax.paths import path_name
 from tools.figure import PICTURE
+from tools.one_row import DATA_DIR
 
 KEEP = flags.DEFINE_float(
     "keep", 0.3, "Fraction of the weights that is kept.", lower_bound=0.001, upper_bound=1.0
@@ -34,6 +35,7 @@ KEEP = flags.DEFINE_float(
 LAYER = flags.DEFINE_string("layer", None, "Path of the layer; by default the largest.")
 SEED = flags.DEFINE_integer("seed", None, "Seed of the dense network; by default the first.")
 refuse_nan(KEEP)
+flags.declare_key_flag(DATA_DIR.name)
 
 
 def main(arguments: list[str]) -> None:
@@ -45,22 +47,34 @@ def main(arguments: list[str]) -> None:
             raise ValueError("name one folder of a run, or none.")
         picture = Path(PICTURE.value)
         if len(arguments) == 1:
+            for flag in (LAYER, SEED):
+                if flag.value is not None:
+                    raise ValueError(f"--{flag.name} needs the folder of a run.")
             figure = plane.draw_regions(keep)
         else:
-            weights = load(path_of(arguments[1]), LAYER.value, SEED.value)
+            weights = load(path_of(arguments[1]), LAYER.value, SEED.value, DATA_DIR.value)
             figure = plane.draw_weights(*weights[:2], keep, weights[2])
         save(figure, picture)
         print(picture)
-    except (ValueError, OSError) as error:
+    except (ValueError, TypeError, OSError) as error:
         fail(error)
 
 
-def load(workdir: Path, layer: str | None, seed: int | None) -> tuple[np.ndarray, np.ndarray, str]:
+def load(
+    workdir: Path, layer: str | None, seed: int | None, data_dir: str | None = None
+) -> tuple[np.ndarray, np.ndarray, str]:
     """Return a layer's weights before and after the dense training, and a title for them.
 
     Of several dense networks with the seed, they are of the first.
 
+    Args:
+      workdir: the folder of a run.
+      layer: the path of the layer; None for the largest.
+      seed: of the dense network; None for the first.
+      data_dir: the folder of prepared data sets.
+
     Raises:
+      TypeError: if a function of one's own that the run names takes other arguments.
       ValueError: if the run is of another kind or has not finished round 0, or if the layer or the
         seed is unknown.
       FileNotFoundError: if there is no run, or no data.
@@ -69,7 +83,7 @@ def load(workdir: Path, layer: str | None, seed: int | None) -> tuple[np.ndarray
     if config.get("runner") != "iterative":
         raise ValueError(f"{workdir} is a run of {config.get('runner')}, not of iterative pruning.")
     settings = run_folder.settings(config)
-    plan = iterative.make_plan(ConfigDict(settings), part=config.get("slice"))
+    plan = iterative.make_plan(ConfigDict(settings), data_dir, config.get("slice"))
     seed = plan.seeds[0] if seed is None else seed
     if seed not in plan.seeds:
         raise ValueError(f"{workdir} has no seed {seed}; it has {plan.seeds}.")

@@ -54,10 +54,10 @@ def main(arguments: list[str]) -> None:
         plan = found.runner.make_plan(found.config, DATA_DIR.value)
         code = identify_with(own, plan.config.recorded(), plan.problem.dataset)
         check_data(found, plan)
-    except (ValueError, TypeError, OSError) as error:
+        with tempfile.TemporaryDirectory() as folder:
+            again = recompute(found, plan, folder, code)
+    except (ValueError, TypeError, OSError, MemoryError) as error:
         fail(error)
-    with tempfile.TemporaryDirectory() as folder:
-        again = recompute(found, plan, folder, code)
     Console().print(comparison(found.row, again))
     if names := differing(found.row, again):
         sys.exit(f"{', '.join(names)} differ ({reason(found, code.version)})")

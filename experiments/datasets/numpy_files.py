@@ -42,8 +42,9 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         kind = "a folder" if path.is_dir() else "not there"
         raise FileNotFoundError(f"{path} is {kind} (from {Path.cwd()}), expected a file of NumPy.")
     try:
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            names = list(file)
+        with path.open("rb") as opened:
+            file = np.load(opened, allow_pickle=False)
+            names = ["one array without a name"] if isinstance(file, np.ndarray) else list(file)
             if sorted(names) != sorted(NAMES):
                 found, expected = ", ".join(names) or "nothing", ", ".join(NAMES)
                 raise ValueError(f"it has {found}, expected {expected}")

@@ -169,6 +169,11 @@ def find_runner(config: Any) -> Runner:
     name = getattr(config, "runner", None)  # raises the OSError of a file that could not be read
     if not isinstance(config, ConfigDict):
         raise TypeError(f"--config: get_config returns {shown(config)}, expected a ConfigDict.")
+    if name is None:
+        raise ValueError(
+            "--config: the configuration names no runner; make it by a function of "
+            "experiments/configs/base.py, such as base.iterative."
+        )
     return lookup("runner", name, RUNNERS)
 
 

@@ -118,6 +118,8 @@ WRONG = [
     case("types", "iterative", "config.rates: rules is 5", network="conv2", rates=5),
     *(case("types", runner, "config.experiment is 3, expected a non-empty", experiment=3)
       for runner in CONFIGS),
+    Case("names", lambda: find_runner(ConfigDict()), ValueError,
+         "--config: the configuration names no runner; make it by a function of .*base.iterative"),
     Case("types", lambda: find_runner({"runner": "iterative"}), TypeError,
          "get_config returns {'runner': 'iterative'}, expected a ConfigDict"),
     # Names
@@ -132,7 +134,6 @@ WRONG = [
     case("names", "one_shot", "config has num_rounds, expected only", num_rounds=2),
     Case("names", lambda: find_runner(ConfigDict({"runner": "learnd"})), ValueError,
          "unknown runner 'learnd'; did you mean 'learned'"),
-    Case("names", lambda: find_runner(ConfigDict()), ValueError, "unknown runner None"),
     case("names", "iterative", "unknown criterion 'randm'; did you mean", variants=("randm",)),
     case("names", "iterative", "unknown mask-1 action 'zero'; ", variants=("random:zero",)),
     case("names", "iterative", "unknown mask-0 action 'z'; ", variants=("random:rewind:z",)),
@@ -473,7 +474,7 @@ TYPED = [
     ("names", (*START, "more"), "unknown argument 'more'; flags start with --"),
     ("names", (RUN, f"{CONFIG},small", NEW), "'lenet300,tiny,small' after the colon of"),
     ("names", (RUN, "--config={configs}/nothing.py", NEW), "the file has no function get_config"),
-    ("names", (RUN, "--config={configs}/empty.py", NEW), "unknown runner None; known: connect"),
+    ("names", (RUN, "--config={configs}/empty.py", NEW), "names no runner; make it by a funct"),
     ("names", (RUN, "--config={configs}/empty.py:conv2", NEW), "get_config.. takes 0 positional"),
     ("names", ("tools.report", "--tabel=x"), "Unknown command line flag 'tabel'"),
     ("names", ("tools.figure", "pie", TABLE, "--picture={new}.png"), "unknown figure 'pie'; known"),

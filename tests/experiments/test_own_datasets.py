@@ -242,7 +242,7 @@ WRONG_FILES = {
     "a pipe": (os.mkfifo, FileNotFoundError, "expected a file of NumPy"),
     "empty": (lambda path: path.write_bytes(b""), ValueError, "cannot be used: .*numpy.savez"),
     "text": (lambda path: path.write_text("x_train"), ValueError, "cannot be used: "),
-    "one array": (save_one, ValueError, "cannot be used: "),
+    "one array": (save_one, ValueError, "cannot be used: it has one array without a name, expec"),
     "cut": (lambda path: path.write_bytes(saved()[:-40]), ValueError, "cannot be used: "),
     "damaged": (lambda path: path.write_bytes(damaged(saved())), ValueError, "cannot be used: "),
 }

@@ -131,6 +131,13 @@ def test_a_layer_or_a_seed_that_is_not_there(main, changes, message):
         main(tiny.finished(), **changes)
 
 
+@pytest.mark.parametrize("changes", [{"layer": "dense1/kernel"}, {"seed": 0}])
+def test_what_chooses_weights_needs_a_folder(main, changes):
+    for name, value in changes.items():
+        with pytest.raises(SystemExit, match=f"error: --{name} needs the folder of a run"):
+            main(**{name: value})
+
+
 def test_folders_without_dense_networks(main, tmp_path):
     folder = tmp_path / "run"
     with pytest.raises(SystemExit, match=r"error: \[Errno 2\] No such file .*run/config\.json"):

@@ -96,6 +96,16 @@ def test_another_number_is_reported(main, folder, monkeypatch, capsys, name, val
     assert capsys.readouterr().out.count("False") == 1
 
 
+@pytest.mark.parametrize("error", [MemoryError("no room"), OSError("no space left")])
+def test_what_stops_the_run_is_one_line(main, folder, monkeypatch, error):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(rerun, "recompute", fail)
+    with pytest.raises(SystemExit, match=f"^error: {error}$"):
+        main(pick(folder, "large_final", 0, 2)["id"])
+
+
 def test_the_numbers_of_a_diverged_member_are_equal(main, folder, monkeypatch, capsys):
     diverged = pick(folder, "large_final", 0, 2) | dict.fromkeys(MEASURED, float("nan"))
     found = rerun.find(diverged["id"], folder)._replace(row=diverged)
