@@ -84,13 +84,13 @@ def regrow(
     with f(t) = `fraction` (1 + cos(pi t / `last`)) / 2, or constant. So n weights are kept at all
     times. The defaults are RigL; `growth="random", decay="constant"` is SET.
 
-    A weight that was pruned and grows starts at 0, and so do its moments: the entries of the parts
-    of the inner state that have the structure and the shape of the weights. A weight that is
-    dropped and grows at once stays as it is. As in RigL, an event takes the place of a gradient
-    step: it moves no kept weight, and the inner optimizer does not count it. (The paper of SET
-    changes the mask between epochs.) All other updates are those of `prune_gradually`: the inner
-    optimizer steps on the kept weights alone, and pruned weights are exactly 0 after every update,
-    also those that were not 0 at the start.
+    A weight that was pruned and grows starts at 0, and its moments as `inner.init` makes them (0 in
+    Adam): the entries of the parts of the inner state that have the structure and the shape of the
+    weights. A weight that is dropped and grows at once stays as it is. As in RigL, an event takes
+    the place of a gradient step: it moves no kept weight, and the inner optimizer does not count
+    it. (The paper of SET changes the mask between epochs.) All other updates are those of
+    `prune_gradually`: the inner optimizer steps on the kept weights alone, and pruned weights are
+    exactly 0 after every update, also those that were not 0 at the start.
 
     The gradients must be those of all weights, pruned ones included. `update(grads, state, params)`
     needs no other argument. Put this optimizer outermost. A step without an event does not look
@@ -204,29 +204,30 @@ def regrow(
         new, stepped = step_kept("regrow", inner, stays, updates, inner_state, weights, extra_args)
         new = jax.tree.map(lambda u: jnp.where(event, -jnp.zeros_like(u), u), new)
         after = jax.tree.map(lambda old, new: jnp.where(event, old, new), inner_state, stepped)
-        after = _without_moments(after, jax.tree.map(operator.gt, new_mask, mask))
+        grown = jax.tree.map(operator.gt, new_mask, mask)
+        after = _restart(after, inner.init(weights), grown)
         return to_zero(stays, new, params), RegrowState(step + 1, key_data, new_mask, after)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _without_moments(inner_state: PyTree, grown: PyTree) -> PyTree:
-    """Set the moments of weights that have just grown to zero."""
+def _restart(inner_state: PyTree, first: PyTree, grown: PyTree) -> PyTree:
+    """Give the weights that have just grown the moments of a first state."""
     structure = jax.tree.structure(grown)
 
     def is_tree_of_weights(node: Any) -> bool:
         own = cut_to(node, grown)  # optax.partition hides the other leaves from an inner optimizer
         return jax.tree.structure(node) in (structure, jax.tree.structure(own))
 
-    def clear(node: Any) -> Any:
+    def restart(node: Any, first: Any) -> Any:
         if not is_tree_of_weights(node):
             return node
-        return jax.tree.map(_clear, cut_to(node, grown), node)
+        return jax.tree.map(_choose, cut_to(node, grown), first, node)
 
-    return jax.tree.map(clear, inner_state, is_leaf=is_tree_of_weights)
+    return jax.tree.map(restart, inner_state, first, is_leaf=is_tree_of_weights)
 
 
-def _clear(grown: jax.Array, moment: jax.Array) -> jax.Array:
+def _choose(grown: jax.Array, first: jax.Array, moment: jax.Array) -> jax.Array:
     if grown.shape != moment.shape:  # of several weights together
         return moment
-    return jnp.where(grown, jnp.zeros_like(moment), moment)
+    return jnp.where(grown, first, moment)

@@ -427,6 +427,28 @@ def test_moments_of_weights_that_return_are_cleared():
     np.testing.assert_array_equal(np.asarray(optax.tree.get(after, "nu")["kernel"]) == 0, grown)
 
 
+@pytest.mark.parametrize(
+    ("inner", "part", "first"),
+    [
+        (optax.adam(0.1), "nu", 0.0),
+        (optax.adagrad(0.1, initial_accumulator_value=0.5), "sum_of_squares", 0.5),
+        (optax.rprop(0.25), "step_sizes", 0.25),
+    ],
+    ids=["adam", "adagrad", "rprop"],
+)
+def test_what_grows_has_the_state_of_a_new_optimizer(inner, part, first):
+    optimizer = regrowing(inner=inner, every=2, last=3, decay="constant")
+    params, state, grads = PARAMS, optimizer.init(PARAMS), draw(PARAMS, 1)
+    for _ in range(2):
+        _, state = optimizer.update(grads, state, params)
+    _, after = optimizer.update(grads, state, params)
+    grown = np.asarray(after.mask["kernel"] & ~state.mask["kernel"])
+    old, new = (np.asarray(optax.tree.get(each, part)["kernel"]) for each in (state, after))
+    assert grown.any() and (new[grown] == np.float32(first)).all()
+    np.testing.assert_array_equal(new[~grown], old[~grown])
+    assert (new[np.asarray(state.mask["kernel"])] != np.float32(first)).all()
+
+
 # What cannot work
 
 
