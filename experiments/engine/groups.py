@@ -142,7 +142,9 @@ class Recipe(NamedTuple):
             return None
         end = params, model_state
         ends = end, end, streams.context
-        run_test = jax.jit(mapped(self._test)).lower((), ends, data).compile()
+        run_test = compile_if_room(jax.jit(mapped(self._test)).lower((), ends, data))
+        if run_test is None:
+            return None
         memory = len(mesh.local_devices) * memory_of(run_chunk)
         if self.devices[0].platform == "cpu":
             memory += num_bytes(states)
