@@ -293,13 +293,8 @@ def _explained(path: Path, problem: str, place: Place) -> Iterator[None]:
     """Turn whatever another package raises into one line about a file, or about what it lacks."""
     try:
         yield
-    except ImportError as error:  # tfds imports what it needs when it needs it
-        raise ValueError(
-            f"{path} is not read, because a package is missing ({_one_line(error)}): "
-            "pip install -e '.[experiments]'"
-        ) from error
     except Exception as error:
-        raise _unusable(path, f"{problem} ({_one_line(error)})", place) from error
+        raise _refusal(path, f"{problem} ({_one_line(error)})", place, error) from error
 
 
 def _each(
@@ -312,7 +307,7 @@ def _each(
             results.append(function(record))
         except Exception as error:  # of tfds, protobuf, Pillow or a check
             problem = f"has an unusable record {start + len(results)}: {_one_line(error)}"
-            raise _unusable(path, problem, place) from error
+            raise _refusal(path, problem, place, error) from error
     return results
 
 
@@ -345,6 +340,16 @@ def _decoder(data: Prepared) -> Callable[[dict[str, Any]], tuple[np.ndarray, int
         return np.asarray(image).reshape(data.image_shape), label
 
     return decode
+
+
+def _refusal(path: Path, problem: str, place: Place, error: Exception) -> ValueError:
+    """Return the error about what another package raised at a file, or about what it lacks."""
+    if not isinstance(error, ImportError):
+        return _unusable(path, problem, place)
+    return ValueError(  # tfds imports what it needs when it needs it
+        f"{path} is not read, because a package is missing ({_one_line(error)}): "
+        "pip install -e '.[experiments]'"
+    )
 
 
 def _unusable(path: Path, problem: str, place: Place) -> ValueError:

@@ -376,6 +376,16 @@ def test_a_missing_package_is_no_reason_to_delete_data(folder, monkeypatch, modu
     assert message.endswith("pip install -e '.[experiments]'")
 
 
+def test_what_a_record_needs_is_no_reason_either(folder, monkeypatch):
+    def parse(record):
+        raise ModuleNotFoundError("No module named 'parts'")
+
+    monkeypatch.setattr(prepared, "_parser", lambda data: parse)
+    message = refusal(folder.parents[1])
+    assert "'parts'" in message and "delete" not in message
+    assert message.endswith("pip install -e '.[experiments]'")
+
+
 def test_programs_end_in_one_line(folder, tmp_path):
     root = folder.parents[1]
     put(TRAIN, lambda data: data[: len(data) // 2])(folder)
