@@ -118,7 +118,7 @@ def program_sources(path):
 
 def load_config(named):
     file, _, argument = named.partition(":")
-    path = next(path for path in (ROOT / file, LAB / file) if path.is_file())
+    path = LAB / file if (LAB / file).is_file() else ROOT / file
     spec = importlib.util.spec_from_file_location("config_of_a_page", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
